@@ -1,0 +1,70 @@
+"""Folders of audio to learnable time-frequency features: EfficientLEAF, harmonic convolution, one command.
+
+Names are imported when they are first used, so that `import hlfeat` costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "EfficientLeaf": "frontends",
+    "LogMel": "frontends",
+    "Spectrogram": "frontends",
+    "LogTBN": "compression",
+    "PCEN": "compression",
+    "HarmonicConv2d": "harmonic",
+    "LogHarmonicConv2d": "harmonic",
+    "MixedHarmonicConv2d": "harmonic",
+    "harmonic_conv2d": "harmonic",
+    "Config": "config",
+    "load_config": "configfile",
+    "Extractor": "extractor",
+    "build": "extractor",
+    "FeatureStore": "store",
+    "extract": "pipeline",
+    "HlfeatError": "errors",
+}
+
+__all__ = [
+    "PCEN",
+    "Config",
+    "EfficientLeaf",
+    "Extractor",
+    "FeatureStore",
+    "HarmonicConv2d",
+    "HlfeatError",
+    "LogHarmonicConv2d",
+    "LogMel",
+    "LogTBN",
+    "MixedHarmonicConv2d",
+    "Spectrogram",
+    "build",
+    "extract",
+    "harmonic_conv2d",
+    "load_config",
+]
+
+if TYPE_CHECKING:
+    from hlfeat.compression import PCEN, LogTBN
+    from hlfeat.config import Config
+    from hlfeat.configfile import load_config
+    from hlfeat.errors import HlfeatError
+    from hlfeat.extractor import Extractor, build
+    from hlfeat.frontends import EfficientLeaf, LogMel, Spectrogram
+    from hlfeat.harmonic import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d, harmonic_conv2d
+    from hlfeat.pipeline import extract
+    from hlfeat.store import FeatureStore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'hlfeat' has no attribute {name!r}")
+    return getattr(import_module(f"hlfeat.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

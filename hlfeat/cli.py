@@ -1,0 +1,287 @@
+"""The command line: parses, calls, translates errors into exit codes. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hlfeat import __version__
+from hlfeat.errors import ConfigError, HlfeatError, UsageError
+
+if TYPE_CHECKING:
+    from hlfeat.config import Config
+    from hlfeat.pipeline import Report
+    from hlfeat.sources import Inputs
+
+
+class Exit(IntEnum):
+    """What the exit status says."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    SOME_CLIPS_FAILED = 3
+    INTERRUPTED = 130
+
+
+class Format(str, Enum):
+    npy = "npy"
+    pt = "pt"
+
+
+class Dtype(str, Enum):
+    float32 = "float32"
+    float16 = "float16"
+
+
+class OnError(str, Enum):
+    skip = "skip"
+    stop = "stop"
+
+
+app = typer.Typer(
+    name="hlfeat",
+    help="Folders of audio to learnable time-frequency features, in one command that never loses a clip.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(no_args_is_help=True, help="Named and own configurations.", rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", metavar="NAME|FILE", help="A shipped configuration or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
+DEFAULT = "eleaf-8g-opt"
+WORKERS = min(8, os.cpu_count() or 1)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"hlfeat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def extract(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Audio files, folders, lists of paths (*.txt); - is a list on standard input.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
+    config: ConfigOption = DEFAULT,
+    settings: SetOption = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes.")
+    ] = False,
+    format: Annotated[Format | None, typer.Option(help="Of the shards; default: the configuration's.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Of the features; default: the configuration's.")] = None,
+    shard_size: Annotated[
+        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips a shard, or a size such as 256MB.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch_seconds: Annotated[float, typer.Option(min=0.01, help="Audio in a batch, padding included.")] = 64.0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode and resample.")] = WORKERS,
+    on_error: Annotated[OnError, typer.Option(help="What a clip that cannot be used does to the run.")] = OnError.skip,
+    max_failures: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Stop when more clips than this fail.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to the folder.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Features of all clips into FOLDER, as sharded arrays with an index.
+
+    Run again, it goes on where it stopped. Standard output has the path of each finished shard, one a line.
+
+    Exit status: 0 all clips done, 1 the run failed, 2 usage or configuration, 3 done but some clips failed,
+    130 interrupted.
+    """
+    _logging(verbose, quiet)
+    from hlfeat.configfile import load_config
+    from hlfeat.sources import collect
+
+    shortcuts = {"format": format and format.value, "dtype": dtype and dtype.value, "shard_size": shard_size}
+    overrides = [*(settings or []), *(f"output.{k}={v}" for k, v in shortcuts.items() if v is not None)]
+    cfg = load_config(config, overrides)
+    found = collect(inputs, sys.stdin.buffer, null)
+    log = logging.getLogger("hlfeat")
+    if found.ignored:
+        log.info("passed over %d files without an audio extension", found.ignored)
+    if dry_run:
+        _dry_run(cfg, found, weights)
+        return
+    from hlfeat.pipeline import InterruptedRunError, Options, choose_device, extract
+
+    choose_device(device)
+    options = Options(
+        device=device,
+        batch_seconds=batch_seconds,
+        workers=workers,
+        on_error=on_error.value,
+        max_failures=max_failures,
+        overwrite=overwrite,
+        quiet=quiet,
+        weights=weights,
+    )
+    stop = _stop_on_signals()
+    try:
+        report = extract(cfg, found, out, options, stopped=lambda: bool(stop), finished_shard=_print_path)
+    except InterruptedRunError:
+        log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    _summarise(report, out)
+    if report.failures:
+        raise typer.Exit(Exit.SOME_CLIPS_FAILED)
+
+
+def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
+    from hlfeat.extractor import build
+    from hlfeat.sources import printable
+
+    extractor = build(cfg, weights=weights)
+    rate = extractor.sample_rate / extractor.hop
+    print(
+        f"{len(found.clips)} clips; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
+        f"{cfg.output.dtype}, {rate:g} frames a second; nothing was written",
+        file=sys.stderr,
+    )
+    for clip in found.clips:
+        logging.getLogger("hlfeat").debug("%s", printable(clip.path))
+
+
+def _summarise(report: Report, out: Path) -> None:
+    log = logging.getLogger("hlfeat")
+    facts = report.as_dict()
+    log.info(
+        "%d clips, %.2f h of audio, in %.1f s (%.0f times real time) on %s -> %s",
+        report.clips,
+        facts["hours_this_run"],
+        facts["seconds"]["total"],
+        facts["real_time_factor"],
+        report.device,
+        out,
+    )
+    if report.failures:
+        codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
+        log.warning("%d clips failed (%s): %s", len(report.failures), codes, out / "failures.jsonl")
+
+
+@config_app.command("list")
+def config_list() -> None:
+    """The shipped configurations."""
+    from hlfeat.configfile import config_names, load_config
+
+    names = config_names()
+    for name in names:
+        print(f"{name:{max(map(len, names))}}  {load_config(name).description}")
+
+
+@config_app.command("show")
+def config_show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")] = DEFAULT, settings: SetOption = None
+) -> None:
+    """A configuration with every default written out, as YAML."""
+    from hlfeat.configfile import dump_config, load_config
+
+    print(dump_config(load_config(name, settings or [])), end="")
+
+
+@config_app.command("check")
+def config_check(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    settings: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Read a configuration, build its modules, say what comes out."""
+    _logging(verbose, quiet=False)
+    from hlfeat.configfile import load_config
+    from hlfeat.extractor import build
+
+    cfg = load_config(name, settings or [])
+    extractor = build(cfg)
+    rate = extractor.sample_rate / extractor.hop
+    parameters = sum(p.numel() for p in extractor.parameters())
+    print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
+          f"{parameters} parameters")  # fmt: skip
+
+
+def _logging(verbose: bool, quiet: bool) -> None:
+    from hlfeat.progress import TqdmHandler
+
+    log = logging.getLogger("hlfeat")
+    handler = TqdmHandler()
+    handler.setFormatter(logging.Formatter("hlfeat: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
+
+
+def _print_path(path: Path) -> None:
+    """A finished shard on standard output; a reader that has gone away (| head) does not stop the run."""
+    try:
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop_on_signals() -> list[int]:
+    """Collects SIGINT and SIGTERM; the second one acts as ever."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, signal.SIG_DFL)
+
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, note)
+    return received
+
+
+def main() -> None:
+    """Entry point: errors are one line on standard error, a traceback only with -v."""
+    try:
+        app()
+    except HlfeatError as e:
+        code = Exit.USAGE if isinstance(e, UsageError | ConfigError) else Exit.FAILED
+        _die(str(e), code)
+    except KeyboardInterrupt:
+        _die("interrupted", Exit.INTERRUPTED)
+    except Exception as e:
+        _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)
+
+
+def _die(message: str, code: Exit) -> None:
+    if logging.getLogger("hlfeat").isEnabledFor(logging.DEBUG):
+        traceback.print_exc()
+    print(f"hlfeat: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(int(code))

@@ -1,0 +1,263 @@
+"""Configuration files: load by name or path, override, and explain what is wrong in one line.
+
+An unknown key, a wrong type or an impossible value is an error with file, line, key, what was expected and the nearest
+valid name. Only plain data is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hlfeat import config as c
+from hlfeat.config import Config, nearest
+from hlfeat.errors import ConfigError
+
+DEFAULT_CONFIG = "eleaf-8g-opt"
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only, 1e-3 is a number, and a key given twice is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+Key = tuple[str | int, ...]
+
+
+def load_config(name: str | Path = DEFAULT_CONFIG, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration by name or path, apply `key.path=value` overrides, check everything.
+
+    Raises ConfigError with file, line, key, what was expected and the nearest valid name.
+    """
+    path = find_config(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(
+            f"{path}: cannot be read: {getattr(e, 'strerror', None) or 'not a text file in UTF-8'}"
+        ) from e
+    data, lines = _parse(text, str(path))
+    places: dict[Key, str] = {key: f"{path}:{line}" for key, line in lines.items()}
+    for override in overrides:
+        _override(data, override, places)
+    return _validate(data, places, str(path))
+
+
+def config_from_dict(data: Mapping[str, Any]) -> Config:
+    """Check a configuration that is already plain data."""
+    return _validate(dict(data), {}, "configuration")
+
+
+def config_dir() -> Path:
+    """Where the named configurations are: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configurations."""
+    return sorted(p.stem for p in config_dir().glob("*.yaml"))
+
+
+def find_config(name: str | Path) -> Path:
+    """The file that a name or a path means."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if not path.is_file():
+            raise ConfigError(f"{name}: no such configuration file")
+        return path
+    shipped = config_dir() / f"{name}.yaml"
+    if not shipped.is_file():
+        names = config_names()
+        raise ConfigError(f"{name}: no such configuration{nearest(str(name), names)}; there are {', '.join(names)}")
+    return shipped
+
+
+def dump_config(config: Config) -> str:
+    """The configuration with every default written out, as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    """Plain data, and the line of each key."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            lines: dict[Key, int] = {(): 1}
+            if node is not None:
+                _walk(node, (), lines, source)
+            data = loader.construct_document(node) if node is not None else {}
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as e:
+        line = e.problem_mark.line + 1 if e.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not valid YAML: {e.problem or e.context}") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
+    except (ValueError, RecursionError) as e:  # such as a date in month 13, or brackets nested without end
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}:1: expected keys such as audio, frontend, stack, output; got {_kind(data)}")
+    return data, lines
+
+
+def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, str(name.value))
+            if inner in lines:
+                raise ConfigError(f"{source}:{name.start_mark.line + 1}: {_dotted(inner)}: given twice")
+            lines[inner] = name.start_mark.line + 1
+            _walk(value, inner, lines, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            lines[(*key, i)] = value.start_mark.line + 1
+            _walk(value, (*key, i), lines, source)
+
+
+def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> None:
+    """Apply `frontend.n_filters=64`; a number in the path counts through a list."""
+    name, equals, text = override.partition("=")
+    source = f"--set {override}"
+    if not equals or not name:
+        raise ConfigError(f"{source}: expected key=value, such as frontend.n_filters=64")
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{source}: the value is not valid YAML") from e
+    parts: list[str | int] = [int(p) if p.isdigit() else p for p in name.split(".")]
+    at: Any = data
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if isinstance(at, list):
+            if not isinstance(part, int) or part >= len(at):
+                raise ConfigError(f"{source}: {_dotted(parts[:i])} has items 0 to {len(at) - 1}, got {part}")
+        elif isinstance(at, dict):
+            part = str(part)
+            if not last and not isinstance(at.get(part), dict | list):
+                # a shorthand such as `compression: pcen` gives way to its keys
+                at[part] = {"kind": at[part]} if isinstance(at.get(part), str) else {}
+        else:
+            raise ConfigError(f"{source}: {_dotted(parts[:i])} is {_kind(at)} and has no key {part}")
+        places[tuple(parts[: i + 1])] = source
+        if last:
+            at[part] = value
+        else:
+            at = at[part]
+
+
+def _validate(data: dict[str, Any], places: Mapping[Key, str], source: str) -> Config:
+    try:
+        return Config.model_validate(data)
+    except ValidationError as e:
+        errors = e.errors()
+        rest = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise ConfigError(_explain(errors[0], data, places, source) + rest) from None
+
+
+def _explain(error: Mapping[str, Any], data: dict[str, Any], places: Mapping[Key, str], source: str) -> str:
+    """One line: file:line: key: what was expected, what came."""
+    key, model, error_type, context = _locate(error, data), Config, error["type"], error.get("ctx", {})
+    message = str(context["error"]) if error_type == "value_error" else ""
+    inner = re.match(r"([\w.]+): (.*)", message)
+    if inner:  # a check across keys names the key it means
+        key, message = (*key, *inner[1].split(".")), inner[2]
+    place = next((places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in places), source)
+    value = error.get("input")
+    if error_type == "extra_forbidden":
+        fields = _fields_at(model, key[:-1], data)
+        message = f"unknown key{nearest(str(key[-1]), fields)}; expected {', '.join(fields)}"
+        if place.startswith("--set"):
+            place = f"--set {_dotted(key)}"
+    elif error_type == "missing":
+        message = "missing, and it has no default"
+    elif error_type in ("union_tag_invalid", "literal_error"):
+        expected = str(context.get("expected_tags") or context.get("expected")).replace("'", "")
+        got = context.get("tag", value)
+        names = re.split(r", | or ", expected)
+        message = f"expected {expected}, got {got!r}{nearest(str(got), names)}"
+        if error_type == "union_tag_invalid":
+            key = (*key, str(context["discriminator"]).strip("'"))
+    elif error_type == "union_tag_not_found":
+        discriminator = str(context["discriminator"]).strip("'")
+        message = f"expected a mapping with the key {discriminator}, got {_kind(value)}"
+    elif error_type in ("model_type", "model_attributes_type", "dict_type"):
+        message = f"expected a mapping of keys to values, got {_kind(value)}"
+    elif not message:
+        message = f"{_expected(error_type, context) or 'expected ' + error['msg']}, got {_kind(value)}"
+    place = next((places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in places), place)
+    return f"{place}: {_dotted(key)}: {message}" if key else f"{place}: {message}"
+
+
+def _expected(error_type: str, ctx: Mapping[str, Any]) -> str:
+    if "ge" in ctx or "gt" in ctx or "le" in ctx or "lt" in ctx:
+        words = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+        return "expected a number " + " and ".join(f"{words[k]} {v:g}" for k, v in ctx.items() if k in words)
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "finite": "a finite number",
+        "bool": "true or false",
+        "string": "text",
+        "tuple": "a list",
+        "too": f"at least {ctx.get('min_length')} item",
+    }
+    word = words.get(error_type.split("_")[0])
+    return f"expected {word}" if word else ""
+
+
+def _locate(error: Mapping[str, Any], data: Any) -> Key:
+    """The key path of an error; pydantic puts the tags of unions in between, which are not keys of the data."""
+    key: list[str | int] = []
+    loc, at = error["loc"], data
+    for i, part in enumerate(loc):
+        if (isinstance(at, dict) and part in at) or (isinstance(at, list | tuple) and isinstance(part, int) and part < len(at)):
+            at = at[part]
+        elif i < len(loc) - 1 or error["type"] not in ("missing", "extra_forbidden"):
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _fields_at(model: type[BaseModel], key: Key, data: Any) -> list[str]:
+    """Names of the keys that are valid at a place in the data."""
+    part = model
+    tags: dict[str, list[type[BaseModel]]] = {
+        "frontend": [c.Eleaf, c.LogMel, c.Spectrogram],
+        "compression": [c.LogTBN, c.PCEN],
+    }
+    layers = [c.Harmonic, c.Conv, c.Norm, c.Activation, c.Pool, c.Projection, c.Residual]
+    at = data
+    for name in key:
+        at = at[name]
+        if isinstance(name, int):
+            part = next(m for m in layers if m.model_fields["layer"].default == at.get("layer"))
+        elif name in tags:
+            part = next((m for m in tags[name] if m.model_fields["kind"].default == at.get("kind")), tags[name][0])
+        elif name in ("audio", "output"):
+            part = c.Audio if name == "audio" else c.Output
+    return list(part.model_fields)
+
+
+def _dotted(key: Sequence[str | int]) -> str:
+    return ".".join(map(str, key))
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return "nothing" if value is None else repr(value)

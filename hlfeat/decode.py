@@ -1,0 +1,157 @@
+"""A clip's file to its samples, or the reason why not. Nothing is guessed, nothing shortened silently.
+
+libsndfile (through soundfile) reads the formats. It is forgiving where this command must not be: a file that is cut short
+often reads as a shorter file. What it noticed on the way is in its log, which is checked here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+
+from hlfeat.errors import ClipError
+from hlfeat.sources import UNREADABLE, Clip, extension
+
+MIN_RATE, MAX_RATE = 1000, 768000
+BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once
+
+# Lines of libsndfile's log about a chunk of samples that promises more bytes than the file has, such as
+# "data : 2147483632 (should be 64000)" (WAV, W64, RF64), "SSND : ..." (AIFF), "BODY : ..." (SVX), "Data Size : ..." (AU).
+_PROMISE = re.compile(r"^\s*(?:data|SSND|BODY|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+_SHORT = re.compile(r"truncated file|frame count \d+ does not match value from 'ds64'")
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Samples float32 [channels, T] at `sample_rate`, as many channels as the policy keeps."""
+
+    samples: np.ndarray
+    sample_rate: int
+    file_channels: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.samples.shape[1] / self.sample_rate
+
+
+def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> Waveform:
+    """Read a clip.
+
+    Args:
+        clip: what to read.
+        channels: "mix" (their mean), "first", "each" (all of them), or the number of one, from 0.
+        cancelled: asked between blocks; when true, reading ends with a ClipError "cancelled".
+
+    Raises:
+        ClipError: with one of the codes missing, unreadable, not-audio, unsupported, empty, truncated, corrupt,
+            non-finite, bad-channel, bad-rate, cancelled.
+    """
+    _check_file(clip)
+    try:
+        with soundfile.SoundFile(os.fsencode(clip.path)) as f:
+            _check_header(f, clip, channels)
+            samples = _read(f, channels, cancelled)
+            return Waveform(samples, f.samplerate, f.channels)
+    except soundfile.LibsndfileError as e:
+        raise _explain(e, clip) from e
+    except (TypeError, ValueError) as e:  # soundfile on a format that needs more than the file, such as RAW
+        raise ClipError("unsupported", f"not a format that can be read without being told about it: {e}") from e
+    except MemoryError as e:
+        raise ClipError("out-of-memory", "too large to be held in memory") from e
+
+
+def _check_file(clip: Clip) -> None:
+    try:
+        info = os.stat(clip.path)
+    except OSError as e:
+        if os.path.islink(clip.path):  # noqa: PTH114
+            raise ClipError("missing", f"a link to {os.readlink(clip.path)}, which cannot be reached") from e  # noqa: PTH115
+        code = "missing" if isinstance(e, FileNotFoundError | NotADirectoryError) else "unreadable"
+        raise ClipError(code, e.strerror or str(e)) from e
+    except ValueError as e:  # a NUL in the path
+        raise ClipError("missing", "not a path") from e
+    if not stat.S_ISREG(info.st_mode):
+        what = "a folder" if stat.S_ISDIR(info.st_mode) else "a device or a pipe"
+        raise ClipError("not-audio", f"expected a file, found {what} that cannot be read as one")
+    if info.st_size == 0:
+        raise ClipError("empty", "the file has 0 bytes")
+    if not os.access(clip.path, os.R_OK):
+        raise ClipError("unreadable", "permission denied")
+
+
+def _check_header(f: soundfile.SoundFile, clip: Clip, channels: str | int) -> None:
+    if not MIN_RATE <= f.samplerate <= MAX_RATE:
+        raise ClipError("bad-rate", f"expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {f.samplerate}")
+    if isinstance(channels, int) and channels >= f.channels:
+        raise ClipError("bad-channel", f"expected a channel {channels} (counting from 0), got {f.channels} channels")
+    log = f.extra_info
+    for promised, there in _PROMISE.findall(log):
+        if int(promised) > int(there):
+            raise ClipError("truncated", f"the header promises {promised} bytes of audio, {there} are there")
+    if _SHORT.search(log):
+        raise ClipError("truncated", "the file ends before the length that its header gives")
+    if f.format == "OGG" and not _ogg_ends(clip.path):
+        raise ClipError("truncated", "the Ogg stream has no end page")
+    if f.format == "NIST":
+        with open(clip.path, "rb") as header:
+            promise = re.search(rb"sample_count -i (\d+)", header.read(1024))
+        if promise and int(promise[1]) > f.frames:
+            raise ClipError("truncated", f"the header promises {int(promise[1])} samples, {f.frames} are there")
+    if f.frames == 0:
+        raise ClipError("empty", "no samples")
+
+
+def _read(f: soundfile.SoundFile, channels: str | int, cancelled: Callable[[], bool]) -> np.ndarray:
+    """Samples float32 [channels, T]; in blocks, because a header's length is a promise, not a fact."""
+    blocks = []
+    got, size = 0, max(1, BLOCK_SAMPLES // f.channels)
+    while True:
+        if cancelled():
+            raise ClipError("cancelled", "the run was stopped")
+        block = f.read(size, dtype="float32", always_2d=True)  # [T, channels]
+        if not np.isfinite(block).all():
+            where = got + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
+            raise ClipError("non-finite", f"sample {where} is not a finite number")
+        got += len(block)
+        if len(block):
+            blocks.append(_keep(block, channels))
+        if len(block) < size:
+            break
+    if got < f.frames:
+        raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
+    return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+
+
+def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:
+    """The channels that the policy keeps: [T, channels] -> contiguous [kept, T]."""
+    if channels == "mix":
+        return block.mean(axis=1, dtype=np.float32)[None] if block.shape[1] > 1 else block.T
+    if channels == "each":
+        return np.ascontiguousarray(block.T)
+    return np.ascontiguousarray(block[:, [0 if channels == "first" else int(channels)]].T)
+
+
+def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
+    reason = re.sub(r"^(Internal )?[Ee]rror ?: ", "", e.error_string.strip()).rstrip(".")
+    if e.code == 1:  # SF_ERR_UNRECOGNISED_FORMAT
+        if extension(clip.path) in UNREADABLE:
+            return ClipError("unsupported", f"libsndfile does not read .{extension(clip.path)} files")
+        return ClipError("not-audio", "not an audio file in a format that libsndfile knows")
+    return ClipError("corrupt", reason)
+
+
+def _ogg_ends(path: str) -> bool:
+    """Whether the last Ogg page carries the end-of-stream flag (RFC 3533, section 6). A page has at most 65,307 bytes."""
+    with open(path, "rb") as f:
+        f.seek(0, os.SEEK_END)
+        f.seek(max(0, f.tell() - 2 * 65307))
+        tail = f.read()
+    at = tail.rfind(b"OggS")
+    return at >= 0 and at + 5 < len(tail) and bool(tail[at + 5] & 4)

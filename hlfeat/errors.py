@@ -1,0 +1,32 @@
+"""The one error family. Messages say what was expected and what came; outer layers add the file or the key."""
+
+
+class HlfeatError(Exception):
+    """Anything hlfeat reports on one line instead of with a traceback."""
+
+
+class UsageError(HlfeatError):
+    """The command was called with something it cannot work on (exit code 2)."""
+
+
+class ConfigError(UsageError):
+    """The configuration, or weights against it, are wrong (exit code 2)."""
+
+
+class OutputError(HlfeatError):
+    """The output directory cannot be used or written (exit code 1)."""
+
+
+class ClipError(HlfeatError):
+    """One clip cannot be used; the run goes on without it.
+
+    `code` is a stable word for programs (`missing`, `not-audio`, `truncated`, ...), the message is for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TooManyFailuresError(HlfeatError):
+    """The run was told to stop at this many failed clips (exit code 1)."""

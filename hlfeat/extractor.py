@@ -1,0 +1,305 @@
+"""Frontend and stack as one module: the only place where configuration meets torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hlfeat import compression, config, frontends, stack
+from hlfeat.axes import Axis, AxisError, LinearAxis, LogAxis
+from hlfeat.config import Config
+from hlfeat.configfile import config_from_dict, load_config
+from hlfeat.errors import ConfigError
+from hlfeat.gabor import parameter_key
+from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d, centre_axis
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+}
+
+
+class Extractor(nn.Module):
+    """Waveforms to features.
+
+    Args:
+        frontend: EfficientLeaf, LogMel or Spectrogram.
+        layers: what follows.
+
+    Shape:
+        - x: [B, T] or [B, 1, T] at frontend.sample_rate; lengths [B] samples, or None
+        - output: [B, C, F, N]; frames past a clip's end are zero
+
+    Attributes:
+        n_channels, n_bands: C and F.
+        hop: samples from frame to frame.
+    """
+
+    def __init__(self, frontend: frontends.Frontend, layers: Sequence[stack.Layer], shape: stack.Shape) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.stack = stack.Stack(layers)
+        self.n_channels, self.n_bands = shape.channels, shape.bands
+        self.hop = frontend.hop * self.stack.stride
+        self.sample_rate = frontend.sample_rate
+        self._axis_of: object = None
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Frames of clips of these lengths in samples: [B] -> [B]."""
+        return self.stack.num_frames(self.frontend.num_frames(lengths))
+
+    def follow_centre_freqs(self) -> None:
+        """Let harmonic layers look for harmonics where the frontend's filters are now.
+
+        Needs the frequencies on the host, so it is done when they have changed and not on every call.
+        """
+        if not isinstance(self.frontend, frontends.EfficientLeaf) or not len(self.stack.layers):
+            return
+        key = parameter_key([self.frontend.filterbank.center_freqs])
+        if key != self._axis_of:
+            self.stack.set_axis(centre_axis(self.frontend.centre_freqs()))
+            self._axis_of = key
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        self.follow_centre_freqs()
+        y = self.frontend(x, lengths)
+        if y.dim() == 3:
+            y = y[:, None]  # [B, 1, F, N]
+        frames = None if lengths is None else self.frontend.num_frames(lengths)
+        return self.stack(y, frames)[0]  # type: ignore[no-any-return]
+
+
+def build(
+    configuration: Config | Mapping[str, Any] | str | Path = "eleaf-8g-opt",
+    *,
+    weights: str | Path | None = None,
+) -> Extractor:
+    """The modules that a configuration describes, in training mode, ready to train or to extract with.
+
+    Args:
+        configuration: a Config, plain data, the name of a shipped configuration, or the path of a YAML file.
+        weights: `.pt` (read with weights_only) or `.safetensors`; without, the stack's weights are drawn from `seed`.
+
+    Raises:
+        ConfigError: with the key that cannot be, or the weights that do not fit.
+    """
+    if isinstance(configuration, str | Path):
+        configuration = load_config(configuration)
+    elif not isinstance(configuration, Config):
+        configuration = config_from_dict(configuration)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(configuration.seed)
+        try:
+            frontend = build_frontend(configuration)
+        except ValueError as e:
+            raise ConfigError(f"frontend: {e}") from e
+        spectrogram = isinstance(frontend, frontends.Spectrogram)
+        axis = LinearAxis() if spectrogram else centre_axis(frontend.centre_freqs())
+        bands = stack.Shape(frontend.n_channels, frontend.n_bands, axis)
+        layers, shape = build_layers(configuration.stack, bands, configuration.frontend, "stack")
+    extractor = Extractor(frontend, layers, shape)
+    if weights is not None:
+        load_weights(extractor, Path(weights))
+        extractor.follow_centre_freqs()
+    return extractor
+
+
+def build_frontend(configuration: Config) -> frontends.Frontend:
+    """The frontend of a configuration."""
+    rate, f = configuration.audio.sample_rate, configuration.frontend
+    window = {"sample_rate": rate, "window_len": f.window_len, "window_stride": f.window_stride}
+    if isinstance(f, config.LogMel):
+        return frontends.LogMel(
+            n_filters=f.n_filters, min_freq=f.min_freq, max_freq=f.max_freq, n_fft=f.n_fft, floor=f.floor, **window
+        )
+    if isinstance(f, config.Spectrogram):
+        return frontends.Spectrogram(n_fft=f.n_fft, n_bands=f.n_bands, floor=f.floor, **window)
+    constants = f.compression.model_dump(exclude={"kind"})
+    kind = compression.PCEN if isinstance(f.compression, config.PCEN) else compression.LogTBN
+    return frontends.EfficientLeaf(
+        n_filters=f.n_filters,
+        num_groups=f.num_groups,
+        min_freq=f.min_freq,
+        max_freq=f.max_freq,
+        conv_win_factor=f.conv_win_factor,
+        stride_factor=f.stride_factor,
+        compression=kind(f.n_filters, **constants),
+        scale=f.scale,
+        **window,
+    )
+
+
+def build_layers(
+    layers: Sequence[config.Layer], shape: stack.Shape, frontend: config.Frontend, key: str
+) -> tuple[list[stack.Layer], stack.Shape]:
+    """The layers of a stack, and the shape they leave behind."""
+    built = []
+    for i, layer in enumerate(layers):
+        try:
+            module, shape = build_layer(layer, shape, frontend, f"{key}.{i}.layers")
+        except (AxisError, ValueError, ConfigError) as e:
+            if isinstance(e, ConfigError) and str(e).startswith("stack."):
+                raise  # a layer inside a residual block has said where
+            raise ConfigError(f"{key}.{i} ({layer.layer}): {e}") from e
+        built.append(module)
+    return built, shape
+
+
+def build_layer(
+    layer: config.Layer, shape: stack.Shape, frontend: config.Frontend, key: str
+) -> tuple[stack.Layer, stack.Shape]:
+    """One layer, told the shape and the axis of its input."""
+    channels, bands, axis = shape
+    module: stack.Layer
+    if isinstance(layer, config.Harmonic):
+        own = own_axis(layer, frontend)
+        axis = own or axis
+        if axis is None:
+            raise ConfigError("expected bands in the order of their frequency, but a projection came before")
+        if layer.axis == "centre_freqs" and isinstance(axis, LinearAxis):
+            raise ConfigError("axis: expected auto or linear after a spectrogram, got centre_freqs")
+        common = {
+            "stride": layer.stride,
+            "padding": (0, layer.dilation * (layer.kernel[1] // 2)),
+            "dilation": (1, layer.dilation),
+            "groups": layer.groups,
+            "bias": layer.bias,
+        }
+        if layer.anchors is None:
+            conv: nn.Module = _HarmonicConv2d(
+                axis, channels, layer.out_channels, layer.kernel, anchor=layer.anchor or 1, **common
+            )
+        else:
+            conv = MixedHarmonicConv2d(
+                axis, channels, layer.out_channels, layer.kernel, anchors=layer.anchors, **common
+            )
+        module = stack.ConvLayer(conv, layer.stride, own)  # type: ignore[arg-type]
+        channels, bands = layer.out_channels, -(-bands // layer.stride[0])
+    elif isinstance(layer, config.Conv):
+        if channels % layer.groups or layer.out_channels % layer.groups:
+            raise ConfigError(
+                f"groups: expected a divisor of {channels} and {layer.out_channels} channels, got {layer.groups}"
+            )
+        conv = nn.Conv2d(
+            channels,
+            layer.out_channels,
+            layer.kernel,
+            layer.stride,
+            stack.same_padding(layer.kernel, layer.dilation),
+            layer.dilation,
+            layer.groups,
+            layer.bias,
+        )
+        module = stack.ConvLayer(conv, layer.stride)
+        channels, bands = layer.out_channels, -(-bands // layer.stride[0])
+    elif isinstance(layer, config.Norm):
+        if layer.kind == "batch":
+            module = stack.BatchNorm(channels, layer.affine)
+        elif layer.kind == "layer":
+            module = stack.LayerNorm(channels, bands, layer.affine)
+        else:
+            module = stack.InstanceNorm(channels, layer.affine)
+    elif isinstance(layer, config.Activation):
+        module = stack.Activation(ACTIVATIONS[layer.kind]())
+    elif isinstance(layer, config.Pool):
+        if layer.bands > bands:
+            raise ConfigError(f"bands: expected at most the {bands} there are, got {layer.bands}")
+        module = stack.Pool(layer.kind, layer.bands, layer.frames)
+        bands //= layer.bands
+    elif isinstance(layer, config.Projection):
+        module = stack.Projection(channels * bands, layer.features, layer.bias)
+        channels, bands = 1, layer.features
+    else:
+        return build_residual(layer, shape, frontend, key)
+    return module, stack.Shape(channels, bands, module.set_axis(axis))
+
+
+def build_residual(
+    layer: config.Residual, shape: stack.Shape, frontend: config.Frontend, key: str
+) -> tuple[stack.Layer, stack.Shape]:
+    """A residual block; its shortcut is chosen by what its body does to the shape."""
+    built, inner = build_layers(layer.layers, shape, frontend, key)
+    body = stack.Stack(built)
+    strides = [m for m in built if m.stride > 1 or getattr(m, "band_stride", 1) > 1]
+    if any(not isinstance(m, stack.ConvLayer) for m in strides) or (inner.bands != shape.bands and not strides):
+        raise ConfigError("expected convolutions, norms and activations in a residual block, not pools or projections")
+    band_stride = 1
+    for m in strides:
+        band_stride *= getattr(m, "band_stride", 1)
+    if inner.channels == shape.channels and not strides:
+        return stack.Residual(body, nn.Identity()), inner
+    shortcut = nn.Conv2d(shape.channels, inner.channels, 1, (band_stride, body.stride))
+    return stack.Residual(body, shortcut), inner
+
+
+def own_axis(layer: config.Harmonic, frontend: config.Frontend) -> Axis | None:
+    """The axis that a layer insists on, or None where it follows its input's."""
+    if layer.axis == "linear":
+        return LinearAxis()
+    if layer.axis == "log":
+        if layer.bins_per_octave is not None:
+            return LogAxis(layer.bins_per_octave, 2.0)
+        if isinstance(frontend, config.Eleaf) and frontend.scale == "log":
+            return LogAxis((frontend.n_filters + 1) / math.log2(frontend.max_freq / frontend.min_freq), 2.0)
+        raise ConfigError("bins_per_octave: expected with axis: log, where the frontend has no log scale itself")
+    return None
+
+
+def load_weights(extractor: Extractor, path: Path) -> str:
+    """Load the weights of a whole extractor, or of a frontend alone where there is no stack. Returns their SHA-256.
+
+    Raises ConfigError that names the keys that do not fit.
+    """
+    state, digest = read_state(path)
+    expected = extractor.state_dict()
+    if state and not any(k.startswith(("frontend.", "stack.")) for k in state):
+        state = {f"frontend.{k}": v for k, v in state.items()}  # a frontend's own state_dict
+    problems = [f"missing {k}" for k in expected if k not in state]
+    problems += [f"unknown {k}" for k in state if k not in expected]
+    problems += [
+        f"{k} has shape {list(state[k].shape)}, expected {list(v.shape)}"
+        for k, v in expected.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    problems += [f"{k} is not finite" for k in expected if k in state and not torch.isfinite(state[k]).all()]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ConfigError(f"{path}: weights do not fit the configuration: {shown}")
+    extractor.load_state_dict(state)
+    return digest
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A state_dict and the file's SHA-256. Never unpickles code."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{path}: weights cannot be read: {e.strerror}") from e
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load
+
+            state = load(data)
+        else:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as e:  # both readers raise many kinds for a file that is not theirs
+        reason = str(e).strip().splitlines()
+        raise ConfigError(
+            f"{path}: not weights in {path.suffix or 'a known'} format: {reason[0] if reason else e!r}"
+        ) from e
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
+    return dict(state), hashlib.sha256(data).hexdigest()

@@ -1,0 +1,272 @@
+"""Audio to time-frequency features, all under one interface: EfficientLeaf, LogMel, Spectrogram.
+
+    forward(x [B, T] or [B, 1, T], lengths=None [B]) -> [B, F, N] or [B, C, F, N]
+    num_frames(lengths) -> frames of each clip
+    centre_freqs() -> [F], hertz
+
+Frame n of a clip is centred on its sample n * hop. With lengths, everything past a clip's end counts as absent, and
+frames past the end come back as zero: a clip's features do not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+import torchaudio.transforms as AT
+from torch import Tensor, nn
+
+from hlfeat.compression import PCEN, Compression, LogTBN
+from hlfeat.gabor import GaborFilterbank, Scale, odd, spaced_frequencies
+from hlfeat.masking import frame_mask, mask_frames
+
+
+class Frontend(nn.Module):
+    """What every frontend has in common: sizes, frame count, and the handling of shapes and lengths.
+
+    A subclass sets the four attributes and computes `features(x [B, T], lengths, frames)`.
+    """
+
+    sample_rate: int
+    hop: int  # samples from frame to frame
+    n_bands: int  # F
+    n_channels: int  # C; one channel is left out of the output's shape
+
+    def centre_freqs(self) -> Tensor:
+        """Centre frequency of each band, hertz: [F], detached."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    @overload
+    def num_frames(self, lengths: int) -> int: ...
+    @overload
+    def num_frames(self, lengths: Tensor) -> Tensor: ...
+    def num_frames(self, lengths: int | Tensor) -> int | Tensor:
+        """Frames of clips of these lengths: floor((T - 1) / hop) + 1."""
+        if isinstance(lengths, Tensor):
+            return (lengths - 1).div(self.hop, rounding_mode="floor") + 1
+        return (lengths - 1) // self.hop + 1
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if x.dim() == 3 and x.shape[1] == 1:
+            x = x[:, 0]
+        if x.dim() != 2 or x.shape[-1] == 0:
+            raise ValueError(f"expected waveforms [B, T] or [B, 1, T] with T >= 1, got {list(x.shape)}")
+        if lengths is not None and lengths.shape != x.shape[:1]:
+            raise ValueError(f"expected lengths [{x.shape[0]}], one a clip, got {list(lengths.shape)}")
+        frames = None if lengths is None else self.num_frames(lengths)
+        return mask_frames(self.features(x, lengths, frames), frames)
+
+
+def window_and_hop(sample_rate: int, window_len: float, window_stride: float) -> tuple[int, int]:
+    """Window and hop in samples, from milliseconds."""
+    window, hop = int(sample_rate * window_len / 1000), int(sample_rate * window_stride / 1000)
+    if window < 1 or hop < 1:
+        raise ValueError(
+            f"expected window and stride of at least one sample, got {window_len} ms and {window_stride} ms "
+            f"at {sample_rate} Hz"
+        )
+    return window, hop
+
+
+class EfficientLeaf(Frontend):
+    """EfficientLEAF: grouped learnable Gabor filterbank and a learnable compression.
+
+    Same constructor, defaults and state_dict keys as the published implementation (Schlüter & Gutenbrunner, EUSIPCO
+    2022, arXiv 2207.05508), so that trained weights load as they are. The paper's "8G-opt" is num_groups=8,
+    conv_win_factor=6, stride_factor=16.
+
+    Args:
+        n_filters: bands F.
+        num_groups: groups of filters that share a kernel size and a stride.
+        min_freq, max_freq: outer edges of the lowest and highest filter, hertz. Centre frequencies above half the
+            sample rate are clamped to it.
+        sample_rate: hertz.
+        window_len, window_stride: pooling window and distance of frames, milliseconds.
+        conv_win_factor: kernel size in multiples of a filter's sigma.
+        stride_factor: factor on the largest stride that keeps the Nyquist rate of a group's highest filter.
+        compression: "logtbn" (C = 2: log energies, and the same less their median over time), "pcen" (C = 1), or a
+            module: a `Compression`, or any that maps [B, F, N] and treats every frame alone.
+        scale: where the filters start: equally spaced in "mel", "linear" (hertz) or "log" (octaves).
+
+    Shape:
+        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+
+    Raises:
+        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+    """
+
+    def __init__(
+        self,
+        n_filters: int = 40,
+        num_groups: int = 4,
+        min_freq: float = 60.0,
+        max_freq: float = 7800.0,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        conv_win_factor: float = 4.77,
+        stride_factor: float = 1.0,
+        compression: Literal["logtbn", "pcen"] | nn.Module = "logtbn",
+        *,
+        scale: Scale = "mel",
+    ) -> None:
+        super().__init__()
+        if n_filters < 1 or not 1 <= num_groups <= n_filters:
+            raise ValueError(f"expected 1 <= num_groups <= n_filters, got {num_groups} groups of {n_filters} filters")
+        if not 0 <= min_freq < max_freq:
+            raise ValueError(f"expected 0 <= min_freq < max_freq, got {min_freq} and {max_freq}")
+        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
+        freqs = spaced_frequencies(n_filters + 2, min_freq, max_freq, scale)
+        self.sample_rate = sample_rate
+        self.n_bands = n_filters
+        self.filterbank = GaborFilterbank(
+            freqs[1:-1],
+            torch.stack([torch.from_numpy(freqs[:-2]), torch.from_numpy(freqs[2:])], 1).numpy(),
+            num_groups=num_groups,
+            sample_rate=sample_rate,
+            pool_size=odd(window),
+            hop=self.hop,
+            conv_win_factor=conv_win_factor,
+            stride_factor=stride_factor,
+        )
+        self.compression = make_compression(compression, n_filters)
+        self.n_channels = self.compression.n_channels if isinstance(self.compression, Compression) else 1
+
+    def centre_freqs(self) -> Tensor:
+        return self.filterbank.clamped()[0].detach() * (self.sample_rate / (2 * math.pi))
+
+    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+        energies = self.filterbank(x, lengths)
+        if isinstance(self.compression, Compression):
+            return self.compression(energies, frames)  # type: ignore[no-any-return]
+        return self.compression(energies)  # type: ignore[no-any-return]
+
+
+def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
+    """The compression of that name, with the published constants, or the module itself."""
+    if isinstance(compression, nn.Module):
+        return compression
+    if compression == "logtbn":
+        return LogTBN(n_bands, a=5, trainable=True, per_band=True, median_filter=True, append_filtered=True)
+    if compression == "pcen":
+        return PCEN(n_bands, s=0.04, alpha=0.96, delta=2.0, r=0.5, eps=1e-12, learn_logs=False, clamp=1e-5)
+    raise ValueError(f'expected compression "logtbn", "pcen" or a module, got {compression!r}')
+
+
+class LogMel(Frontend):
+    """Log-mel spectrogram of torchaudio under the frontends' interface: log(mel + floor), power spectrum, HTK mel scale.
+
+    Args:
+        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride: as for EfficientLeaf.
+        n_fft: FFT size; None for the next power of two from the window up.
+        floor: added before the logarithm.
+
+    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    """
+
+    n_channels = 1
+
+    def __init__(
+        self,
+        n_filters: int = 80,
+        min_freq: float = 60.0,
+        max_freq: float = 7800.0,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        n_fft: int | None = None,
+        floor: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if not 0 <= min_freq < max_freq:
+            raise ValueError(f"expected 0 <= min_freq < max_freq, got {min_freq} and {max_freq}")
+        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
+        self.sample_rate = sample_rate
+        self.n_bands = n_filters
+        self.floor = floor
+        self.register_buffer(
+            "_centre_freqs",
+            torch.from_numpy(spaced_frequencies(n_filters + 2, min_freq, max_freq)[1:-1]),
+            persistent=False,
+        )
+        self.mel = AT.MelSpectrogram(
+            sample_rate,
+            n_fft=fft_size(n_fft, window),
+            win_length=window,
+            hop_length=self.hop,
+            f_min=min_freq,
+            f_max=max_freq,
+            n_mels=n_filters,
+            pad_mode="constant",  # zeros beyond the clip, as everywhere; reflection would depend on the padding
+        )
+
+    def centre_freqs(self) -> Tensor:
+        return self.get_buffer("_centre_freqs")
+
+    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+        return torch.log(spectrum(self.mel, x, lengths, self.hop) + self.floor)
+
+
+class Spectrogram(Frontend):
+    """Log power spectrogram of torchaudio: row f is f * sample_rate / n_fft hertz, the linear axis.
+
+    Args:
+        sample_rate, window_len, window_stride, n_fft, floor: as for LogMel.
+        n_bands: keep the lowest rows only; None for all n_fft / 2 + 1.
+
+    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    """
+
+    n_channels = 1
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        n_fft: int | None = None,
+        n_bands: int | None = None,
+        floor: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
+        self.n_fft = fft_size(n_fft, window)
+        self.sample_rate = sample_rate
+        self.n_bands = self.n_fft // 2 + 1 if n_bands is None else n_bands
+        if not 1 <= self.n_bands <= self.n_fft // 2 + 1:
+            raise ValueError(f"expected 1 to {self.n_fft // 2 + 1} bands of an FFT of {self.n_fft}, got {n_bands}")
+        self.floor = floor
+        self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, pad_mode="constant")
+
+    def centre_freqs(self) -> Tensor:
+        return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
+
+    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+        return torch.log(spectrum(self.stft, x, lengths, self.hop)[:, : self.n_bands] + self.floor)
+
+
+def fft_size(n_fft: int | None, window: int) -> int:
+    """The FFT size asked for, or the next power of two from the window up."""
+    if n_fft is None:
+        return 1 << (window - 1).bit_length()
+    if n_fft < window:
+        raise ValueError(f"expected an FFT of at least the window's {window} samples, got {n_fft}")
+    return n_fft
+
+
+def spectrum(transform: nn.Module, x: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
+    """A centred torchaudio transform, in float32 at least, cut to the frames whose centre lies inside the clip.
+
+    Shape: x [B, T], lengths [B] or None -> [B, rows, (T - 1) // hop + 1].
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        if not x.dtype.is_floating_point or x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
+        if lengths is not None:
+            x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
+        return transform(x)[..., : (x.shape[-1] - 1) // hop + 1]  # type: ignore[no-any-return]

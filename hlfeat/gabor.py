@@ -1,0 +1,308 @@
+"""Learnable Gabor filterbank in groups of filters with similar bandwidth.
+
+Source: Schlüter & Gutenbrunner, "EfficientLEAF: A Faster LEarnable Audio Frontend of Questionable Use", EUSIPCO 2022
+(arXiv 2207.05508), after Zeghidour et al., "LEAF: A Learnable Frontend for Audio Classification", ICLR 2021.
+
+Every filter of a bank could be convolved at full rate with one long kernel; almost all of that work is wasted. Low
+filters are long but narrow, so their output may be computed at a fraction of the rate; high filters need the rate but
+are short. Filters are therefore split in order into groups, and each group gets the kernel size and the stride that its
+widest and its highest filter ask for. Frequencies are in radians a sample, widths in samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hlfeat.masking import frame_mask, mask_frames
+
+Scale = Literal["mel", "linear", "log"]
+
+# Without gradients, frames are computed in pieces of this many: memory stays bounded however long the clip is.
+PIECE_FRAMES = 3000
+
+# Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
+Z = math.sqrt(2 * math.log(2)) / math.pi
+
+
+def spaced_frequencies(n: int, low: float, high: float, scale: Scale = "mel") -> np.ndarray:
+    """`n` frequencies from `low` to `high`, both included, equally spaced on a scale.
+
+    "mel" is m(f) = 1127 ln(1 + f / 700); "log" spaces octaves equally and needs `low` > 0.
+
+    Shape: -> float64 [n], hertz.
+    """
+    if scale == "linear":
+        return np.linspace(low, high, n)
+    if scale == "log":
+        if low <= 0:
+            raise ValueError(f"a log scale needs a lowest frequency above 0 Hz, got {low}")
+        return np.geomspace(low, high, n)
+    mel = np.linspace(1127 * math.log1p(low / 700), 1127 * math.log1p(high / 700), n)
+    return 700 * np.expm1(mel / 1127)
+
+
+def odd(n: int) -> int:
+    """`n`, or the next number up if `n` is even."""
+    return n + 1 - n % 2
+
+
+def num_frames(length: int, hop: int) -> int:
+    """Frames of a signal of `length` samples: frame n is centred on sample n * hop, the last on a sample that exists."""
+    return (length - 1) // hop + 1
+
+
+def clamp_keep_grad(x: Tensor, low: float | None, high: float | None) -> Tensor:
+    """Clamp the value, pass the gradient as if it had not been clamped.
+
+    A plain clamp gives zero gradient outside the range, so a parameter that once stepped out could never come back.
+    The last term is exactly zero: the value is the clamped one to the bit.
+    """
+    return x.detach().clamp(low, high) + (x - x.detach())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Filters `start` to `stop`: kernel of `kernel` taps at stride `stride`, then `window` taps at `pool_stride`."""
+
+    start: int
+    stop: int
+    kernel: int
+    stride: int
+    window: int
+    pool_stride: int
+
+
+@dataclass(frozen=True)
+class GroupFilters:
+    """A group and its taps: gabor [2n, 1, kernel], real parts before imaginary parts; pool [n, 1, window]."""
+
+    group: Group
+    gabor: Tensor
+    pool: Tensor
+
+
+def plan_groups(
+    center_freqs: Tensor,
+    bandwidths: Tensor,
+    *,
+    num_groups: int,
+    hop: int,
+    pool_size: int,
+    conv_win_factor: float,
+    stride_factor: float,
+) -> list[Group]:
+    """Kernel size, strides and pooling window of each group, from clamped parameters.
+
+    This needs the parameters' values on the host, so it runs when they change and not on every call.
+
+    Shape: center_freqs, bandwidths [F] -> num_groups groups.
+    """
+    n = len(center_freqs)
+    centers = center_freqs.detach().float().cpu()
+    widths = bandwidths.detach().float().cpu()
+    divisors = [d for d in range(1, hop + 1) if hop % d == 0]
+    groups = []
+    for g in range(num_groups):
+        start, stop = g * n // num_groups, (g + 1) * n // num_groups
+        highest = float(centers[start:stop].max())
+        limit = max(1.0, math.pi / highest * stride_factor) if highest > 0 else math.inf
+        stride = max(d for d in divisors if d <= limit)
+        kernel = odd(int(widths[start:stop].max() * conv_win_factor))  # the product in float32
+        window = odd(int(pool_size / stride + 0.5))
+        groups.append(Group(start, stop, kernel, stride, window, hop // stride))
+    return groups
+
+
+def gabor_kernels(center_freqs: Tensor, bandwidths: Tensor, kernel: int) -> Tensor:
+    """h_i(t) = 1 / (sqrt(2 pi) sigma_i) exp(-t^2 / (2 sigma_i^2)) exp(j center_i t), t = -(K//2) .. K//2.
+
+    Shape: center_freqs, bandwidths [n] -> [2n, 1, kernel], real parts before imaginary parts.
+    """
+    t = torch.arange(kernel, dtype=center_freqs.dtype, device=center_freqs.device) - kernel // 2
+    sigma = bandwidths[:, None]  # [n, 1]
+    envelope = torch.exp(-t.square() / (2 * sigma.square())) / (math.sqrt(2 * math.pi) * sigma)  # [n, K]
+    phase = center_freqs[:, None] * t  # [n, K]
+    return torch.cat([envelope * torch.cos(phase), envelope * torch.sin(phase)])[:, None]
+
+
+def pooling_kernels(widths: Tensor, window: int, stride: int, pool_size: int) -> Tensor:
+    """w_i(u) = exp(-0.5 (u / v_i)^2) with v_i = widths_i / stride * pool_size / window; not normalised.
+
+    Shape: widths [n] -> [n, 1, window].
+    """
+    u = torch.linspace(-1, 1, window, dtype=widths.dtype, device=widths.device)
+    v = (widths / stride * pool_size / window)[:, None]
+    return torch.exp(-0.5 * (u / v).square())[:, None]
+
+
+def group_energies(x: Tensor, lengths: Tensor | None, filters: GroupFilters, start: int, stop: int) -> Tensor:
+    """Frames `start` to `stop` of one group: |x * h|^2, smoothed and brought to the frame rate.
+
+    Everything outside a clip is zero, for the pooling too: the convolution's tails, which reach past the last sample
+    into the padding, must not be seen by the frames that lie before it.
+
+    Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, n, stop - start].
+    """
+    g = filters.group
+    n, t = g.stop - g.start, x.shape[-1]
+    # pooling of these frames reads conv outputs [want_lo, want_hi), of which [lo, hi) exist, at stride g.stride
+    want_lo = start * g.pool_stride - g.window // 2
+    want_hi = (stop - 1) * g.pool_stride + g.window // 2 + 1
+    lo, hi = max(want_lo, 0), min(want_hi, num_frames(t, g.stride))
+    # and those read samples [a, b)
+    a, b = lo * g.stride - g.kernel // 2, (hi - 1) * g.stride + g.kernel // 2 + 1
+    samples = F.pad(x[:, max(a, 0) : min(b, t)], (max(-a, 0), max(b - t, 0)))
+    y = F.conv1d(samples[:, None], filters.gabor, stride=g.stride)  # [B, 2n, hi - lo]
+    energy = y[:, :n].square() + y[:, n:].square()  # [B, n, hi - lo]
+    if lengths is not None:
+        energy = mask_frames(energy, (lengths - 1).div(g.stride, rounding_mode="floor") + 1 - lo)
+    energy = F.pad(energy, (lo - want_lo, want_hi - hi))
+    return F.conv1d(energy, filters.pool, stride=g.pool_stride, groups=n)
+
+
+def parameter_key(params: Iterable[Tensor]) -> object:
+    """Equal as long as no parameter has changed.
+
+    On the CPU these are the values, which also shows writes through `.data`; elsewhere, where reading values would wait
+    for the device, storage and version counter.
+    """
+    return [(p.dtype, p.device, p.tolist() if p.device.type == "cpu" else (p.data_ptr(), p._version)) for p in params]
+
+
+class FilterCache:
+    """Keeps the filters made from parameters until one of them changes."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._made: list[GroupFilters] | None = None
+
+    def get(self, params: Sequence[Tensor], make: Callable[[], list[GroupFilters]]) -> list[GroupFilters]:
+        key = parameter_key(params)
+        if self._made is None or key != self._key:
+            # made outside inference mode: an inference tensor could not take part in a later training step
+            with torch.inference_mode(False), torch.no_grad():
+                self._made = make()
+            self._key = key
+        return self._made
+
+    def drop(self) -> None:
+        self._key = self._made = None
+
+
+class GaborFilterbank(nn.Module):
+    """Squared magnitudes of Gabor filters, smoothed by Gaussian windows: energies at the frame rate.
+
+    Parameters live outside their useful range only as values: forward sees them clamped to center_freqs [0, pi],
+    bandwidths [2 z, P z] and pooling_widths [2 / P, 0.5] (P the pooling window in samples), and never writes to them.
+    Energies are computed in float32 (float64 for float64 parameters), under autocast too.
+
+    Args:
+        center_freqs: initial centre frequencies, hertz, in rising order.
+        edges: their neighbours' frequencies, hertz, [F, 2]: filter i gets sigma_i = (sample_rate / 2) / (high - low).
+        num_groups: groups the filters are split into.
+        sample_rate: hertz.
+        pool_size: pooling window P, samples, odd.
+        hop: distance of frames, samples.
+        conv_win_factor: kernel size in multiples of the widest sigma of a group.
+        stride_factor: how far the convolution's stride may go beyond the highest centre frequency's Nyquist period.
+
+    Shape:
+        - input: x [B, T], lengths [B] or None
+        - output: energies [B, F, N], N = (T - 1) // hop + 1; frames past a clip's end are zero
+    """
+
+    def __init__(
+        self,
+        center_freqs: np.ndarray,
+        edges: np.ndarray,
+        *,
+        num_groups: int,
+        sample_rate: int,
+        pool_size: int,
+        hop: int,
+        conv_win_factor: float,
+        stride_factor: float,
+    ) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.pool_size = pool_size
+        self.hop = hop
+        self.conv_win_factor = conv_win_factor
+        self.stride_factor = stride_factor
+        sigma = (sample_rate / 2) / (edges[:, 1] - edges[:, 0])
+        dtype = torch.get_default_dtype()
+        self.center_freqs = nn.Parameter(torch.tensor(2 * math.pi * center_freqs / sample_rate, dtype=dtype))
+        self.bandwidths = nn.Parameter(torch.tensor(sigma, dtype=dtype))
+        self.pooling_widths = nn.Parameter(torch.full((len(center_freqs),), 0.4, dtype=dtype))
+        self._cache = FilterCache()
+
+    def clamped(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Centre frequencies (rad/sample), bandwidths (samples) and pooling widths inside their ranges: 3 x [F]."""
+        p = self.pool_size
+        dtype = torch.float64 if self.center_freqs.dtype == torch.float64 else torch.float32
+        return (
+            clamp_keep_grad(self.center_freqs.to(dtype), 0.0, math.pi),
+            clamp_keep_grad(self.bandwidths.to(dtype), 2 * Z, p * Z),
+            clamp_keep_grad(self.pooling_widths.to(dtype), 2 / p, 0.5),
+        )
+
+    def make_filters(self) -> list[GroupFilters]:
+        """The taps of every group, differentiable with respect to the parameters."""
+        centers, sigmas, widths = self.clamped()
+        groups = plan_groups(
+            centers,
+            sigmas,
+            num_groups=self.num_groups,
+            hop=self.hop,
+            pool_size=self.pool_size,
+            conv_win_factor=self.conv_win_factor,
+            stride_factor=self.stride_factor,
+        )
+        return [
+            GroupFilters(
+                g,
+                gabor_kernels(centers[g.start : g.stop], sigmas[g.start : g.stop], g.kernel),
+                pooling_kernels(widths[g.start : g.stop], g.window, g.stride, self.pool_size),
+            )
+            for g in groups
+        ]
+
+    def filters(self) -> list[GroupFilters]:
+        """The taps: kept from call to call in eval mode, made anew where a gradient has to reach the parameters."""
+        params = (self.center_freqs, self.bandwidths, self.pooling_widths)
+        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
+            return self.make_filters()
+        return self._cache.get(params, self.make_filters)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            filters = self.filters()
+            x = x.to(filters[0].gabor.dtype)
+            if lengths is not None:
+                x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
+            n = num_frames(x.shape[-1], self.hop)
+            step = n if torch.is_grad_enabled() else PIECE_FRAMES
+            pieces = []
+            for start in range(0, n, step):
+                stop = min(start + step, n)
+                pieces.append(torch.cat([group_energies(x, lengths, f, start, stop) for f in filters], dim=1))
+            energies = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)  # [B, F, N]
+            if lengths is not None:
+                energies = mask_frames(energies, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
+            return energies
+
+    def train(self, mode: bool = True) -> GaborFilterbank:
+        self._cache.drop()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaborFilterbank:  # .to(), .half(), ...
+        self._cache.drop()
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,344 @@
+"""Harmonic convolution: a row of the output looks at the harmonics of its frequency, not at its neighbours.
+
+    Y[o, f, t] = bias[o] + sum over c, k = 1..Kf, u of  W[o, c, k, u] * X[c, p_k(f), t + u]
+
+Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Networks", ICLR 2020; Takeuchi et al.,
+"Harmonic Lowering for Accelerating Harmonic Convolution for Audio Signals", Interspeech 2020.
+
+`p_k(f)` is a fractional row, read by linear interpolation between the two rows around it; outside [0, F-1] there is
+nothing, so zero. The function knows positions only; the modules make them from an axis (hlfeat/axes.py), once a shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hlfeat.axes import Axis, AxisError, CentreAxis, LinearAxis, LogAxis
+
+Pair = int | tuple[int, int] | Sequence[int]
+
+
+def interpolate_rows(x: Tensor, positions: Tensor) -> Tensor:
+    """Rows at fractional positions; zero outside [0, F-1].
+
+    Shape: x [B, C, F, T], positions float64 [G] -> [B, C, G, T].
+    """
+    last = x.shape[2] - 1
+    inside = (positions >= 0) & (positions <= last)
+    low = positions.clamp(0, last).floor()
+    share = torch.where(inside, positions - low, 0.0).to(x.dtype)[:, None]  # [G, 1], of the upper row
+    rows, above = low.long(), (low.long() + 1).clamp(max=last)
+    y = x[:, :, rows] * (1 - share) + x[:, :, above] * share
+    return y * inside.to(x.dtype)[:, None]
+
+
+def harmonic_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    positions: Tensor,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Harmonic convolution at given positions; stride, padding and dilation are those of time.
+
+    One harmonic after the other, so that no copy of Kf times the input is made.
+
+    Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions float64 [Kf, G]
+        -> [B, O, G, T'], T' as for conv1d.
+    """
+    y = None
+    for k, rows in enumerate(positions):
+        part = F.conv2d(
+            interpolate_rows(x, rows),
+            weight[:, :, k : k + 1],
+            bias if k == 0 else None,
+            stride=(1, stride),
+            padding=(0, padding),
+            dilation=(1, dilation),
+            groups=groups,
+        )
+        y = part if y is None else y + part
+    assert y is not None  # a kernel has at least one row
+    return y
+
+
+def pair(value: Pair, name: str) -> tuple[int, int]:
+    """An int for both, or (frequency, time)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        return int(value[0]), int(value[1])
+    raise ValueError(f"expected {name} to be an int or a pair (frequency, time), got {value!r}")
+
+
+class _HarmonicConv2d(nn.Module):
+    """Parameters, argument checks and cached positions; a subclass gives the axis."""
+
+    def __init__(
+        self,
+        axis: Axis,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        anchor: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.stride = pair(stride, "stride")
+        self.padding = pair(padding, "padding")
+        self.dilation = pair(dilation, "dilation")
+        if min(self.kernel_size) < 1 or min(self.stride) < 1 or self.dilation[1] < 1:
+            raise ValueError(
+                f"expected kernel_size, stride and dilation of at least 1, got {kernel_size}, {stride}, {dilation}"
+            )
+        if self.padding[0] != 0 or self.padding[1] < 0:
+            raise ValueError(
+                f"expected padding (0, n): harmonics beyond the axis are zero as they are; got {padding!r}"
+            )
+        if self.dilation[0] != 1:
+            raise ValueError(f"expected dilation (1, n): harmonics have no spacing to widen; got {dilation!r}")
+        if padding_mode != "zeros":
+            raise ValueError(f'expected padding_mode "zeros", got {padding_mode!r}')
+        if isinstance(anchor, bool) or not isinstance(anchor, int) or anchor < 1:
+            raise ValueError(f"expected an anchor of 1 or above, got {anchor!r}")
+        if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"expected in_channels and out_channels to be multiples of groups, "
+                f"got {in_channels}, {out_channels} and {groups}"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.padding_mode = padding_mode
+        self.anchor = anchor
+        self.axis = axis
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype)
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self._positions: dict[tuple[int, torch.device], Tensor] = {}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias as nn.Conv2d does."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def set_axis(self, axis: Axis) -> None:
+        """Look for harmonics on another axis from now on."""
+        if axis != self.axis:
+            self.axis = axis
+            self._positions.clear()
+
+    def positions(self, n_rows: int) -> np.ndarray:
+        """p_k(f) of the rows that the stride keeps.
+
+        Shape: -> float64 [Kf, ceil(n_rows / stride)].
+        """
+        return self.axis.positions(n_rows, self.kernel_size[0], self.anchor)[:, :: self.stride[0]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"expected an input [B, {self.in_channels}, F, T], got {list(x.shape)}")
+        key = (x.shape[2], x.device)
+        if key not in self._positions:
+            self._positions[key] = torch.from_numpy(np.ascontiguousarray(self.positions(x.shape[2]))).to(x.device)
+        return harmonic_conv2d(
+            x,
+            self.weight,
+            self.bias,
+            self._positions[key],
+            stride=self.stride[1],
+            padding=self.padding[1],
+            dilation=self.dilation[1],
+            groups=self.groups,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
+            f"anchor={self.anchor}, axis={self.axis.describe()}"
+        )
+
+
+class HarmonicConv2d(_HarmonicConv2d):
+    """Harmonic convolution on a linear axis, or on given centre frequencies; a drop-in for nn.Conv2d.
+
+    Args:
+        in_channels, out_channels, stride, groups, bias, device, dtype: as for nn.Conv2d; stride[0] keeps every
+            stride[0]-th row.
+        kernel_size: (Kf harmonics, Kt frames).
+        padding, dilation: of time; padding[0] must be 0, dilation[0] must be 1.
+        padding_mode: "zeros".
+        anchor: n; harmonic k of row f is at k / n times its frequency.
+        centre_freqs: frequency of each row, increasing, in any unit (mel-spaced, learned, ...); None: row f is f * bin_hz.
+
+    Shape:
+        - input [B, C, F, T], weight [out, in / groups, Kf, Kt], bias [out]
+        - output [B, out, ceil(F / stride[0]), T'], T' as for nn.Conv2d
+
+    Raises:
+        ValueError: an argument out of range, centre frequencies that are not increasing (says which filters crossed),
+            an input of another number of channels or rows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        anchor: int = 1,
+        centre_freqs: Tensor | np.ndarray | Sequence[float] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            LinearAxis() if centre_freqs is None else centre_axis(centre_freqs),
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            anchor=anchor,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class LogHarmonicConv2d(_HarmonicConv2d):
+    """Harmonic convolution on a log axis: the row of frequency x is A log_C(B x).
+
+    Args:
+        out_log_scale: A; in_log_scale: B; radix: C, None for e. With A = 12 and C = 2, an octave has 12 rows. B
+            moves the whole axis and with it every harmonic alike, so it does not change the result.
+        The others are those of HarmonicConv2d.
+
+    Shape and errors: as for HarmonicConv2d.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        anchor: int = 1,
+        out_log_scale: float = 1000,
+        in_log_scale: float = 0.001,
+        radix: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not (out_log_scale > 0 and in_log_scale > 0 and (radix is None or radix > 1)):
+            raise ValueError(
+                f"expected out_log_scale > 0, in_log_scale > 0 and radix > 1, "
+                f"got {out_log_scale}, {in_log_scale} and {radix}"
+            )
+        super().__init__(
+            LogAxis(out_log_scale, math.e if radix is None else radix),
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            anchor=anchor,
+            device=device,
+            dtype=dtype,
+        )
+        self.in_log_scale = in_log_scale
+
+
+class MixedHarmonicConv2d(nn.Module):
+    """Several anchors side by side, mixed by a 1 x 1 convolution (Zhang et al., ICLR 2020, "mixed anchors").
+
+    Args:
+        anchors: one harmonic convolution each.
+        axis: where harmonics are looked for.
+        The others are those of HarmonicConv2d.
+
+    Shape: [B, in_channels, F, T] -> [B, out_channels, F', T'].
+    """
+
+    def __init__(
+        self,
+        axis: Axis,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        *,
+        anchors: Sequence[int],
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            _HarmonicConv2d(
+                axis, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, anchor=anchor
+            )
+            for anchor in anchors
+        )
+        self.mix = nn.Conv2d(len(anchors) * out_channels, out_channels, 1, bias=bias)
+
+    def set_axis(self, axis: Axis) -> None:
+        """Look for harmonics on another axis from now on."""
+        for branch in self.branches:
+            assert isinstance(branch, _HarmonicConv2d)
+            branch.set_axis(axis)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(torch.cat([branch(x) for branch in self.branches], dim=1))  # type: ignore[no-any-return]
+
+
+def centre_axis(freqs: Tensor | np.ndarray | Sequence[float]) -> CentreAxis:
+    """The axis over these centre frequencies [F], with the precision of their type."""
+    if isinstance(freqs, Tensor):
+        freqs = freqs.detach().cpu().numpy()
+    values = np.asarray(freqs)
+    if values.ndim != 1:
+        raise AxisError(f"expected centre frequencies [F], got {list(values.shape)}")
+    floating = np.issubdtype(values.dtype, np.floating)
+    return CentreAxis.of(values.tolist(), float(np.finfo(values.dtype).eps) if floating else np.finfo(np.float64).eps)

@@ -1,0 +1,51 @@
+"""Frames past a clip's end count as absent: masks, and batch normalisation that leaves those frames out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def frame_mask(frames: Tensor, n: int) -> Tensor:
+    """Which of `n` frames exist.
+
+    Shape: frames [B] -> bool [B, n].
+    """
+    return torch.arange(n, device=frames.device) < frames[:, None]
+
+
+def mask_frames(x: Tensor, frames: Tensor | None) -> Tensor:
+    """Set the frames past each clip's end to zero.
+
+    Shape: x [B, ..., N], frames [B] (None: every frame exists) -> [B, ..., N].
+    """
+    if frames is None:
+        return x
+    mask = frame_mask(frames, x.shape[-1])  # [B, N]
+    return x.masked_fill(~mask.view(x.shape[0], *[1] * (x.dim() - 2), x.shape[-1]), 0.0)
+
+
+def batch_norm(bn: nn.BatchNorm1d, x: Tensor, mask: Tensor | None) -> Tensor:
+    """`bn(x)` with batch statistics over the positions where `mask` is true.
+
+    In eval mode the running statistics decide and the mask has no say. The running variance is updated with the
+    unbiased estimate, as torch does.
+
+    Shape: x [B, C, N], mask bool [B, N] or None -> [B, C, N].
+    """
+    if mask is None or not bn.training:
+        return bn(x)  # type: ignore[no-any-return]
+    weight = mask[:, None].to(x.dtype)  # [B, 1, N]
+    count = weight.sum().clamp(min=1)
+    mean = (x * weight).sum((0, 2)) / count  # [C]
+    centred = x - mean[:, None]
+    var = (centred.square() * weight).sum((0, 2)) / count  # [C], biased, as in the forward pass of torch
+    if bn.track_running_stats and bn.running_mean is not None and bn.running_var is not None:
+        with torch.no_grad():
+            assert bn.num_batches_tracked is not None
+            bn.num_batches_tracked += 1
+            momentum = 1 / bn.num_batches_tracked if bn.momentum is None else bn.momentum
+            bn.running_mean += momentum * (mean - bn.running_mean)
+            bn.running_var += momentum * (var * count / (count - 1).clamp(min=1) - bn.running_var)
+    y = centred * torch.rsqrt(var + bn.eps)[:, None]
+    return y if bn.weight is None else y * bn.weight[:, None] + bn.bias[:, None]

@@ -1,0 +1,73 @@
+"""Any sample rate to the configured one: torchaudio's windowed-sinc resampler, its kernel made once a rate.
+
+torchaudio tabulates its kernel for every phase between the two rates. For rates that share no large divisor (44,101 Hz
+to 16,000 Hz) that table would take gigabytes; there the same sum is evaluated tap by tap.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import torch
+import torchaudio.transforms as AT
+from torch import Tensor
+
+MAX_TABLE = 1 << 22  # taps: 16 MiB
+WIDTH = 6  # zero crossings on either side, torchaudio's default
+ROLLOFF = 0.99  # of the lower Nyquist frequency, torchaudio's default
+
+
+class Resampler:
+    """Resamples from any rate to `rate`. Safe to call from several threads.
+
+    Shape: [C, T] -> [C, ceil(T * rate / source_rate)].
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self._kernels: dict[int, AT.Resample] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, x: Tensor, source_rate: int) -> Tensor:
+        if source_rate == self.rate:
+            return x
+        divisor = math.gcd(source_rate, self.rate)
+        old, new = source_rate // divisor, self.rate // divisor
+        if new * (old + 2 * half_width(old, new)) > MAX_TABLE:
+            return resample_direct(x, old, new)
+        with self._lock:
+            if source_rate not in self._kernels:
+                self._kernels[source_rate] = AT.Resample(
+                    source_rate, self.rate, lowpass_filter_width=WIDTH, rolloff=ROLLOFF
+                )
+        return self._kernels[source_rate](x)  # type: ignore[no-any-return]
+
+
+def half_width(old: int, new: int) -> int:
+    """Input samples on either side of an output sample that have a part in it."""
+    return math.ceil(WIDTH * old / (min(old, new) * ROLLOFF))
+
+
+def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 16) -> Tensor:
+    """Hann-windowed sinc interpolation, each output sample from its own taps.
+
+    y[n] = sum over k of x[k] h(n / new - k / old), h(t) = (b / old) sinc(b t) cos(pi b t / (2 w))^2 for |b t| < w, with b
+    the lower of the two rates times the rolloff and w the number of zero crossings: torchaudio's filter.
+
+    Shape: x [C, T], rates without a common divisor -> [C, ceil(T * new / old)].
+    """
+    width, cutoff = half_width(old, new), min(old, new) * ROLLOFF
+    taps = torch.arange(-width, width + 2)
+    padded = torch.nn.functional.pad(x, (width, width + 2))
+    out = x.new_empty(x.shape[0], -(-x.shape[1] * new // old))
+    for start in range(0, out.shape[1], block):
+        n = torch.arange(start, min(start + block, out.shape[1]))
+        first = n * old // new  # the input sample at or before each output sample
+        # n / new - k / old, exact in integers up to one division
+        offset = (n * old - first * new)[:, None] - taps * new  # [n, taps], in units of 1 / (old new)
+        t = (offset.double() * (cutoff / (old * new))).clamp(-WIDTH, WIDTH)
+        h = torch.sinc(t) * torch.cos(t * (math.pi / (2 * WIDTH))).square() * (cutoff / old)
+        gathered = padded[:, (first[:, None] + taps + width)]  # [C, n, taps]
+        out[:, n] = (gathered * h.to(x.dtype)).sum(-1)
+    return out

@@ -1,0 +1,134 @@
+"""Inputs to clips: files, folders, and lists of paths, in an order that depends on their names alone."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from hlfeat.errors import UsageError
+
+# What libsndfile reads, and what it does not but people have: the latter end up among the failures, not in silence.
+READABLE = frozenset(
+    ["wav", "wave", "bwf", "rf64", "flac", "ogg", "oga", "opus", "mp3", "mp2", "mp1", "aiff", "aif", "aifc", "w64", "au", "snd", "caf", "sph", "nist", "wv", "voc", "svx", "iff", "sf", "ircam", "paf", "pvf", "avr", "htk", "sds", "mat4", "mat5", "xi"]
+)
+UNREADABLE = frozenset(["m4a", "m4b", "mp4", "aac", "ac3", "wma", "amr", "ape", "wv", "mka", "webm", "3gp", "dsf", "dff", "tta", "mpc", "spx", "ra"])
+AUDIO = READABLE | UNREADABLE
+LISTS = frozenset({"txt", "lst", "list"})
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One input: `id` names it in the output, `path` is where to read it."""
+
+    id: str
+    path: str
+
+
+@dataclass
+class Inputs:
+    """All clips of a run, in order, and how many files of folders were passed over for want of an audio extension."""
+
+    clips: list[Clip] = field(default_factory=list)
+    ignored: int = 0
+
+
+def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs:
+    """Find the clips that the command's arguments mean.
+
+    A folder stands for the audio files below it (by extension), a clip's id being its path below the folder. A file's id is
+    its name, `-` and *.txt are lists of paths, one a line (`null`: NUL-separated), whose ids are the paths as written,
+    without leading `/`, `./` and `../`.
+
+    Raises UsageError for two clips of one id, and where there is no clip at all.
+    """
+    inputs = Inputs()
+    for path in paths:
+        if path == "-":
+            _add_list(inputs, stdin.read(), null)
+        elif os.path.isdir(path):  # noqa: PTH112 (a path may hold bytes that are no text)
+            _add_folder(inputs, path)
+        elif extension(path) in LISTS:
+            try:
+                with open(path, "rb") as f:
+                    _add_list(inputs, f.read(), null)
+            except OSError as e:
+                raise UsageError(f"{printable(path)}: the list cannot be read: {e.strerror}") from e
+        else:
+            inputs.clips.append(Clip(posixpath.basename(path), path))
+    if not inputs.clips:
+        shown = ", ".join(printable(p) for p in paths[:3])
+        passed = f" ({inputs.ignored} files have no audio extension)" if inputs.ignored else ""
+        raise UsageError(f"no audio files in {shown}{passed}")
+    _refuse_duplicates(inputs.clips)
+    return inputs
+
+
+def extension(path: str) -> str:
+    """The extension in lower case, without its dot."""
+    return posixpath.splitext(path)[1][1:].lower()
+
+
+def printable(text: str) -> str:
+    """The text on one line, whatever bytes a file name holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
+    lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    for path in map(os.fsdecode, filter(None, lines)):
+        if os.path.isdir(path):  # noqa: PTH112
+            _add_folder(inputs, path)
+        else:
+            inputs.clips.append(Clip(_below(path), path))
+
+
+def _below(path: str) -> str:
+    """The path as written, made one that stays below a folder."""
+    parts = [p for p in posixpath.normpath(path).split("/") if p not in ("", ".", "..")]
+    return "/".join(parts)
+
+
+def _add_folder(inputs: Inputs, folder: str) -> None:
+    for found in _walk(folder, "", ()):
+        if found is None:
+            inputs.ignored += 1
+        else:
+            inputs.clips.append(found)
+
+
+def _walk(folder: str, below: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[Clip | None]:
+    """Clips of a folder in the order of their names; None for a file that is passed over. Links are followed."""
+    try:
+        info = os.stat(folder)
+        here = (info.st_dev, info.st_ino)
+        if here in ancestors:  # a link back up
+            return
+        names = sorted(os.listdir(folder))
+    except OSError:
+        yield Clip(below or posixpath.basename(folder), folder)  # decoding it will say why it cannot be read
+        return
+    for name in names:
+        path, id_ = posixpath.join(folder, name), posixpath.join(below, name)
+        try:
+            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError:
+            is_folder = False
+        if is_folder:
+            yield from _walk(path, id_, (*ancestors, here))
+        else:
+            yield Clip(id_, path) if extension(name) in AUDIO else None
+
+
+def _refuse_duplicates(clips: Iterable[Clip]) -> None:
+    seen: dict[str, Clip] = {}
+    for clip in clips:
+        first = seen.setdefault(clip.id, clip)
+        if first is not clip:
+            where = printable(first.path)
+            other = "given twice" if first.path == clip.path else f"and {printable(clip.path)}"
+            hint = "" if first.path == clip.path else "; give the folder above them, or a list of paths"
+            raise UsageError(f"two clips with the id {printable(clip.id)}: {where} {other}{hint}")
