@@ -18,7 +18,7 @@ from hlfeat.errors import ConfigError, HlfeatError, UsageError
 
 if TYPE_CHECKING:
     from hlfeat.config import Config
-    from hlfeat.pipeline import Report
+    from hlfeat.report import Report
     from hlfeat.sources import Inputs
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)B"
+
 
 def nearest(word: str, names: Sequence[str]) -> str:
     """'; did you mean X?', or nothing where no name is near."""
@@ -35,18 +37,16 @@ def _channels(value: object) -> object:
 
 def _shard_size(value: object) -> object:
     if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit()):
-        clips = int(value)
-        if clips >= 1:
-            return clips
-    elif isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?\s*[kMGT]?B", value):
-        if shard_bytes(value) >= 1:
-            return value
+        if int(value) >= 1:
+            return int(value)
+    elif isinstance(value, str) and re.fullmatch(SIZE, value) and shard_bytes(value) >= 1:
+        return value
     raise ValueError(f"expected a number of clips, or a size such as 256MB, got {value!r}")
 
 
 def shard_bytes(size: str) -> int:
     """Bytes of a size such as 256MB (decimal units, as disks and object stores count)."""
-    number, unit = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)B", size).groups()  # type: ignore[union-attr]
+    number, unit = re.fullmatch(SIZE, size).groups()  # type: ignore[union-attr]
     return int(float(number) * 1000 ** " kMGT".index(unit or " "))
 
 
@@ -216,7 +216,7 @@ class Conv(Part):
 
 
 class Norm(Part):
-    """Normalisation: batch (statistics of training), layer (of each frame), instance (of each clip: not local in time)."""
+    """Normalisation: batch (statistics of training), layer (each frame), instance (each clip: not local in time)."""
 
     layer: Literal["norm"] = "norm"
     kind: Literal["batch", "layer", "instance"] = "batch"

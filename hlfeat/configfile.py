@@ -223,7 +223,8 @@ def _locate(error: Mapping[str, Any], data: Any) -> Key:
     key: list[str | int] = []
     loc, at = error["loc"], data
     for i, part in enumerate(loc):
-        if (isinstance(at, dict) and part in at) or (isinstance(at, list | tuple) and isinstance(part, int) and part < len(at)):
+        in_list = isinstance(at, list | tuple) and isinstance(part, int) and part < len(at)
+        if in_list or (isinstance(at, dict) and part in at):
             at = at[part]
         elif i < len(loc) - 1 or error["type"] not in ("missing", "extra_forbidden"):
             continue
@@ -233,12 +234,12 @@ def _locate(error: Mapping[str, Any], data: Any) -> Key:
 
 def _fields_at(model: type[BaseModel], key: Key, data: Any) -> list[str]:
     """Names of the keys that are valid at a place in the data."""
-    part = model
+    part: type[BaseModel] = model
     tags: dict[str, list[type[BaseModel]]] = {
         "frontend": [c.Eleaf, c.LogMel, c.Spectrogram],
         "compression": [c.LogTBN, c.PCEN],
     }
-    layers = [c.Harmonic, c.Conv, c.Norm, c.Activation, c.Pool, c.Projection, c.Residual]
+    layers: list[type[BaseModel]] = [c.Harmonic, c.Conv, c.Norm, c.Activation, c.Pool, c.Projection, c.Residual]
     at = data
     for name in key:
         at = at[name]

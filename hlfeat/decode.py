@@ -1,7 +1,7 @@
 """A clip's file to its samples, or the reason why not. Nothing is guessed, nothing shortened silently.
 
-libsndfile (through soundfile) reads the formats. It is forgiving where this command must not be: a file that is cut short
-often reads as a shorter file. What it noticed on the way is in its log, which is checked here.
+libsndfile (through soundfile) reads the formats. It is forgiving where this command must not be: a file that is cut
+short often reads as a shorter file. What it noticed on the way is in its log, which is checked here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_RATE, MAX_RATE = 1000, 768000
 BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once
 
 # Lines of libsndfile's log about a chunk of samples that promises more bytes than the file has, such as
-# "data : 2147483632 (should be 64000)" (WAV, W64, RF64), "SSND : ..." (AIFF), "BODY : ..." (SVX), "Data Size : ..." (AU).
+# "data : 2147483632 (should be 64000)" (WAV, W64, RF64); SSND is AIFF's, BODY is SVX's, Data Size is AU's.
 _PROMISE = re.compile(r"^\s*(?:data|SSND|BODY|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _SHORT = re.compile(r"truncated file|frame count \d+ does not match value from 'ds64'")
 
@@ -38,7 +38,7 @@ class Waveform:
     @property
     def duration(self) -> float:
         """Seconds."""
-        return self.samples.shape[1] / self.sample_rate
+        return float(self.samples.shape[1] / self.sample_rate)
 
 
 def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> Waveform:
@@ -71,8 +71,8 @@ def _check_file(clip: Clip) -> None:
     try:
         info = os.stat(clip.path)
     except OSError as e:
-        if os.path.islink(clip.path):  # noqa: PTH114
-            raise ClipError("missing", f"a link to {os.readlink(clip.path)}, which cannot be reached") from e  # noqa: PTH115
+        if os.path.islink(clip.path):
+            raise ClipError("missing", f"a link to {os.readlink(clip.path)}, which cannot be reached") from e
         code = "missing" if isinstance(e, FileNotFoundError | NotADirectoryError) else "unreadable"
         raise ClipError(code, e.strerror or str(e)) from e
     except ValueError as e:  # a NUL in the path
@@ -148,7 +148,7 @@ def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
 
 
 def _ogg_ends(path: str) -> bool:
-    """Whether the last Ogg page carries the end-of-stream flag (RFC 3533, section 6). A page has at most 65,307 bytes."""
+    """Whether the last Ogg page carries the end-of-stream flag (RFC 3533, section 6). Pages have up to 65,307 bytes."""
     with open(path, "rb") as f:
         f.seek(0, os.SEEK_END)
         f.seek(max(0, f.tell() - 2 * 65307))

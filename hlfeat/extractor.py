@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from hlfeat.configfile import config_from_dict, load_config
 from hlfeat.errors import ConfigError
 from hlfeat.gabor import parameter_key
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d, centre_axis
+from hlfeat.weights import load_weights
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -120,25 +119,28 @@ def build(
 def build_frontend(configuration: Config) -> frontends.Frontend:
     """The frontend of a configuration."""
     rate, f = configuration.audio.sample_rate, configuration.frontend
-    window = {"sample_rate": rate, "window_len": f.window_len, "window_stride": f.window_stride}
     if isinstance(f, config.LogMel):
         return frontends.LogMel(
-            n_filters=f.n_filters, min_freq=f.min_freq, max_freq=f.max_freq, n_fft=f.n_fft, floor=f.floor, **window
+            f.n_filters, f.min_freq, f.max_freq, rate, f.window_len, f.window_stride, n_fft=f.n_fft, floor=f.floor
         )
     if isinstance(f, config.Spectrogram):
-        return frontends.Spectrogram(n_fft=f.n_fft, n_bands=f.n_bands, floor=f.floor, **window)
+        return frontends.Spectrogram(
+            rate, f.window_len, f.window_stride, n_fft=f.n_fft, n_bands=f.n_bands, floor=f.floor
+        )
     constants = f.compression.model_dump(exclude={"kind"})
     kind = compression.PCEN if isinstance(f.compression, config.PCEN) else compression.LogTBN
     return frontends.EfficientLeaf(
-        n_filters=f.n_filters,
-        num_groups=f.num_groups,
-        min_freq=f.min_freq,
-        max_freq=f.max_freq,
-        conv_win_factor=f.conv_win_factor,
-        stride_factor=f.stride_factor,
-        compression=kind(f.n_filters, **constants),
+        f.n_filters,
+        f.num_groups,
+        f.min_freq,
+        f.max_freq,
+        rate,
+        f.window_len,
+        f.window_stride,
+        f.conv_win_factor,
+        f.stride_factor,
+        kind(f.n_filters, **constants),
         scale=f.scale,
-        **window,
     )
 
 
@@ -171,21 +173,14 @@ def build_layer(
             raise ConfigError("expected bands in the order of their frequency, but a projection came before")
         if layer.axis == "centre_freqs" and isinstance(axis, LinearAxis):
             raise ConfigError("axis: expected auto or linear after a spectrogram, got centre_freqs")
-        common = {
-            "stride": layer.stride,
-            "padding": (0, layer.dilation * (layer.kernel[1] // 2)),
-            "dilation": (1, layer.dilation),
-            "groups": layer.groups,
-            "bias": layer.bias,
-        }
+        sizes = (channels, layer.out_channels, layer.kernel, layer.stride)
+        padding, dilation = (0, layer.dilation * (layer.kernel[1] // 2)), (1, layer.dilation)
         if layer.anchors is None:
             conv: nn.Module = _HarmonicConv2d(
-                axis, channels, layer.out_channels, layer.kernel, anchor=layer.anchor or 1, **common
+                axis, *sizes, padding, dilation, layer.groups, layer.bias, anchor=layer.anchor or 1
             )
         else:
-            conv = MixedHarmonicConv2d(
-                axis, channels, layer.out_channels, layer.kernel, anchors=layer.anchors, **common
-            )
+            conv = MixedHarmonicConv2d(axis, *sizes, padding, dilation, layer.groups, layer.bias, anchors=layer.anchors)
         module = stack.ConvLayer(conv, layer.stride, own)  # type: ignore[arg-type]
         channels, bands = layer.out_channels, -(-bands // layer.stride[0])
     elif isinstance(layer, config.Conv):
@@ -256,50 +251,3 @@ def own_axis(layer: config.Harmonic, frontend: config.Frontend) -> Axis | None:
             return LogAxis((frontend.n_filters + 1) / math.log2(frontend.max_freq / frontend.min_freq), 2.0)
         raise ConfigError("bins_per_octave: expected with axis: log, where the frontend has no log scale itself")
     return None
-
-
-def load_weights(extractor: Extractor, path: Path) -> str:
-    """Load the weights of a whole extractor, or of a frontend alone where there is no stack. Returns their SHA-256.
-
-    Raises ConfigError that names the keys that do not fit.
-    """
-    state, digest = read_state(path)
-    expected = extractor.state_dict()
-    if state and not any(k.startswith(("frontend.", "stack.")) for k in state):
-        state = {f"frontend.{k}": v for k, v in state.items()}  # a frontend's own state_dict
-    problems = [f"missing {k}" for k in expected if k not in state]
-    problems += [f"unknown {k}" for k in state if k not in expected]
-    problems += [
-        f"{k} has shape {list(state[k].shape)}, expected {list(v.shape)}"
-        for k, v in expected.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    problems += [f"{k} is not finite" for k in expected if k in state and not torch.isfinite(state[k]).all()]
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise ConfigError(f"{path}: weights do not fit the configuration: {shown}")
-    extractor.load_state_dict(state)
-    return digest
-
-
-def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """A state_dict and the file's SHA-256. Never unpickles code."""
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise ConfigError(f"{path}: weights cannot be read: {e.strerror}") from e
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load
-
-            state = load(data)
-        else:
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as e:  # both readers raise many kinds for a file that is not theirs
-        reason = str(e).strip().splitlines()
-        raise ConfigError(
-            f"{path}: not weights in {path.suffix or 'a known'} format: {reason[0] if reason else e!r}"
-        ) from e
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
-    return dict(state), hashlib.sha256(data).hexdigest()

@@ -159,7 +159,7 @@ def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
 
 
 class LogMel(Frontend):
-    """Log-mel spectrogram of torchaudio under the frontends' interface: log(mel + floor), power spectrum, HTK mel scale.
+    """torchaudio's log-mel spectrogram under the frontends' interface: log(mel + floor) of the power, HTK mel scale.
 
     Args:
         n_filters, min_freq, max_freq, sample_rate, window_len, window_stride: as for EfficientLeaf.

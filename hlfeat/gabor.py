@@ -55,7 +55,7 @@ def odd(n: int) -> int:
 
 
 def num_frames(length: int, hop: int) -> int:
-    """Frames of a signal of `length` samples: frame n is centred on sample n * hop, the last on a sample that exists."""
+    """Frames of a signal of `length` samples: frame n is centred on sample n * hop, and that sample exists."""
     return (length - 1) // hop + 1
 
 

@@ -191,7 +191,7 @@ class HarmonicConv2d(_HarmonicConv2d):
         padding, dilation: of time; padding[0] must be 0, dilation[0] must be 1.
         padding_mode: "zeros".
         anchor: n; harmonic k of row f is at k / n times its frequency.
-        centre_freqs: frequency of each row, increasing, in any unit (mel-spaced, learned, ...); None: row f is f * bin_hz.
+        centre_freqs: frequency of each row, increasing, in any unit (mel-spaced, learned); None: row f is f * bin_hz.
 
     Shape:
         - input [B, C, F, T], weight [out, in / groups, Kf, Kt], bias [out]
@@ -306,13 +306,13 @@ class MixedHarmonicConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel_size: Pair,
-        *,
-        anchors: Sequence[int],
         stride: Pair = 1,
         padding: Pair = 0,
         dilation: Pair = 1,
         groups: int = 1,
         bias: bool = True,
+        *,
+        anchors: Sequence[int],
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(

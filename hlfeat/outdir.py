@@ -43,7 +43,8 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
     """What a failed write means to a person."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(
-            f"{folder}: no space left on the disk; finished shards are kept: free some space and run the same command again"
+            f"{folder}: no space left on the disk; finished shards are kept: "
+            "free some space and run the same command again"
         )
     return OutputError(f"{folder}: cannot be written: {e.strerror or e}")
 

@@ -1,47 +1,41 @@
 """The run: clips are decoded ahead by threads, computed in batches of similar length, written in input order.
 
-What ends up in the output depends on the clips and the configuration alone, never on timing. Clips arrive in input order
-whatever thread finishes first; a block of consecutive clips is filled up to a fixed amount of audio, cut into batches by
-the lengths in it, and written in input order; a shard is closed when the next clip would not fit, and no batch reaches
-across a shard's end. A run that was killed therefore goes on from its last finished shard and writes the same bytes.
+What ends up in the output depends on the clips and the configuration alone, never on timing. Clips arrive in input
+order whatever thread finishes first; a block of consecutive clips is filled up to a fixed amount of audio, cut into
+batches by the lengths in it, and written in input order; a shard is closed when the next clip would not fit, and no
+batch reaches across a shard's end. A run that was killed goes on from its last finished shard and writes the same
+bytes.
 """
 
 from __future__ import annotations
 
 import logging
-import platform
-import resource
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
-import torchaudio
 from torch import Tensor
 
-import hlfeat
 from hlfeat.batching import pad, plan_batches
 from hlfeat.config import Config, shard_bytes
-from hlfeat.decode import decode
 from hlfeat.errors import ClipError, TooManyFailuresError, UsageError
-from hlfeat.extractor import Extractor, build, load_weights
+from hlfeat.extractor import Extractor, build
+from hlfeat.loader import Loader, Prepared
 from hlfeat.outdir import OutputDir, disk_error
 from hlfeat.progress import Progress
-from hlfeat.resample import Resampler
-from hlfeat.shards import Record, ShardWriter
+from hlfeat.report import Report, device_name, peak_memory, versions
+from hlfeat.shards import ShardWriter
 from hlfeat.sources import Clip, Inputs, printable
+from hlfeat.weights import load_weights
 
 log = logging.getLogger("hlfeat")
 
 BLOCK_BATCHES = 8  # a block of clips is sorted by length and cut into about this many batches
-LOOK_AHEAD_BYTES = 256 << 20  # decoded audio that may wait for the device
 
 
 @dataclass(frozen=True)
@@ -60,46 +54,6 @@ class Options:
 
 class InterruptedRunError(Exception):
     """The run was asked to stop; what is finished is on the disk."""
-
-
-@dataclass
-class Prepared:
-    """A decoded and resampled clip: a waveform [T] for each entry it makes in the output."""
-
-    clip: Clip
-    waveforms: list[Tensor]
-    sample_rate: int
-    file_channels: int
-    duration: float
-    seconds: dict[str, float]  # spent on it, by stage
-
-
-@dataclass
-class Report:
-    """What a run did, for report.json and the summary."""
-
-    clips: int = 0
-    audio_seconds: float = 0.0
-    failures: list[Record] = field(default_factory=list)
-    clips_before: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
-    device: str = ""
-    peak_bytes: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        wall = self.seconds["total"]
-        return {
-            "clips": self.clips + self.clips_before,
-            "clips_this_run": self.clips,
-            "hours_this_run": self.audio_seconds / 3600,
-            "failures": len(self.failures),
-            "failures_by_code": dict(sorted(Counter(f["code"] for f in self.failures).items())),
-            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
-            "real_time_factor": self.audio_seconds / wall if wall else 0.0,
-            "device": self.device,
-            "peak_memory_bytes": self.peak_bytes,
-            "versions": versions(),
-        }
 
 
 def extract(
@@ -160,19 +114,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "hlfeat": hlfeat.__version__,
-        "torch": str(torch.__version__),
-        "torchaudio": str(torchaudio.__version__),
-        "soundfile": soundfile.__version__,
-        "libsndfile": soundfile.__libsndfile_version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def describe(config: Config, extractor: Extractor, weights: Path | None, digest: str | None) -> dict[str, Any]:
     """The contents of hlfeat.yaml."""
     return {
@@ -210,7 +151,7 @@ class _Run:
         self.shard_bytes = shard_bytes(size) if isinstance(size, str) else None
         self.frame_bytes = extractor.n_channels * extractor.n_bands * self.dtype.itemsize
         self.batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
-        self.resampler = Resampler(config.audio.sample_rate)
+        self.loader = Loader(config.audio.sample_rate, config.audio.channels, options.workers)
         self.report = Report(device=device_name(device))
         self.block: list[Prepared] = []
         self.block_samples = 0
@@ -233,23 +174,25 @@ class _Run:
         self.progress = Progress(len(clips), len(clips) - len(todo), self.options.quiet)
         try:
             with ExitStack() as self.open_shard:
-                for item in self._decoded(todo):
+                for item in self.loader.stream(todo, self.stopped):
+                    self._check_stopped()
                     if isinstance(item, Prepared):
                         self._add(item)
                     else:
                         self._fail(*item)
                 self._finish_shard()
+                assert self.progress.clips == len(clips), "a clip is neither in the index nor among the failures"
         finally:
             self.progress.close()
             self.report.failures.sort(key=lambda f: self.order.get(f["id"], len(self.order)))
             self.output.write_failures(self.report.failures)
-        self.report.seconds["total"] = time.perf_counter() - started
+        self.report.spend("total", time.perf_counter() - started)
         self.report.peak_bytes = peak_memory(self.device)
         self.output.write_report(self.report.as_dict())
         return self.report
 
     def _keep_failures(self, done: set[str]) -> None:
-        """Failures of earlier runs that stand: those before the last finished clip, or all once every clip is accounted for.
+        """Failures of earlier runs that stand: those before the last finished clip, or all, if no clip is left to do.
 
         What failed after the last finished shard is tried again with the clips around it.
         """
@@ -261,60 +204,12 @@ class _Run:
             f for f in earlier if complete or f["id"] not in self.order or self.order[f["id"]] < last
         ]
 
-    # --- decoding --------------------------------------------------------------------------------------------
-
-    def _decoded(self, clips: Sequence[Clip]) -> Iterator[Prepared | tuple[Clip, ClipError]]:
-        """Clips in order, decoded ahead by threads within bounded memory."""
-        workers = max(1, self.options.workers)
-        waiting: deque[tuple[Clip, Future[Prepared]]] = deque()
-        upcoming = iter(clips)
-        cancelled = False
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            try:
-                while True:
-                    held = sum(_bytes(future) for _, future in waiting)
-                    while len(waiting) < 2 * workers or (len(waiting) < 64 * workers and held < LOOK_AHEAD_BYTES // 2):
-                        clip = next(upcoming, None)
-                        if clip is None:
-                            break
-                        waiting.append((clip, pool.submit(self._prepare, clip, lambda: cancelled or self.stopped())))
-                    if not waiting:
-                        return
-                    clip, future = waiting.popleft()
-                    try:
-                        prepared = future.result()
-                    except ClipError as e:
-                        self._check_stopped()
-                        yield clip, e
-                    else:
-                        self._check_stopped()
-                        yield prepared
-            finally:
-                cancelled = True
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _prepare(self, clip: Clip, cancelled: Callable[[], bool]) -> Prepared:
-        """Decode and resample one clip, in a worker thread."""
-        start = time.perf_counter()
-        try:
-            wave = decode(clip, self.config.audio.channels, cancelled)
-            decoded = time.perf_counter()
-            samples = self.resampler(torch.from_numpy(wave.samples), wave.sample_rate)
-        except ClipError:
-            raise
-        except MemoryError as e:
-            raise ClipError("out-of-memory", "too large to be held in memory") from e
-        except Exception as e:  # whatever a reader or a file system comes up with is one clip's failure, not the run's
-            log.debug("%s", printable(clip.path), exc_info=True)
-            raise ClipError("unreadable", f"{type(e).__name__}: {e}") from e
-        seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
-        return Prepared(clip, list(samples), wave.sample_rate, wave.file_channels, wave.duration, seconds)
-
     # --- blocks and shards -----------------------------------------------------------------------------------
 
     def _add(self, item: Prepared) -> None:
         """Put a clip into the block, after closing what it does not fit into."""
-        self.report.seconds.update(item.seconds)
+        for stage, seconds in item.seconds.items():
+            self.report.spend(stage, seconds)
         frames = int(self.extractor.num_frames(torch.tensor(len(item.waveforms[0]))))
         clips, size = len(item.waveforms), len(item.waveforms) * frames * self.frame_bytes
         full = (self.shard_clips is not None and self.planned_clips + clips > self.shard_clips) or (
@@ -347,8 +242,8 @@ class _Run:
                 self._fail(item.clip, failed)
             else:
                 self._write(item, [y for y in features if isinstance(y, np.ndarray)])
-        self.report.seconds["compute"] += computed - start
-        self.report.seconds["write"] += time.perf_counter() - computed
+        self.report.spend("compute", computed - start)
+        self.report.spend("write", time.perf_counter() - computed)
 
     def _write(self, item: Prepared, features: Sequence[np.ndarray]) -> None:
         if self.shard is None:
@@ -382,7 +277,7 @@ class _Run:
         self.open_shard.close()
         self.shard = None
         self.number += 1
-        self.report.seconds["write"] += time.perf_counter() - start
+        self.report.spend("write", time.perf_counter() - start)
         self.finished_shard(path)
 
     # --- computing -------------------------------------------------------------------------------------------
@@ -428,25 +323,3 @@ class _Run:
     def _check_stopped(self) -> None:
         if self.stopped():
             raise InterruptedRunError
-
-
-def _bytes(future: Future[Prepared]) -> int:
-    """Memory of a clip that is decoded and waits."""
-    if not future.done() or future.exception() is not None:
-        return 0
-    return sum(w.nbytes for w in future.result().waveforms)
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the highest: of the device, or of the process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    scale = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

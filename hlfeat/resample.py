@@ -52,8 +52,8 @@ def half_width(old: int, new: int) -> int:
 def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 16) -> Tensor:
     """Hann-windowed sinc interpolation, each output sample from its own taps.
 
-    y[n] = sum over k of x[k] h(n / new - k / old), h(t) = (b / old) sinc(b t) cos(pi b t / (2 w))^2 for |b t| < w, with b
-    the lower of the two rates times the rolloff and w the number of zero crossings: torchaudio's filter.
+    y[n] = sum over k of x[k] h(n / new - k / old), h(t) = (b / old) sinc(b t) cos(pi b t / (2 w))^2 for |b t| < w,
+    b the lower of the two rates times the rolloff, w the number of zero crossings: torchaudio's filter.
 
     Shape: x [C, T], rates without a common divisor -> [C, ceil(T * new / old)].
     """

@@ -12,10 +12,12 @@ from typing import BinaryIO
 from hlfeat.errors import UsageError
 
 # What libsndfile reads, and what it does not but people have: the latter end up among the failures, not in silence.
-READABLE = frozenset(
-    ["wav", "wave", "bwf", "rf64", "flac", "ogg", "oga", "opus", "mp3", "mp2", "mp1", "aiff", "aif", "aifc", "w64", "au", "snd", "caf", "sph", "nist", "wv", "voc", "svx", "iff", "sf", "ircam", "paf", "pvf", "avr", "htk", "sds", "mat4", "mat5", "xi"]
-)
-UNREADABLE = frozenset(["m4a", "m4b", "mp4", "aac", "ac3", "wma", "amr", "ape", "wv", "mka", "webm", "3gp", "dsf", "dff", "tta", "mpc", "spx", "ra"])
+_READABLE = """
+    wav wave bwf rf64 flac ogg oga opus mp3 mp2 mp1 aiff aif aifc w64 au snd caf sph nist voc svx iff sf ircam paf pvf
+    avr htk sds mat4 mat5 xi
+"""
+_UNREADABLE = "m4a m4b mp4 aac ac3 wma amr ape wv mka webm 3gp dsf dff tta mpc spx ra"
+READABLE, UNREADABLE = frozenset(_READABLE.split()), frozenset(_UNREADABLE.split())
 AUDIO = READABLE | UNREADABLE
 LISTS = frozenset({"txt", "lst", "list"})
 
@@ -39,9 +41,9 @@ class Inputs:
 def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs:
     """Find the clips that the command's arguments mean.
 
-    A folder stands for the audio files below it (by extension), a clip's id being its path below the folder. A file's id is
-    its name, `-` and *.txt are lists of paths, one a line (`null`: NUL-separated), whose ids are the paths as written,
-    without leading `/`, `./` and `../`.
+    A folder stands for the audio files below it (by extension), a clip's id being its path below the folder. A file's
+    id is its name. `-` and *.txt are lists of paths, one a line (`null`: NUL-separated); their ids are the paths as
+    written, without leading `/`, `./` and `../`.
 
     Raises UsageError for two clips of one id, and where there is no clip at all.
     """
@@ -49,7 +51,7 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs
     for path in paths:
         if path == "-":
             _add_list(inputs, stdin.read(), null)
-        elif os.path.isdir(path):  # noqa: PTH112 (a path may hold bytes that are no text)
+        elif os.path.isdir(path):
             _add_folder(inputs, path)
         elif extension(path) in LISTS:
             try:
@@ -80,7 +82,7 @@ def printable(text: str) -> str:
 def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
-        if os.path.isdir(path):  # noqa: PTH112
+        if os.path.isdir(path):
             _add_folder(inputs, path)
         else:
             inputs.clips.append(Clip(_below(path), path))

@@ -10,7 +10,8 @@ which one they leave behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -105,7 +106,7 @@ class LayerNorm(Layer):
 
 
 class InstanceNorm(Layer):
-    """Normalisation of each channel over the bands and frames of its clip. Not local in time: it needs the whole clip."""
+    """Normalisation of each channel over the bands and frames of its clip. Not local in time: needs the whole clip."""
 
     def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
         super().__init__()
@@ -216,11 +217,12 @@ class Stack(Layer):
     def __init__(self, layers: Iterable[Layer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        for layer in self:
-            self.stride *= layer.stride
+        self.stride = math.prod(layer.stride for layer in self)
 
-    def __iter__(self) -> Iterable[Layer]:  # type: ignore[override]
-        return iter(self.layers)  # type: ignore[arg-type]
+    def __iter__(self) -> Iterator[Layer]:
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            yield layer
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         for layer in self:

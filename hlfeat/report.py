@@ -1,0 +1,79 @@
+"""What a run did: clips, hours, failures, seconds a stage, device, memory, versions."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+import hlfeat
+from hlfeat.shards import Record
+
+STAGES = ("decode", "resample", "compute", "write", "total")
+
+
+@dataclass
+class Report:
+    """What a run did, for report.json and the summary."""
+
+    clips: int = 0
+    audio_seconds: float = 0.0
+    failures: list[Record] = field(default_factory=list)
+    clips_before: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    device: str = ""
+    peak_bytes: int = 0
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Count time towards a stage; decoding and resampling are summed over threads."""
+        self.seconds[stage] += seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        wall = self.seconds["total"]
+        return {
+            "clips": self.clips + self.clips_before,
+            "clips_this_run": self.clips,
+            "hours_this_run": self.audio_seconds / 3600,
+            "failures": len(self.failures),
+            "failures_by_code": dict(sorted(Counter(f["code"] for f in self.failures).items())),
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "real_time_factor": self.audio_seconds / wall if wall else 0.0,
+            "device": self.device,
+            "peak_memory_bytes": self.peak_bytes,
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "hlfeat": hlfeat.__version__,
+        "torch": str(torch.__version__),
+        "torchaudio": str(torchaudio.__version__),
+        "soundfile": soundfile.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest: of the device, or of the process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    scale = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

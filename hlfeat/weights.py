@@ -1,0 +1,60 @@
+"""Trained weights: read without ever unpickling code, checked key by key against the modules they are for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hlfeat.errors import ConfigError
+
+
+def load_weights(extractor: nn.Module, path: Path) -> str:
+    """Load the weights of a whole extractor, or of a frontend alone where there is no stack. Returns their SHA-256.
+
+    Raises ConfigError that names the keys that do not fit.
+    """
+    state, digest = read_state(path)
+    expected = extractor.state_dict()
+    if state and not any(k.startswith(("frontend.", "stack.")) for k in state):
+        state = {f"frontend.{k}": v for k, v in state.items()}  # a frontend's own state_dict
+    problems = [f"missing {k}" for k in expected if k not in state]
+    problems += [f"unknown {k}" for k in state if k not in expected]
+    problems += [
+        f"{k} has shape {list(state[k].shape)}, expected {list(v.shape)}"
+        for k, v in expected.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    problems += [f"{k} is not finite" for k in expected if k in state and not torch.isfinite(state[k]).all()]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ConfigError(f"{path}: weights do not fit the configuration: {shown}")
+    extractor.load_state_dict(state)
+    return digest
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A state_dict and the file's SHA-256. Never unpickles code."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{path}: weights cannot be read: {e.strerror}") from e
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load
+
+            state = load(data)
+        else:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as e:  # both readers raise many kinds for a file that is not theirs
+        reason = str(e).strip().splitlines()
+        raise ConfigError(
+            f"{path}: not weights in {path.suffix or 'a known'} format: {reason[0] if reason else e!r}"
+        ) from e
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
+    return dict(state), hashlib.sha256(data).hexdigest()

@@ -1,0 +1,52 @@
+"""Fixtures shared by all tests. A failing random test prints how to replay it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import synth
+
+settings.register_profile("default", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+settings.register_profile("thorough", deadline=None, max_examples=500, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HLFEAT_TESTS", "default"))
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command() -> str:
+    """The installed console script beside this interpreter."""
+    found = shutil.which("hlfeat", path=str(Path(sys.executable).parent))
+    assert found, "hlfeat is not installed in this environment: pip install -e '.[test]'"
+    return found
+
+
+@pytest.fixture(scope="session")
+def hlfeat() -> Command:
+    """Run the installed command as a process: hlfeat("extract", folder, "-o", out) -> CompletedProcess."""
+
+    def run(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command(), *map(str, args)], capture_output=True, text=True, timeout=300, check=False, **kwargs
+        )
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder of a dozen good clips: formats, rates, channels and lengths mixed, two folders deep."""
+    return synth.good_clips(tmp_path / "clips", 12)

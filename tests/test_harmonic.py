@@ -1,0 +1,267 @@
+"""Harmonic convolution against a float64 loop and torchvision's deformable convolution, and as a musician hears it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.ops import deform_conv2d
+
+import hlfeat
+from hlfeat.gabor import spaced_frequencies
+from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
+
+AXES = ["linear", "log", "centre"]
+
+
+def make(axis: str, rows: int, *args, **kwargs) -> _HarmonicConv2d:
+    if axis == "log":
+        return hlfeat.LogHarmonicConv2d(*args, out_log_scale=7.3, radix=2.0, **kwargs)
+    freqs = spaced_frequencies(rows, 60.0, 7800.0) if axis == "centre" else None
+    return hlfeat.HarmonicConv2d(*args, centre_freqs=freqs, **kwargs)
+
+
+def position(axis: str, rows: int, f: int, k: int, n: int) -> float:
+    """p_k(f) of the definition, one number at a time; -1 outside."""
+    if axis == "linear":
+        return f * k / n
+    if axis == "log":
+        return f + 7.3 * math.log2(k / n)
+    c = spaced_frequencies(rows, 60.0, 7800.0)
+    wanted = c[f] * k / n
+    if wanted < c[0] * (1 - 1e-12) or wanted > c[-1] * (1 + 1e-12):
+        return -1.0
+    above = next(i for i in range(rows) if i == rows - 1 or c[i + 1] >= wanted)
+    if above == rows - 1:
+        return float(above)
+    return above + (wanted - c[above]) / (c[above + 1] - c[above])
+
+
+def by_hand(conv: _HarmonicConv2d, axis: str, x: torch.Tensor) -> torch.Tensor:
+    """The definition: for each harmonic, read its rows one by one, then multiply and add. float64."""
+    weight, rows = conv.weight.detach().double(), x.shape[2]
+    x = F.pad(x.double(), (conv.padding[1], conv.padding[1]))
+    kept = range(0, rows, conv.stride[0])
+    y = 0.0
+    for k in range(weight.shape[2]):
+        lowered = torch.zeros(x.shape[0], x.shape[1], len(kept), x.shape[3], dtype=torch.float64)
+        for g, f in enumerate(kept):
+            p = position(axis, rows, f, k + 1, conv.anchor)
+            if 0 <= p <= rows - 1:
+                low = min(int(p), rows - 1)
+                above = min(low + 1, rows - 1)
+                lowered[:, :, g] = x[:, :, low] * (1 - (p - low)) + x[:, :, above] * (p - low)
+        y = y + F.conv2d(
+            lowered,
+            weight[:, :, k : k + 1],
+            stride=(1, conv.stride[1]),
+            dilation=(1, conv.dilation[1]),
+            groups=conv.groups,
+        )
+    return y if conv.bias is None else y + conv.bias.detach().double()[:, None, None]
+
+
+SETTINGS = {
+    "axis": st.sampled_from(AXES),
+    "rows": st.integers(1, 40),
+    "frames": st.integers(1, 12),
+    "channels": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    "groups": st.integers(1, 2),
+    "kernel": st.tuples(st.integers(1, 7), st.integers(1, 5)),
+    "anchor": st.integers(1, 9),
+    "stride": st.tuples(st.integers(1, 4), st.integers(1, 3)),
+    "dilation": st.integers(1, 3),
+    "bias": st.booleans(),
+    "seed": st.integers(0, 2**31),
+}
+
+
+def random_case(axis, rows, frames, channels, groups, kernel, anchor, stride, dilation, bias, seed):
+    torch.manual_seed(seed)
+    conv = make(
+        axis,
+        rows,
+        channels[0] * groups,
+        channels[1] * groups,
+        kernel,
+        stride,
+        (0, dilation * (kernel[1] // 2)),
+        (1, dilation),
+        groups,
+        bias,
+        anchor=anchor,
+    )
+    if frames + 2 * conv.padding[1] <= dilation * (kernel[1] - 1):
+        frames += dilation * kernel[1]
+    return conv, torch.randn(2, channels[0] * groups, rows, frames)
+
+
+@given(**SETTINGS)
+def test_equals_the_definition(axis, **setting):
+    conv, x = random_case(axis, **setting)
+    want = by_hand(conv, axis, x)
+    got64 = conv.double()(x.double()).detach()
+    assert got64.shape == want.shape
+    torch.testing.assert_close(got64, want, rtol=1e-9, atol=1e-9)
+    # float32: sums of at most 7 * 5 * 3 products of order one
+    torch.testing.assert_close(conv.float()(x).detach().double(), want, rtol=1e-4, atol=2e-5)
+
+
+@given(**SETTINGS)
+def test_equals_deformable_convolution(axis, **setting):
+    """torchvision interpolates beyond the last row with zeros, so rows that read from (F - 1, F) are left out."""
+    conv, x = random_case(axis, **setting)
+    conv, x = conv.double(), x.double()
+    rows, (kf, kt) = x.shape[2], conv.kernel_size
+    p = np.array([[position(axis, rows, f, k, conv.anchor) for f in range(rows)] for k in range(1, kf + 1)])
+    p[(p < 0) | (p > rows - 1)] = -1e4  # far outside
+    got = conv(x)
+    t_out = got.shape[3]
+    # tap (k, u) of output row f reads row f + k + offset: the kernel is laid on row 0 of every output row
+    offset = torch.zeros(2, kf, kt, 2, rows, t_out, dtype=torch.float64)
+    offset[:, :, :, 0] = torch.from_numpy(p - np.arange(rows) - np.arange(kf)[:, None])[None, :, None, :, None]
+    want = deform_conv2d(
+        F.pad(x, (0, 0, 0, kf - 1)),
+        offset.flatten(1, 3),
+        conv.weight,
+        conv.bias,
+        stride=(1, conv.stride[1]),
+        padding=(0, conv.padding[1]),
+        dilation=(1, conv.dilation[1]),
+    )[:, :, :: conv.stride[0]]
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("anchor", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_are_exact(axis, anchor, groups):
+    torch.manual_seed(0)
+    conv = make(axis, 9, 2, 4, (4, 3), (2, 1), (0, 2), (1, 2), groups, anchor=anchor).double()
+    x = torch.randn(2, 2, 9, 5, dtype=torch.float64, requires_grad=True)
+    parameters = (conv.weight.detach().requires_grad_(), conv.bias.detach().requires_grad_())
+
+    def call(x, weight, bias):
+        return torch.func.functional_call(conv, {"weight": weight, "bias": bias}, (x,))
+
+    assert torch.autograd.gradcheck(call, (x, *parameters))
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_unusual_inputs(axis):
+    torch.manual_seed(0)
+    conv = make(axis, 10, 2, 3, (3, 3), 1, (0, 1), anchor=2)
+    x = torch.randn(2, 2, 10, 8)
+    want = conv(x)
+    torch.testing.assert_close(conv(x.to(memory_format=torch.channels_last)), want)
+    torch.testing.assert_close(conv(x.transpose(2, 3).contiguous().transpose(2, 3)), want)
+    assert conv(x[:0]).shape == (0, 3, 10, 8)
+    assert conv(x[..., :1]).shape == (2, 3, 10, 1)
+    assert make(axis, 1, 2, 3, (3, 3), 1, (0, 1))(x[:, :, :1]).shape == (2, 3, 1, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = conv(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), want, rtol=0.05, atol=0.05)  # 8 bits of mantissa
+    torch.testing.assert_close(conv.bfloat16()(x.bfloat16()).float(), want, rtol=0.05, atol=0.05)
+
+
+def test_harmonics_that_all_lie_outside_leave_the_bias():
+    conv = hlfeat.LogHarmonicConv2d(2, 3, (2, 3), padding=(0, 1), anchor=9)  # 1/9 and 2/9: thousands of rows below
+    y = conv(torch.randn(1, 2, 20, 6))
+    torch.testing.assert_close(y, conv.bias[None, :, None, None].expand_as(y))
+
+
+def test_equally_spaced_centre_frequencies_are_the_linear_axis():
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        linear = hlfeat.HarmonicConv2d(2, 3, (6, 3), anchor=2)
+        centre = hlfeat.HarmonicConv2d(2, 3, (6, 3), anchor=2, centre_freqs=torch.arange(257, dtype=dtype) * 31.1)
+        centre.load_state_dict(linear.state_dict())
+        x = torch.randn(1, 2, 257, 7)
+        torch.testing.assert_close(centre(x), linear(x), rtol=1e-4, atol=1e-4)
+
+
+def test_is_a_drop_in_for_conv2d():
+    plain, ours = torch.nn.Conv2d(4, 6, (5, 3), groups=2), hlfeat.HarmonicConv2d(4, 6, (5, 3), groups=2)
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    ours.load_state_dict(plain.state_dict())
+    assert hlfeat.HarmonicConv2d(1, 1, 3, dtype=torch.float64).weight.dtype == torch.float64
+    assert hlfeat.HarmonicConv2d(1, 1, 3, bias=False).bias is None
+
+
+def test_mixed_anchors_are_the_single_ones_mixed():
+    torch.manual_seed(0)
+    mixed = MixedHarmonicConv2d(hlfeat.HarmonicConv2d(1, 1, 1).axis, 2, 3, (3, 3), padding=(0, 1), anchors=[1, 2])
+    x = torch.randn(1, 2, 9, 5)
+    want = 0.0
+    for i, branch in enumerate(mixed.branches):
+        want = want + F.conv2d(branch(x), mixed.mix.weight[:, 3 * i : 3 * i + 3])
+    torch.testing.assert_close(mixed(x), want + mixed.mix.bias[:, None, None])
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("fundamental", [110.0, 220.0, 330.0])
+def test_a_kernel_of_ones_finds_the_fundamental_of_a_tone(axis, fundamental):
+    """A note has harmonics at 1, 2, ... 8 times its pitch. A kernel of ones adds up, at each row, what lies at the first six
+    multiples of its frequency: that is most where the note is."""
+    rate, n_fft = 16000, 1024
+    t = np.arange(rate) / rate
+    note = torch.from_numpy(sum(np.sin(2 * np.pi * fundamental * k * t) / k for k in range(1, 9))).float()
+    freqs = np.arange(n_fft // 2 + 1) * rate / n_fft
+    power = torch.stft(note, n_fft, window=torch.hann_window(n_fft), return_complex=True, center=False).abs().mean(1)
+    if axis == "linear":
+        conv, centres, spectrum = hlfeat.HarmonicConv2d(1, 1, (6, 1), bias=False), freqs, power.numpy()
+    else:
+        octave = 48
+        centres = 55.0 * 2 ** (np.arange(7 * octave) / octave)
+        if axis == "centre":
+            centres = spaced_frequencies(400, 40.0, 6000.0)
+        spectrum = np.interp(centres, freqs, power.numpy())
+        conv = (
+            hlfeat.LogHarmonicConv2d(1, 1, (6, 1), bias=False, out_log_scale=octave, radix=2)
+            if axis == "log"
+            else hlfeat.HarmonicConv2d(1, 1, (6, 1), bias=False, centre_freqs=centres)
+        )
+    torch.nn.init.ones_(conv.weight)
+    salience = conv(torch.from_numpy(spectrum).float()[None, None, :, None])[0, 0, :, 0].detach()
+    found = centres[int(salience.argmax())]
+    assert abs(found - fundamental) < rate / n_fft  # a bin
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"padding": 1}, r"padding \(0, n\)"),
+        ({"padding": (1, 1)}, r"padding \(0, n\)"),
+        ({"padding": "same"}, "padding to be an int or a pair"),
+        ({"dilation": 2}, r"dilation \(1, n\)"),
+        ({"padding_mode": "reflect"}, "zeros"),
+        ({"anchor": 0}, "anchor of 1 or above"),
+        ({"anchor": 1.5}, "anchor of 1 or above"),
+        ({"kernel_size": 0}, "at least 1"),
+        ({"stride": 0}, "at least 1"),
+        ({"groups": 3}, "multiples of groups"),
+        ({"centre_freqs": [100.0, 300.0, 200.0, 400.0]}, r"filters 1 and 2 \(300, 200\) crossed"),
+        ({"centre_freqs": [100.0, 100.0]}, "crossed"),
+        ({"centre_freqs": [[100.0]]}, r"centre frequencies \[F\]"),
+        ({"centre_freqs": [100.0, float("nan")]}, "finite"),
+    ],
+)
+def test_impossible_arguments(arguments, words):
+    arguments = {"kernel_size": 3, **arguments}
+    with pytest.raises(ValueError, match=words):
+        hlfeat.HarmonicConv2d(2, 4, **arguments)
+
+
+def test_impossible_inputs():
+    with pytest.raises(ValueError, match=r"\[B, 2, F, T\]"):
+        hlfeat.HarmonicConv2d(2, 3, 3)(torch.zeros(1, 3, 4, 5))
+    with pytest.raises(ValueError, match="3 rows, one a centre frequency, got 4"):
+        hlfeat.HarmonicConv2d(2, 3, 3, centre_freqs=[1.0, 2.0, 3.0])(torch.zeros(1, 2, 4, 5))
+    with pytest.raises(ValueError, match="radix > 1"):
+        hlfeat.LogHarmonicConv2d(2, 3, 3, radix=1.0)
