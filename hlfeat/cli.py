@@ -127,6 +127,7 @@ def extract(
     """
     _logging(verbose, quiet)
     from hlfeat.configfile import load_config
+    from hlfeat.progress import count
     from hlfeat.sources import collect
 
     shortcuts = {"format": format and format.value, "dtype": dtype and dtype.value, "shard_size": shard_size}
@@ -135,7 +136,7 @@ def extract(
     found = collect(inputs, sys.stdin.buffer, null)
     log = logging.getLogger("hlfeat")
     if found.ignored:
-        log.info("passed over %d files without an audio extension", found.ignored)
+        log.info("passed over %s without an audio extension", count(found.ignored, "file"))
     if dry_run:
         _dry_run(cfg, found, weights)
         return
@@ -165,12 +166,13 @@ def extract(
 
 def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
     from hlfeat.extractor import build
+    from hlfeat.progress import count
     from hlfeat.sources import printable
 
     extractor = build(cfg, weights=weights)
     rate = extractor.sample_rate / extractor.hop
     print(
-        f"{len(found.clips)} clips; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
+        f"{count(len(found.clips), 'clip')}; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
         f"{cfg.output.dtype}, {rate:g} frames a second; nothing was written",
         file=sys.stderr,
     )
@@ -179,12 +181,14 @@ def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
 
 
 def _summarise(report: Report, out: Path) -> None:
+    from hlfeat.progress import count, duration
+
     log = logging.getLogger("hlfeat")
     facts = report.as_dict()
     log.info(
-        "%d clips, %.2f h of audio, in %.1f s (%.0f times real time) on %s -> %s",
-        report.clips,
-        facts["hours_this_run"],
+        "%s, %s of audio, in %.1f s (%.0f times real time) on %s -> %s",
+        count(report.clips, "clip"),
+        duration(report.audio_seconds),
         facts["seconds"]["total"],
         facts["real_time_factor"],
         report.device,
@@ -192,7 +196,7 @@ def _summarise(report: Report, out: Path) -> None:
     )
     if report.failures:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
-        log.warning("%d clips failed (%s): %s", len(report.failures), codes, out / "failures.jsonl")
+        log.warning("%s failed (%s): %s", count(len(report.failures), "clip"), codes, out / "failures.jsonl")
 
 
 @config_app.command("list")
@@ -246,9 +250,12 @@ def _logging(verbose: bool, quiet: bool) -> None:
 
 def _print_path(path: Path) -> None:
     """A finished shard on standard output; a reader that has gone away (| head) does not stop the run."""
+    from tqdm import tqdm
+
     try:
-        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
-        sys.stdout.buffer.flush()
+        with tqdm.external_write_mode(file=sys.stdout):  # takes the bar away meanwhile, if both are on one terminal
+            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+            sys.stdout.buffer.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

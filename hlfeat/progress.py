@@ -13,6 +13,18 @@ LINE_EVERY = 30.0  # seconds
 log = logging.getLogger("hlfeat")
 
 
+def count(n: int, noun: str) -> str:
+    """'1 clip', '2 clips'."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Audio in the unit that fits: '4.1 s', '3.2 min', '1.34 h'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
 class Progress:
     """Counts clips and the hours of audio in them, on standard error.
 

@@ -38,9 +38,10 @@ class Resampler:
             return resample_direct(x, old, new)
         with self._lock:
             if source_rate not in self._kernels:
+                # made in float64, rounded once: torchaudio's float32 kernel is off by 1e-4 of full scale for 11,025 Hz
                 self._kernels[source_rate] = AT.Resample(
-                    source_rate, self.rate, lowpass_filter_width=WIDTH, rolloff=ROLLOFF
-                )
+                    source_rate, self.rate, lowpass_filter_width=WIDTH, rolloff=ROLLOFF, dtype=torch.float64
+                ).float()
         return self._kernels[source_rate](x)  # type: ignore[no-any-return]
 
 

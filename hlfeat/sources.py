@@ -63,7 +63,7 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs
             inputs.clips.append(Clip(posixpath.basename(path), path))
     if not inputs.clips:
         shown = ", ".join(printable(p) for p in paths[:3])
-        passed = f" ({inputs.ignored} files have no audio extension)" if inputs.ignored else ""
+        passed = f" (files without an audio extension: {inputs.ignored})" if inputs.ignored else ""
         raise UsageError(f"no audio files in {shown}{passed}")
     _refuse_duplicates(inputs.clips)
     return inputs

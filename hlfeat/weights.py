@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +51,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
 
             state = load(data)
         else:
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns of what makes it raise next
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:  # torch's message advises to run the code in the file: no
+        raise ConfigError(f"{path}: not weights in .pt format, or more than tensors, which is not loaded") from e
     except Exception as e:  # both readers raise many kinds for a file that is not theirs
         reason = str(e).strip().splitlines()
         raise ConfigError(

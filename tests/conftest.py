@@ -11,10 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tests import synth
 
+# Tests run side by side, one a core: two threads each would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("default", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 settings.register_profile("thorough", deadline=None, max_examples=500, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HLFEAT_TESTS", "default"))

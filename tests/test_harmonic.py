@@ -207,7 +207,7 @@ def test_mixed_anchors_are_the_single_ones_mixed():
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("fundamental", [110.0, 220.0, 330.0])
 def test_a_kernel_of_ones_finds_the_fundamental_of_a_tone(axis, fundamental):
-    """A note has harmonics at 1, 2, ... 8 times its pitch. A kernel of ones adds up, at each row, what lies at the first six
+    """A note has harmonics at 1 to 8 times its pitch. A kernel of ones adds up, at each row, what lies at the first six
     multiples of its frequency: that is most where the note is."""
     rate, n_fft = 16000, 1024
     t = np.arange(rate) / rate

@@ -54,9 +54,11 @@ def disturb(module: torch.nn.Module) -> None:
 @given(lengths=st.lists(st.integers(1, 5000), min_size=2, max_size=4), seed=st.integers(0, 2**31))
 def test_a_clip_does_not_depend_on_its_batch(name, lengths, seed):
     torch.manual_seed(seed)
-    extractor = built([*STACKS[name], {"layer": "conv", "out_channels": 2, "kernel": [3, 3]}]) if (
-        name != "projection"
-    ) else built(STACKS[name])
+    extractor = (
+        built([*STACKS[name], {"layer": "conv", "out_channels": 2, "kernel": [3, 3]}])
+        if (name != "projection")
+        else built(STACKS[name])
+    )
     disturb(extractor.stack)
     x = torch.randn(len(lengths), max(lengths))
     with torch.no_grad():
@@ -135,7 +137,7 @@ def test_harmonics_follow_filters_that_are_trained():
     assert conv.axis.freqs[3] == pytest.approx(before.freqs[3] / 2)
     with torch.no_grad():
         extractor.frontend.filterbank.center_freqs[4] = 0.0
-    with pytest.raises(ValueError, match="filters 3 and 4 .* crossed"):
+    with pytest.raises(ValueError, match=r"filters 3 and 4 .* crossed"):
         extractor(x)
 
 

@@ -1,0 +1,5 @@
+"""`python -m hlfeat` is the command."""
+
+from hlfeat.cli import main
+
+main()

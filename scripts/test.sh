@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Everything that CI runs: style, types, tests. On a bare machine with Python 3.10 or newer it installs what it needs
+# into .venv first (a few minutes, once). Arguments go to pytest: scripts/test.sh tests/test_cli.py -k weights
+#
+#   HLFEAT_CORPUS=FOLDER    tries the command on the recordings in FOLDER too
+#   HLFEAT_TESTS=thorough   many more random cases
+set -euo pipefail
+
+root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$root/scripts/environment.sh"
+environment test
+cd -- "$root"
+
+ruff check .
+ruff format --check .
+mypy
+pytest -n 2 "$@"

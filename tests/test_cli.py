@@ -1,0 +1,299 @@
+"""The installed command, run as a process: streams, exit codes, one-line errors, signals, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hlfeat import FeatureStore
+from hlfeat.configfile import config_names
+from tests import synth
+from tests.conftest import command
+
+SMALL = ["--set", "frontend.n_filters=8", "--set", "frontend.num_groups=4"]
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != "report.json"}
+
+
+def failed(result: subprocess.CompletedProcess[str], code: int, words: str) -> None:
+    """One line on standard error that says what is wrong, nothing on standard output."""
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert words in lines[0], result.stderr
+    assert result.stdout == ""
+
+
+def test_help_and_version(hlfeat):
+    for arguments in ((), ("extract",), ("config",)):
+        assert hlfeat(*arguments, "--help").returncode == 0
+    assert hlfeat("--version").stdout.startswith("hlfeat 0.")
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        hlfeat("--help")
+        times.append(time.perf_counter() - start)
+    assert "torch" not in hlfeat("--help").stderr
+    print("seconds for --help:", sorted(times))  # shown with -s; the promise, no torch, is tested in test_imports
+
+
+def test_a_folder_from_start_to_end(hlfeat, clips, tmp_path):
+    result = hlfeat("extract", clips, "-o", tmp_path / "out", "--shard-size", 5, *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(tmp_path / f"out/shard-0000{i}.npy") for i in range(3)]
+    assert "12 clips" in result.stderr
+    assert len(FeatureStore(tmp_path / "out")) == 12
+
+
+def test_good_and_broken_files_side_by_side(hlfeat, clips, tmp_path):
+    codes = synth.broken_clips(clips / "broken")
+    result = hlfeat("extract", clips, "-o", tmp_path / "out", *SMALL)
+    assert result.returncode == 3
+    failures = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").open()]
+    assert {f["id"] for f in failures} == {f"broken/{n}" for n in codes}
+    assert len(FeatureStore(tmp_path / "out")) == 12
+    assert f"{len(codes)} clips failed" in result.stderr
+    assert "Traceback" not in result.stderr
+    again = hlfeat("extract", clips, "-o", tmp_path / "out", *SMALL)
+    assert (again.returncode, again.stdout) == (3, "")
+
+
+def test_lists_on_standard_input(hlfeat, clips, tmp_path):
+    names = subprocess.run(["find", ".", "-type", "f", "-print0"], cwd=clips, capture_output=True, check=True).stdout
+    result = hlfeat("extract", "-0", "-", "-o", tmp_path / "a", *SMALL, cwd=clips, input=names.decode())
+    assert result.returncode == 0, result.stderr
+    whole = hlfeat("extract", clips, "-o", tmp_path / "b", *SMALL, "-q")
+    assert whole.stderr == ""
+    a, b = FeatureStore(tmp_path / "a"), FeatureStore(tmp_path / "b")
+    assert set(a.ids()) == set(b.ids())
+    for id_ in a.ids():
+        np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
+    lines = "\n".join(n for n in names.decode().split("\0") if n and "\n" not in n)
+    result = hlfeat("extract", "-", "-o", tmp_path / "c", *SMALL, cwd=clips, input=lines)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_named_configuration_from_another_folder(hlfeat, tmp_path, name):
+    soundfile.write(tmp_path / "a.wav", synth.tone(0.7, 22050), 22050)
+    result = hlfeat("extract", "a.wav", "-o", "out", "-c", name, "--format", "pt", "--dtype", "float16", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert ("drawn at random from seed 0" in result.stderr) == ("harmonic" in name)
+    shard = torch.load(tmp_path / "out/shard-00000.pt", weights_only=True)
+    assert shard["a.wav"].dtype == torch.float16
+    assert shard["a.wav"].shape[0] == 70
+
+
+def test_weights_change_the_features(hlfeat, tmp_path):
+    from safetensors.torch import save_file
+
+    import hlfeat as library
+
+    soundfile.write(tmp_path / "a.wav", synth.tone(0.3, 16000), 16000)
+    model = library.build("eleaf-harmonic")
+    torch.nn.init.normal_(model.stack.layers[0].conv.weight, generator=torch.Generator().manual_seed(3))
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    stores = []
+    for n, weights in enumerate(([], ["--weights", "w.pt"], ["--weights", "w.safetensors"])):
+        result = hlfeat("extract", "a.wav", "-o", str(n), "-c", "eleaf-harmonic", *weights, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        stores.append(FeatureStore(tmp_path / str(n))["a.wav"])
+    assert np.abs(stores[0] - stores[1]).max() > 0.01
+    np.testing.assert_array_equal(stores[1], stores[2])
+    failed(hlfeat("extract", "a.wav", "-o", "1", "-q", "-c", "eleaf-harmonic", cwd=tmp_path), 2, "the weights differ")
+
+
+def test_bad_weights_say_which_keys(hlfeat, tmp_path):
+    soundfile.write(tmp_path / "a.wav", synth.tone(0.3, 16000), 16000)
+    import hlfeat as library
+
+    run = ["extract", "a.wav", "-o", "out", "-q", "--weights"]
+    failed(hlfeat(*run, "none.pt", cwd=tmp_path), 2, "none.pt: weights cannot be read: No such file")
+    (tmp_path / "text.pt").write_text("hello")
+    failed(hlfeat(*run, "text.pt", cwd=tmp_path), 2, "text.pt: not weights in .pt format")
+    (tmp_path / "text.safetensors").write_text("hello")
+    failed(hlfeat(*run, "text.safetensors", cwd=tmp_path), 2, "not weights in .safetensors format")
+    torch.save(library.build("eleaf-default").state_dict(), tmp_path / "small.pt")
+    words = "frontend.filterbank.center_freqs has shape [40], expected [80]"
+    failed(hlfeat(*run, "small.pt", cwd=tmp_path), 2, words)
+    state = library.build().state_dict()
+    state.pop("frontend.filterbank.bandwidths")
+    state["frontend.extra"] = torch.zeros(1)
+    torch.save(state, tmp_path / "keys.pt")
+    failed(hlfeat(*run, "keys.pt", cwd=tmp_path), 2, "missing frontend.filterbank.bandwidths; unknown frontend.extra")
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/owned",))
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    failed(hlfeat(*run, "evil.pt", cwd=tmp_path), 2, "evil.pt: not weights")
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_with_the_call_is_one_line(hlfeat, clips, tmp_path):
+    out = tmp_path / "out"
+    failed(hlfeat("extract", clips, "-o", out, "--set", "frontend.n_filter=3"), 2, "did you mean n_filters?")
+    failed(hlfeat("extract", clips, "-o", out, "-c", "eleaf-8g"), 2, "did you mean eleaf-8g-opt?")
+    failed(
+        hlfeat("extract", clips, "-o", out, "--set", "stack=[{layer: harmonic, out_channels: 2, anchor: 0}]"),
+        2,
+        "anchor",
+    )
+    failed(
+        hlfeat("extract", clips, "-o", out, "--set", "stack=[{layer: harmonic, out_channels: 2, kernel: [3, 2]}]"),
+        2,
+        "odd",
+    )
+    failed(hlfeat("extract", clips, "-o", out, "--device", "cuda:9"), 2, "--device cuda:9: cannot be used")
+    failed(hlfeat("extract", clips, "-o", out, "--shard-size", "much"), 2, "--set output.shard_size=much")
+    (tmp_path / "empty").mkdir()
+    failed(hlfeat("extract", tmp_path / "empty", "-o", out), 2, "no audio files in")
+    failed(hlfeat("extract", "-", "-o", out, input=""), 2, "no audio files in -")
+    (tmp_path / "file").write_text("x")
+    failed(hlfeat("extract", clips, "-o", tmp_path / "file"), 1, "expected a folder, found a file")
+    failed(hlfeat("extract", clips, "-o", tmp_path / "file/below"), 1, "cannot be used as output")
+    failed(hlfeat("extract", clips, "-o", "/proc/nowhere"), 1, "cannot be used as output")
+    assert not out.exists()
+    assert hlfeat("extract", clips).returncode == 2
+    assert hlfeat("extract", "-o", out).returncode == 2
+    assert hlfeat("extract", clips, "-o", out, "--workers", "0").returncode == 2
+    assert "Traceback" in hlfeat("extract", clips, "-o", out, "-v", "-c", "nothing").stderr
+
+
+def test_a_missing_file_is_a_failed_clip(hlfeat, tmp_path):
+    result = hlfeat("extract", tmp_path / "no.wav", "-o", tmp_path / "out", *SMALL)
+    assert result.returncode == 3
+    record = json.loads((tmp_path / "out/failures.jsonl").read_text())
+    assert (record["id"], record["code"]) == ("no.wav", "missing")
+
+
+def test_another_configuration_in_the_same_folder(hlfeat, clips, tmp_path):
+    out = tmp_path / "out"
+    assert hlfeat("extract", clips, "-o", out, *SMALL).returncode == 0
+    failed(
+        hlfeat("extract", clips, "-o", out, *SMALL, "--set", "seed=2", "-q"),
+        2,
+        "holds features of another configuration (seed differ)",
+    )
+    assert hlfeat("extract", clips, "-o", out, *SMALL, "--set", "seed=2", "--overwrite").returncode == 0
+
+
+def test_stopping_on_errors(hlfeat, clips, tmp_path):
+    synth.broken_clips(clips / "broken")
+    for mp3 in (clips / "broken").glob("*.mp3"):
+        mp3.unlink()  # libmpg123 has its own word on standard error about a cut file
+    result = hlfeat("extract", clips, "-o", tmp_path / "a", *SMALL, "-q", "--on-error", "stop")
+    failed(result, 1, "(--on-error stop)")
+    failed(
+        hlfeat("extract", clips, "-o", tmp_path / "b", *SMALL, "-q", "--max-failures", 2), 1, "more than 2 clips failed"
+    )
+
+
+def test_dry_run_writes_nothing(hlfeat, clips, tmp_path):
+    result = hlfeat("extract", clips, "-o", tmp_path / "out", "--dry-run")
+    assert result.returncode == 0
+    assert "12 clips; features [frames, 2, 80] float32, 100 frames a second" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_config_commands(hlfeat, tmp_path):
+    listed = hlfeat("config", "list").stdout
+    assert all(name in listed for name in config_names())
+    shown = hlfeat("config", "show", "eleaf-pcen", "--set", "seed=4").stdout
+    (tmp_path / "mine.yaml").write_text(shown)
+    assert "seed: 4" in shown
+    checked = hlfeat("config", "check", tmp_path / "mine.yaml")
+    assert "features [frames, 1, 80]" in checked.stdout
+    (tmp_path / "bad.yaml").write_text("frontend:\n  n_filterz: 3\n")
+    failed(hlfeat("config", "check", "bad.yaml", cwd=tmp_path), 2, "bad.yaml:2: frontend.n_filterz: unknown key")
+
+
+def many(folder: Path, n: int) -> Path:
+    folder.mkdir()
+    for i in range(n):
+        soundfile.write(folder / f"{i:04d}.wav", synth.tone(3, 16000, 100 + i), 16000)
+    return folder
+
+
+SLOW = ["-c", "eleaf-default", "--shard-size", "4", "--batch-seconds", "6", "--workers", "2"]
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [command(), "extract", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(hlfeat, tmp_path, how):
+    folder = many(tmp_path / "clips", 40)
+    assert hlfeat("extract", folder, "-o", tmp_path / "whole", *SLOW).returncode == 0
+    process = start(folder, "-o", tmp_path / "out", *SLOW)
+    assert process.stdout.readline().endswith("shard-00000.npy\n")  # at work
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130), errors
+    if how != signal.SIGKILL:
+        assert "the same command goes on from there" in errors
+        assert not list((tmp_path / "out").glob("*.tmp"))
+    done = len(list((tmp_path / "out").glob("*.jsonl"))) - (tmp_path / "out/failures.jsonl").exists()
+    assert 1 <= done < 10
+    result = hlfeat("extract", folder, "-o", tmp_path / "out", *SLOW)
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == 10 - done
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path):
+    folder = many(tmp_path / "clips", 12)
+    process = start(folder, "-o", tmp_path / "out", *SLOW)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(timeout=120) == 0, errors
+    assert len(FeatureStore(tmp_path / "out")) == 12
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small file system needs root")
+def test_a_full_disk(hlfeat, tmp_path):
+    folder = many(tmp_path / "clips", 30)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        result = hlfeat("extract", folder, "-o", disk / "out", *SLOW, "-q")
+        assert result.returncode == 1
+        assert "no space left on the disk" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert not list((disk / "out").glob("*.tmp"))
+        store = FeatureStore(disk / "out")
+        assert 4 <= len(store) < 30
+        assert all(np.isfinite(y).all() for _, y in store)
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        assert hlfeat("extract", folder, "-o", disk / "out", *SLOW).returncode == 0
+        assert hlfeat("extract", folder, "-o", tmp_path / "whole", *SLOW).returncode == 0
+        assert tree(disk / "out") == tree(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", disk], check=False)
+
+
+def test_the_module_is_the_command():
+    out = subprocess.run([sys.executable, "-m", "hlfeat", "--version"], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith("hlfeat ")

@@ -1,0 +1,166 @@
+"""Configuration files: what is wrong is said in one line, with place, key, expectation and the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hlfeat
+from hlfeat.config import Config, shard_bytes
+from hlfeat.configfile import config_from_dict, config_names, dump_config, load_config
+from hlfeat.errors import ConfigError
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Config:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return load_config(path, overrides)
+
+
+def test_named_configurations_are_there_and_can_be_built():
+    names = config_names()
+    assert {
+        "eleaf-8g-opt",
+        "eleaf-default",
+        "eleaf-pcen",
+        "log-mel",
+        "eleaf-harmonic",
+        "eleaf-harmonic-mixed",
+        "linear-harmonic",
+        "log-harmonic",
+    } <= set(names)
+    for name in names:
+        assert load_config(name).description
+        assert isinstance(hlfeat.build(name), hlfeat.Extractor)
+
+
+def test_the_default_is_the_papers_8g_opt_with_80_filters():
+    assert load_config() == load_config("eleaf-8g-opt")
+    leaf = hlfeat.build().frontend
+    assert (leaf.n_bands, leaf.filterbank.num_groups) == (80, 8)
+    assert (leaf.filterbank.conv_win_factor, leaf.filterbank.stride_factor) == (6, 16)
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_what_is_shown_can_be_read_again(tmp_path, name):
+    config = load_config(name)
+    assert load(tmp_path, dump_config(config)) == config
+
+
+def test_overrides(tmp_path):
+    text = "stack:\n- {layer: harmonic, out_channels: 4}\n"
+    config = load(
+        tmp_path,
+        text,
+        "frontend.n_filters=64",
+        "stack.0.kernel=[3, 7]",
+        "frontend.compression=pcen",
+        "frontend.compression.s=5e-2",
+        "output.shard_size=12",
+    )
+    assert config.frontend.n_filters == 64
+    assert config.stack[0].kernel == (3, 7)
+    assert (config.frontend.compression.kind, config.frontend.compression.s) == ("pcen", 0.05)
+    assert config.output.shard_size == 12
+
+
+def test_sizes():
+    assert [shard_bytes(s) for s in ("7B", "3kB", "1.5 MB", "256MB", "2GB")] == [7, 3000, 1500000, 256000000, 2 * 10**9]
+
+
+ERRORS = [
+    ("frontend:\n  n_filter: 3", "c.yaml:2: frontend.n_filter: unknown key; did you mean n_filters?; expected"),
+    ("fronted: 3", "c.yaml:1: fronted: unknown key; did you mean frontend?"),
+    ("frontend:\n  kind: elaef", "c.yaml:2: frontend.kind: expected eleaf, log-mel, spectrogram, got 'elaef'; did you"),
+    ("frontend:\n  n_filters: many", "c.yaml:2: frontend.n_filters: expected a whole number, got 'many'"),
+    ("frontend:\n  n_filters: true", "c.yaml:2: frontend.n_filters: expected a whole number, got True"),
+    ("frontend:\n  n_filters: 2.5", "c.yaml:2: frontend.n_filters: expected a whole number, got 2.5"),
+    ("frontend:\n  n_filters: 0", "c.yaml:2: frontend.n_filters: expected a number >= 1, got 0"),
+    ("frontend:\n  n_filters: 3\n  num_groups: 9", "c.yaml:3: frontend.num_groups: expected at most n_filters = 3"),
+    ("frontend:\n  compression: pcne", "c.yaml:2: frontend.compression: expected logtbn or pcen, got 'pcne'; did you"),
+    ("frontend:\n  compression: {kind: pcen, q: 1}", "c.yaml:2: frontend.compression.q: unknown key"),
+    ("frontend:\n  window_stride: 0.01", "c.yaml:2: frontend.window_stride: expected at least one sample"),
+    ("frontend:\n  min_freq: 900\n  max_freq: 500", "c.yaml:2: frontend.min_freq: expected less than max_freq"),
+    ("frontend:\n  min_freq: .nan", "c.yaml:2: frontend.min_freq: expected a finite number, got nan"),
+    ("frontend: {kind: log-mel, n_fft: 64}", "c.yaml:1: frontend.n_fft: expected at least the window's 400"),
+    ("frontend: {kind: spectrogram, n_bands: 300}", "frontend.n_bands: expected at most the FFT's 257 rows, got 300"),
+    ("frontend: {kind: eleaf, scale: log, min_freq: 0}", "frontend.min_freq: expected a frequency above 0"),
+    ("audio:\n  sample_rate: 8000", "frontend.max_freq: expected at most half of audio.sample_rate = 4000, got 7800"),
+    ("audio:\n  channels: all", "c.yaml:2: audio.channels: expected mix, first, each or the number of a channel"),
+    ("audio: 3", "c.yaml:1: audio: expected a mapping of keys to values, got 3"),
+    ("audio:\n  channels: 0\naudio: {}", "c.yaml:3: audio: given twice"),
+    ("stack: 3", "c.yaml:1: stack: expected a list, got 3"),
+    ("stack:\n- {layer: harmonic}", "c.yaml:2: stack.0.out_channels: missing"),
+    ("stack:\n- {layer: harmonc}", "c.yaml:2: stack.0.layer: expected harmonic, conv,"),
+    ("stack:\n- {out_channels: 3}", "c.yaml:2: stack.0: expected a mapping with the key layer"),
+    (
+        "stack:\n- {layer: harmonic, out_channels: 3, kernel: [3, 4]}",
+        "stack.0.kernel: expected an odd number of frames",
+    ),
+    ("stack:\n- {layer: harmonic, out_channels: 3, kernel: 0}", "stack.0.kernel: expected a whole number from 1"),
+    ("stack:\n- {layer: harmonic, out_channels: 3, anchor: 0}", "stack.0.anchor: expected a number >= 1, got 0"),
+    ("stack:\n- {layer: harmonic, out_channels: 3, anchor: 1, anchors: [1]}", "stack.0.anchors: expected either"),
+    ("stack:\n- {layer: conv, out_channels: 3, kernel: [2, 3]}", "stack.0.kernel: expected an odd number of bands"),
+    (
+        "stack:\n- layer: residual\n  layers:\n  - {layer: conv, out_channels: 3, kernl: 3}",
+        "c.yaml:4: stack.0.layers.0",
+    ),
+    ("output:\n  dtype: float61", "c.yaml:2: output.dtype: expected float32 or float16, got 'float61'; did you mean"),
+    ("output:\n  shard_size: big", "c.yaml:2: output.shard_size: expected a number of clips, or a size such as 256MB"),
+    ("seed: -1", "c.yaml:1: seed: expected a number >= 0, got -1"),
+    ("[1, 2]", "c.yaml:1: expected keys such as audio, frontend, stack, output; got a list of 2"),
+    ("a: [1", "c.yaml:1: not valid YAML"),
+    ("a: b: c", "c.yaml:1: not valid YAML"),
+    ("seed: 2026-13-45", "not valid YAML"),
+    ("seed: !!python/object/apply:os.system [x]", "c.yaml:1: not valid YAML: could not determine a constructor"),
+    ("[" * 3000, "c.yaml"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ERRORS)
+def test_errors_say_where_what_and_what_was_meant(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("frontend.n_filter=3", "--set frontend.n_filter=3: frontend.n_filter: unknown key; did you mean n_filters?"),
+        ("audio.sample_rate=x", "--set audio.sample_rate=x: audio.sample_rate: expected a whole number, got 'x'"),
+        ("seed", "expected key=value"),
+        ("stack.3.kernel=3", "stack has items 0 to -1"),
+        ("seed.x=1", "--set seed.x=1: seed: expected a whole number, got a mapping"),
+        ("a=[", "not valid YAML"),
+    ],
+)
+def test_errors_of_overrides(tmp_path, override, message):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "stack: []", override)
+    assert message in str(caught.value)
+
+
+def test_files_and_names_that_are_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration; did you mean log-mel"):
+        load_config("logmel")
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config(tmp_path / "x.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "b.yaml")
+
+
+def test_the_fingerprint_changes_with_what_matters():
+    config = load_config()
+    others = ["seed=1", "frontend.n_filters=81", "output.dtype=float16", "audio.channels=first"]
+    prints = {load_config(overrides=[o]).fingerprint(None) for o in others} | {config.fingerprint("weights")}
+    assert len(prints | {config.fingerprint(None)}) == 6
+    assert load_config(overrides=["description=words"]).fingerprint(None) == config.fingerprint(None)
+
+
+def test_plain_data_is_checked_too():
+    with pytest.raises(ConfigError, match=r"configuration: frontend\.n_filters: expected a whole number"):
+        config_from_dict({"frontend": {"n_filters": "x"}})

@@ -1,0 +1,103 @@
+"""Decoding: what is read is what is there, and what cannot be used says why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from hlfeat import decode as module
+from hlfeat.decode import decode
+from hlfeat.errors import ClipError
+from hlfeat.sources import Clip
+from tests import synth
+
+
+def read(path: Path, channels: str | int = "mix") -> module.Waveform:
+    return decode(Clip(path.name, str(path)), channels)
+
+
+@pytest.mark.parametrize(("ext", "fmt", "sub"), synth.KINDS)
+def test_every_format(tmp_path, ext, fmt, sub):
+    x = synth.tone(1.3, 48000)
+    path = tmp_path / f"a.{ext}"
+    soundfile.write(path, x, 48000, format=fmt, subtype=sub)
+    wave = read(path)
+    assert wave.samples.shape == (1, len(x))
+    assert (wave.sample_rate, wave.duration) == (48000, len(x) / 48000)
+    exact = {"PCM_16": 4e-5, "PCM_24": 2e-7, "FLOAT": 0}.get(sub)
+    if exact is None:  # a lossy codec keeps the tone, not the samples
+        assert np.corrcoef(wave.samples[0], x)[0, 1] > 0.95
+    else:
+        np.testing.assert_allclose(wave.samples[0], x, atol=exact)
+
+
+def test_channel_policies(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_SAMPLES", 50)  # many blocks
+    x = np.random.default_rng(0).uniform(-1, 1, (1234, 5)).astype(np.float32)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, x, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read(path, "mix").samples[0], x.mean(1), atol=1e-7)
+    np.testing.assert_array_equal(read(path, "first").samples, x.T[:1])
+    np.testing.assert_array_equal(read(path, 3).samples, x.T[3:4])
+    np.testing.assert_array_equal(read(path, "each").samples, x.T)
+    with pytest.raises(ClipError, match=r"expected a channel 5 \(counting from 0\), got 5") as caught:
+        read(path, 5)
+    assert caught.value.code == "bad-channel"
+
+
+def test_every_broken_file_has_its_code(tmp_path):
+    codes = synth.broken_clips(tmp_path)
+    codes.pop("loud.wav")  # can be read: its features are what fails
+    found = {}
+    for name in codes:
+        with pytest.raises(ClipError) as caught:
+            read(tmp_path / name)
+        found[name] = caught.value.code
+        assert "\n" not in str(caught.value)
+    assert found == codes
+
+
+def test_paths_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")  # reading it would wait for ever
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("pipe.wav", "folder.wav"):
+        with pytest.raises(ClipError, match="expected a file, found a") as caught:
+            read(tmp_path / name)
+        assert caught.value.code == "not-audio"
+    with pytest.raises(ClipError) as caught:
+        read(tmp_path / "file.wav" / "x.wav")
+    assert caught.value.code == "missing"
+    with pytest.raises(ClipError) as caught:
+        decode(Clip("x", "nul\0.wav"))
+    assert caught.value.code == "missing"
+    (tmp_path / "a.raw").write_bytes(bytes(100))
+    with pytest.raises(ClipError) as caught:
+        read(tmp_path / "a.raw")
+    assert caught.value.code == "unsupported"
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
+    soundfile.write(path, synth.tone(0.1, 8000), 8000)
+    assert decode(Clip("x", os.fsdecode(path))).samples.shape == (1, 800)
+
+
+def test_reading_can_be_cancelled(tmp_path):
+    soundfile.write(tmp_path / "a.wav", synth.tone(1, 8000), 8000)
+    with pytest.raises(ClipError) as caught:
+        decode(Clip("a", str(tmp_path / "a.wav")), "mix", lambda: True)
+    assert caught.value.code == "cancelled"
+
+
+def test_a_nist_header_that_promises_more(tmp_path):
+    path = tmp_path / "a.sph"
+    soundfile.write(path, synth.tone(1, 8000), 8000, format="NIST", subtype="PCM_16")
+    assert read(path).samples.shape == (1, 8000)
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ClipError, match="promises 8000 samples") as caught:
+        read(path)
+    assert caught.value.code == "truncated"

@@ -1,0 +1,313 @@
+"""The run as a whole: the two promises, the same bytes always, and going on after it was stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hlfeat
+from hlfeat import loader, pipeline
+from hlfeat.configfile import load_config
+from hlfeat.decode import decode
+from hlfeat.errors import ClipError, OutputError, TooManyFailuresError, UsageError
+from hlfeat.outdir import OutputDir
+from hlfeat.pipeline import InterruptedRunError, Options, extract
+from hlfeat.resample import Resampler
+from hlfeat.sources import Clip, Inputs, collect
+from tests import synth
+
+CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
+QUIET = Options(quiet=True, batch_seconds=2.0)
+
+
+def run(
+    folder: Path | Inputs, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options = QUIET, **kw
+):
+    inputs = folder if isinstance(folder, Inputs) else collect([str(folder)], io.BytesIO())
+    return extract(load_config(config, [*CHEAP, *overrides]), inputs, out, options, **kw)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Everything in a finished directory but the report, which has times in it."""
+    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != "report.json"}
+
+
+def one_by_one(folder: Path, config: hlfeat.Config) -> dict[str, np.ndarray]:
+    """The plain loop that the pipeline must equal: a clip at a time, no padding, no batches."""
+    extractor, resampler = hlfeat.build(config).eval(), Resampler(config.audio.sample_rate)
+    features = {}
+    for clip in collect([str(folder)], io.BytesIO()).clips:
+        wave = decode(clip, config.audio.channels)
+        with torch.no_grad():
+            y = extractor(resampler(torch.from_numpy(wave.samples), wave.sample_rate)[:1])
+        features[clip.id] = y[0].permute(2, 0, 1).numpy()
+    return features
+
+
+@given(
+    n=st.integers(1, 9),
+    batch_seconds=st.floats(0.05, 8),
+    workers=st.integers(1, 5),
+    shard=st.sampled_from(["1", "3", "100kB", "1GB"]),
+    form=st.sampled_from(["npy", "pt"]),
+)
+def test_equals_a_plain_loop_whatever_the_settings(tmp_path_factory, n, batch_seconds, workers, shard, form):
+    tmp = tmp_path_factory.mktemp("loop")
+    folder = synth.good_clips(tmp / "clips", n, longest=1.0)
+    overrides = [f"output.shard_size={shard}", f"output.format={form}"]
+    options = Options(quiet=True, batch_seconds=batch_seconds, workers=workers)
+    report = run(folder, tmp / "out", *overrides, options=options)
+    assert (report.clips, report.failures) == (n, [])
+    want = one_by_one(folder, load_config(overrides=CHEAP))
+    store = hlfeat.FeatureStore(tmp / "out")
+    assert store.ids() == list(want)
+    for id_, y in store:
+        assert y.shape == want[id_].shape
+        assert np.abs(y - want[id_]).max() <= 1e-5 * np.abs(want[id_]).max()
+
+
+def test_index_and_files_are_as_documented(clips, tmp_path):
+    finished = []
+    run(clips, tmp_path / "out", "output.shard_size=5", finished_shard=finished.append)
+    out = tmp_path / "out"
+    names = [f"shard-{i:05d}.{e}" for i in range(3) for e in ("jsonl", "npy")]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*names, "hlfeat.yaml", "failures.jsonl", "report.json"])
+    assert finished == [out / f"shard-{i:05d}.npy" for i in range(3)]
+    seen = 0
+    for i in range(3):
+        data = np.load(out / f"shard-{i:05d}.npy", mmap_mode="r")
+        records = [json.loads(line) for line in (out / f"shard-{i:05d}.jsonl").read_text().splitlines()]
+        assert data.shape == (sum(r["frames"] for r in records), 2, 8)
+        row = 0
+        for r in records:
+            assert (r["shard"], r["row"]) == (f"shard-{i:05d}.npy", row)
+            info = soundfile.info(r["path"])
+            assert r["sample_rate"] == info.samplerate
+            assert r["duration"] == pytest.approx(info.duration)
+            assert r["path"].endswith(r["id"])
+            row += r["frames"]
+            seen += 1
+    assert seen == 12
+    report = json.loads((out / "report.json").read_text())
+    assert report["clips"] == 12
+    assert report["failures"] == 0
+    assert {"decode", "resample", "compute", "write", "total"} <= set(report["seconds"])
+    assert report["device"].startswith("cpu")
+    assert report["peak_memory_bytes"] > 0
+
+
+def test_every_input_is_in_the_index_or_among_the_failures(clips, tmp_path):
+    codes = synth.broken_clips(clips / "e-broken")
+    report = run(clips, tmp_path / "out", "output.shard_size=4")
+    failures = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").read_text().splitlines()]
+    assert {f["id"]: f["code"] for f in failures} == {f"e-broken/{name}": code for name, code in codes.items()}
+    assert all(f["message"] and f["path"] for f in failures)
+    store = hlfeat.FeatureStore(tmp_path / "out")
+    assert len(store) == 12
+    assert report.failures == failures
+    for _, y in store:
+        assert np.isfinite(y).all()
+
+
+def test_a_clip_that_fails_while_it_is_computed_takes_no_other_with_it(clips, tmp_path):
+    loud = clips / "d0/loud.wav"
+    soundfile.write(loud, np.full(8000, 1e30, np.float32), 16000, subtype="FLOAT")
+    want = run(clips, tmp_path / "a", options=Options(quiet=True))
+    assert [(f["id"], f["code"]) for f in want.failures] == [("d0/loud.wav", "non-finite")]
+    loud.unlink()
+    run(clips, tmp_path / "b", options=Options(quiet=True))
+    a, b = hlfeat.FeatureStore(tmp_path / "a"), hlfeat.FeatureStore(tmp_path / "b")
+    assert a.ids() == b.ids()
+    for id_ in a.ids():
+        np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
+
+
+def test_float16_that_cannot_hold_a_feature_is_a_failure_not_an_infinity(tmp_path):
+    soundfile.write(tmp_path / "a.wav", synth.tone(0.2, 16000), 16000)
+    weights = hlfeat.build({"frontend": {"n_filters": 8}}).state_dict()
+    weights["frontend.compression.TBN.bn.bias"][:] = 1e6
+    torch.save(weights, tmp_path / "w.pt")
+    inputs = Inputs([Clip("a.wav", str(tmp_path / "a.wav"))])
+    options = Options(quiet=True, weights=tmp_path / "w.pt")
+    half = ["frontend.conv_win_factor=4.77", "frontend.stride_factor=1", "output.dtype=float16"]
+    report = run(inputs, tmp_path / "out", *half, options=options)
+    assert [f["code"] for f in report.failures] == ["non-finite"]
+    assert "float16" in report.failures[0]["message"]
+
+
+def test_the_same_bytes_for_any_number_of_workers_and_every_time(clips, tmp_path):
+    synth.broken_clips(clips / "broken")
+    outs = []
+    for i, workers in enumerate((1, 1, 3, 8)):
+        outs.append(tmp_path / str(i))
+        run(clips, outs[-1], "output.shard_size=4", options=Options(quiet=True, batch_seconds=2, workers=workers))
+    first = contents(outs[0])
+    assert len(first) == 2 * 4 + 2
+    for out in outs[1:]:
+        assert contents(out) == first
+
+
+@pytest.mark.parametrize("form", ["npy", "pt"])
+def test_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, form):
+    synth.broken_clips(clips / "broken")
+    overrides = ["output.shard_size=3", f"output.format={form}"]
+    run(clips, tmp_path / "whole", *overrides)
+    want = contents(tmp_path / "whole")
+    out, stops = tmp_path / "out", 0
+    for patience in range(1, 200, 9):
+        asked = []
+
+        def stopped(asked: list[int] = asked, patience: int = patience) -> bool:
+            asked.append(1)
+            return len(asked) > patience
+
+        try:
+            run(clips, out, *overrides, options=Options(quiet=True, batch_seconds=2, workers=2), stopped=stopped)
+            break
+        except InterruptedRunError:
+            stops += 1
+            assert not list(out.glob("*.tmp"))
+    assert stops >= 3
+    assert contents(out) == want
+
+
+def test_a_finished_run_opens_no_audio_and_keeps_its_failures(clips, tmp_path, monkeypatch):
+    synth.broken_clips(clips / "broken")
+    first = run(clips, tmp_path / "out")
+    want = contents(tmp_path / "out")
+    monkeypatch.setattr(loader, "decode", lambda *a: pytest.fail("opened audio"))
+    again = run(clips, tmp_path / "out")
+    assert (again.clips, again.clips_before) == (0, 12)
+    assert again.failures == first.failures
+    assert contents(tmp_path / "out") == want
+
+
+def test_more_clips_are_added_to_what_is_there(clips, tmp_path):
+    inputs = collect([str(clips)], io.BytesIO())
+    bad = Clip("x/bad.wav", "nowhere.wav")
+    run(Inputs([*inputs.clips[:5], bad]), tmp_path / "out")
+    report = run(Inputs(inputs.clips), tmp_path / "out")
+    assert (report.clips, report.clips_before) == (7, 5)
+    assert hlfeat.FeatureStore(tmp_path / "out").ids() == [c.id for c in inputs.clips]
+    assert [f["id"] for f in report.failures] == ["x/bad.wav"]  # not an input this time, but not forgotten
+
+
+def test_another_configuration_is_refused_or_overwrites(clips, tmp_path):
+    run(clips, tmp_path / "out", "output.shard_size=2")
+    (tmp_path / "out/mine.txt").write_text("keep")
+    (tmp_path / "out/shard-00000.npy.tmp").write_text("left by a killed run")
+    with pytest.raises(UsageError, match=r"another configuration \(seed, output.shard_size differ\)|seed"):
+        run(clips, tmp_path / "out", "seed=3")
+    report = run(clips, tmp_path / "out", "seed=3", options=Options(quiet=True, overwrite=True))
+    assert report.clips == 12
+    assert (tmp_path / "out/mine.txt").read_text() == "keep"
+    assert len(list((tmp_path / "out").glob("shard-*"))) == 2
+
+
+def test_two_runs_on_one_folder_the_second_is_refused(clips, tmp_path):
+    with OutputDir(tmp_path / "out", overwrite=False), pytest.raises(OutputError, match="another run is writing here"):
+        run(clips, tmp_path / "out")
+    run(clips, tmp_path / "out")
+
+
+def test_on_error_stop_and_max_failures(clips, tmp_path):
+    codes = synth.broken_clips(clips / "broken")
+    with pytest.raises(TooManyFailuresError, match="--on-error stop"):
+        run(clips, tmp_path / "a", options=Options(quiet=True, on_error="stop"))
+    with pytest.raises(TooManyFailuresError, match="more than 3 clips failed"):
+        run(clips, tmp_path / "b", options=Options(quiet=True, max_failures=3))
+    assert len((tmp_path / "b/failures.jsonl").read_text().splitlines()) == 4
+    run(clips, tmp_path / "b", options=Options(quiet=True, max_failures=len(codes)))  # resumes
+
+
+def test_each_channel_is_an_entry_of_its_own(tmp_path):
+    x = np.stack([synth.tone(0.4, 16000, 200), synth.tone(0.4, 16000, 900)], 1)
+    soundfile.write(tmp_path / "a.wav", x, 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", x[:, 1], 16000, subtype="FLOAT")
+    inputs = Inputs([Clip(n, str(tmp_path / n)) for n in ("a.wav", "b.wav")])
+    report = run(inputs, tmp_path / "out", "audio.channels=each", "output.shard_size=1")
+    assert report.clips == 3
+    store = hlfeat.FeatureStore(tmp_path / "out")
+    assert store.ids() == ["a.wav#0", "a.wav#1", "b.wav#0"]
+    assert [store.record(i)["channel"] for i in store.ids()] == [0, 1, 0]
+    np.testing.assert_allclose(store["a.wav#1"], store["b.wav#0"], atol=1e-5)
+    assert np.abs(store["a.wav#0"] - store["a.wav#1"]).max() > 0.1
+    assert run(inputs, tmp_path / "out", "audio.channels=each", "output.shard_size=1").clips == 0
+
+
+def test_out_of_memory_halves_the_batch(clips, tmp_path, monkeypatch):
+    run(clips, tmp_path / "a")
+    sizes = []
+    forward = pipeline._Run._forward
+
+    def small(self, waveforms):
+        sizes.append(len(waveforms))
+        if len(waveforms) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, waveforms)
+
+    monkeypatch.setattr(pipeline._Run, "_forward", small)
+    run(clips, tmp_path / "b", options=Options(quiet=True))
+    assert max(sizes) > 2
+    a, b = hlfeat.FeatureStore(tmp_path / "a"), hlfeat.FeatureStore(tmp_path / "b")
+    assert a.ids() == b.ids()
+    for id_ in a.ids():
+        np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
+
+    def never(self, waveforms):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(pipeline._Run, "_forward", never)
+    report = run(clips, tmp_path / "c")
+    assert {f["code"] for f in report.failures} == {"out-of-memory"}
+    assert len(report.failures) == 12
+
+
+def test_a_reader_that_raises_anything_fails_one_clip(clips, tmp_path, monkeypatch):
+    def moody(clip, *rest):
+        if clip.id.endswith("4.mp3"):
+            raise RuntimeError("disk on fire")
+        return decode(clip, *rest)
+
+    monkeypatch.setattr(loader, "decode", moody)
+    report = run(clips, tmp_path / "out")
+    assert report.clips == 11
+    assert [(f["code"], f["message"]) for f in report.failures] == [("unreadable", "RuntimeError: disk on fire")]
+
+
+@given(workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40))
+def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n):
+    clips = [Clip(str(i), "") for i in range(n)]
+    held = []
+
+    def prepare(clip, over):
+        if int(clip.id) % 5 == 4:
+            raise ClipError("corrupt", clip.id)
+        held.append(1)
+        return loader.Prepared(clip, [torch.zeros(100)], 1, 1, 1.0, {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "LOOK_AHEAD_BYTES", limit)
+        with loader._Ahead(clips, workers, prepare) as ahead:
+            order = []
+            for item in ahead:
+                waiting = len(held) - sum(1 for i in order if int(i) % 5 != 4) - 1
+                assert waiting * 400 <= limit + 2 * workers * 400
+                order.append(item.clip.id if isinstance(item, loader.Prepared) else item[0].id)
+    assert order == [c.id for c in clips]
+
+
+def test_devices():
+    with pytest.raises(UsageError, match="--device cuda:99"):
+        pipeline.choose_device("cuda:99")
+    with pytest.raises(UsageError, match="--device toaster"):
+        pipeline.choose_device("toaster")
+    assert pipeline.choose_device("cpu").type == "cpu"
