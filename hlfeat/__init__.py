@@ -19,7 +19,7 @@ _WHERE = {
     "HarmonicConv2d": "harmonic",
     "LogHarmonicConv2d": "harmonic",
     "MixedHarmonicConv2d": "harmonic",
-    "harmonic_conv2d": "harmonic",
+    "harmonic_conv2d": "harmonic_conv",
     "Config": "config",
     "load_config": "configfile",
     "Extractor": "extractor",
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from hlfeat.errors import HlfeatError
     from hlfeat.extractor import Extractor, build
     from hlfeat.frontends import EfficientLeaf, LogMel, Spectrogram
-    from hlfeat.harmonic import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d, harmonic_conv2d
+    from hlfeat.harmonic import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
+    from hlfeat.harmonic_conv import harmonic_conv2d
     from hlfeat.pipeline import extract
     from hlfeat.store import FeatureStore
 

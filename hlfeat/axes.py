@@ -1,4 +1,4 @@
-"""Frequency axes: where harmonic k of a row lies. Host-side numpy; positions are made once a shape, not once a call.
+"""Frequency axes: where harmonic k of a row lies. On the host, in float64; made once a shape, not once a call.
 
     p_k(f): the fractional row at k / n times the frequency of row f (n: the anchor)
 
@@ -12,9 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from hlfeat.errors import HlfeatError
+
+EPS = torch.finfo(torch.float64).eps
 
 
 class AxisError(HlfeatError, ValueError):
@@ -25,10 +28,10 @@ class AxisError(HlfeatError, ValueError):
 class LinearAxis:
     """Row f is f * bin_hz: p_k(f) = f k / n."""
 
-    def positions(self, n_rows: int, kernel: int, anchor: int) -> np.ndarray:
+    def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
         """Shape: -> float64 [kernel, n_rows]."""
-        k = np.arange(1, kernel + 1)[:, None]
-        return np.arange(n_rows) * k / anchor  # integers first, one division: whole rows come out exactly
+        # integers first, one division: whole rows come out exactly
+        return torch.arange(n_rows, dtype=torch.float64) * harmonics(kernel) / anchor
 
     def every(self, stride: int) -> LinearAxis:
         """The axis of every stride-th row."""
@@ -48,14 +51,10 @@ class LogAxis:
     scale: float
     radix: float = math.e
 
-    def positions(self, n_rows: int, kernel: int, anchor: int) -> np.ndarray:
+    def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
         """Shape: -> float64 [kernel, n_rows]."""
-        k = np.arange(1, kernel + 1)[:, None]
-        shift = self.scale * np.log(k / anchor) / math.log(self.radix)
-        # An octave of 12 bins is 12 rows, not 11.999999999999998: rounding must not push a row over the axis' end.
-        whole = np.round(shift)
-        shift = np.where(np.abs(shift - whole) < 1e-9, whole, shift)
-        return np.arange(n_rows) + shift
+        shift = self.scale * torch.log(harmonics(kernel) / anchor) / math.log(self.radix)
+        return torch.arange(n_rows, dtype=torch.float64) + shift
 
     def every(self, stride: int) -> LogAxis:
         """The axis of every stride-th row."""
@@ -73,32 +72,36 @@ class CentreAxis:
     """
 
     freqs: tuple[float, ...]
-    resolution: float = np.finfo(np.float64).eps  # relative precision the frequencies were computed in
+    resolution: float = EPS  # relative precision the frequencies were computed in
 
     def __post_init__(self) -> None:
-        c = np.asarray(self.freqs, dtype=np.float64)
-        if c.size == 0 or not np.isfinite(c).all() or c[0] < 0:
+        c = self.freqs
+        if not c or not all(map(math.isfinite, c)) or c[0] < 0:
             raise AxisError("expected centre frequencies that are finite and not negative")
-        crossed = np.flatnonzero(np.diff(c) <= 0)
-        if len(crossed):
+        crossed = [i for i in range(len(c) - 1) if c[i + 1] <= c[i]]
+        if crossed:
             pairs = ", ".join(f"{i} and {i + 1} ({c[i]:.6g}, {c[i + 1]:.6g})" for i in crossed[:5])
             more = f" and {len(crossed) - 5} more pairs" if len(crossed) > 5 else ""
             raise AxisError(f"expected increasing centre frequencies, but filters {pairs}{more} crossed")
 
     @classmethod
-    def of(cls, freqs: Sequence[float], resolution: float = np.finfo(np.float64).eps) -> CentreAxis:
+    def of(cls, freqs: Sequence[float], resolution: float = EPS) -> CentreAxis:
         return cls(tuple(float(f) for f in freqs), float(resolution))
 
-    def positions(self, n_rows: int, kernel: int, anchor: int) -> np.ndarray:
+    def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
         """Shape: -> float64 [kernel, n_rows]; -1 where there is no such row."""
-        c = np.asarray(self.freqs, dtype=np.float64)
-        if n_rows != len(c):
-            raise AxisError(f"expected an input of {len(c)} rows, one a centre frequency, got {n_rows}")
-        wanted = c * np.arange(1, kernel + 1)[:, None] / anchor  # [kernel, F]
+        c, last = torch.tensor(self.freqs, dtype=torch.float64), len(self.freqs) - 1
+        if n_rows != last + 1:
+            raise AxisError(f"expected an input of {last + 1} rows, one a centre frequency, got {n_rows}")
+        wanted = c * harmonics(kernel) / anchor  # [kernel, F]
         # A harmonic that falls on the first or last row must not miss it by the rounding of the frequencies.
-        slack = 4 * self.resolution * c[-1]
+        slack = 4 * self.resolution * self.freqs[-1]
         inside = (wanted >= c[0] - slack) & (wanted <= c[-1] + slack)
-        return np.where(inside, np.interp(wanted, c, np.arange(len(c), dtype=np.float64)), -1.0)
+        above = torch.searchsorted(c, wanted).clamp(min(1, last), last)
+        low = (above - 1).clamp(min=0)
+        gap = (c[above] - c[low]).clamp(min=torch.finfo(torch.float64).tiny)  # a single row has no gap
+        position = (low + (wanted - c[low]) / gap).clamp(0, last)
+        return torch.where(inside, position, -1.0)
 
     def every(self, stride: int) -> CentreAxis:
         """The axis of every stride-th row."""
@@ -109,3 +112,8 @@ class CentreAxis:
 
 
 Axis = LinearAxis | LogAxis | CentreAxis
+
+
+def harmonics(kernel: int) -> Tensor:
+    """1 ... kernel as a column: float64 [kernel, 1]."""
+    return torch.arange(1, kernel + 1, dtype=torch.float64)[:, None]

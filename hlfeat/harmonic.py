@@ -1,12 +1,7 @@
-"""Harmonic convolution: a row of the output looks at the harmonics of its frequency, not at its neighbours.
+"""Harmonic convolution as modules: parameters, argument checks, and an axis that says where harmonics lie.
 
-    Y[o, f, t] = bias[o] + sum over c, k = 1..Kf, u of  W[o, c, k, u] * X[c, p_k(f), t + u]
-
-Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Networks", ICLR 2020; Takeuchi et al.,
-"Harmonic Lowering for Accelerating Harmonic Convolution for Audio Signals", Interspeech 2020.
-
-`p_k(f)` is a fractional row, read by linear interpolation between the two rows around it; outside [0, F-1] there is
-nothing, so zero. The function knows positions only; the modules make them from an axis (hlfeat/axes.py), once a shape.
+A row of the output looks at the harmonics of its frequency, not at its neighbours; the mathematics is in
+hlfeat/harmonic_conv.py, the axes are in hlfeat/axes.py.
 """
 
 from __future__ import annotations
@@ -16,60 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hlfeat.axes import Axis, AxisError, CentreAxis, LinearAxis, LogAxis
+from hlfeat.harmonic_conv import harmonic_conv2d
+from hlfeat.harmonic_plan import Plan
 
 Pair = int | tuple[int, int] | Sequence[int]
-
-
-def interpolate_rows(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows at fractional positions; zero outside [0, F-1].
-
-    Shape: x [B, C, F, T], positions float64 [G] -> [B, C, G, T].
-    """
-    last = x.shape[2] - 1
-    inside = (positions >= 0) & (positions <= last)
-    low = positions.clamp(0, last).floor()
-    share = torch.where(inside, positions - low, 0.0).to(x.dtype)[:, None]  # [G, 1], of the upper row
-    rows, above = low.long(), (low.long() + 1).clamp(max=last)
-    y = x[:, :, rows] * (1 - share) + x[:, :, above] * share
-    return y * inside.to(x.dtype)[:, None]
-
-
-def harmonic_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    positions: Tensor,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
-) -> Tensor:
-    """Harmonic convolution at given positions; stride, padding and dilation are those of time.
-
-    One harmonic after the other, so that no copy of Kf times the input is made.
-
-    Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions float64 [Kf, G]
-        -> [B, O, G, T'], T' as for conv1d.
-    """
-    y = None
-    for k, rows in enumerate(positions):
-        part = F.conv2d(
-            interpolate_rows(x, rows),
-            weight[:, :, k : k + 1],
-            bias if k == 0 else None,
-            stride=(1, stride),
-            padding=(0, padding),
-            dilation=(1, dilation),
-            groups=groups,
-        )
-        y = part if y is None else y + part
-    assert y is not None  # a kernel has at least one row
-    return y
 
 
 def pair(value: Pair, name: str) -> tuple[int, int]:
@@ -82,7 +30,7 @@ def pair(value: Pair, name: str) -> tuple[int, int]:
 
 
 class _HarmonicConv2d(nn.Module):
-    """Parameters, argument checks and cached positions; a subclass gives the axis."""
+    """Parameters, argument checks and the plans made of the axis; a subclass gives the axis."""
 
     def __init__(
         self,
@@ -133,7 +81,7 @@ class _HarmonicConv2d(nn.Module):
             torch.empty(out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype)
         )
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
-        self._positions: dict[tuple[int, torch.device], Tensor] = {}
+        self._plans: dict[int, Plan] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -147,26 +95,29 @@ class _HarmonicConv2d(nn.Module):
         """Look for harmonics on another axis from now on."""
         if axis != self.axis:
             self.axis = axis
-            self._positions.clear()
+            self._plans = {}
 
-    def positions(self, n_rows: int) -> np.ndarray:
+    def positions(self, n_rows: int) -> Tensor:
         """p_k(f) of the rows that the stride keeps.
 
         Shape: -> float64 [Kf, ceil(n_rows / stride)].
         """
         return self.axis.positions(n_rows, self.kernel_size[0], self.anchor)[:, :: self.stride[0]]
 
+    def plan(self, n_rows: int) -> Plan:
+        """What is read where, for an input of so many rows; made once."""
+        if n_rows not in self._plans:
+            self._plans[n_rows] = Plan(self.positions(n_rows), n_rows)
+        return self._plans[n_rows]
+
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"expected an input [B, {self.in_channels}, F, T], got {list(x.shape)}")
-        key = (x.shape[2], x.device)
-        if key not in self._positions:
-            self._positions[key] = torch.from_numpy(np.ascontiguousarray(self.positions(x.shape[2]))).to(x.device)
         return harmonic_conv2d(
             x,
             self.weight,
             self.bias,
-            self._positions[key],
+            self.positions(x.shape[2]) if torch.compiler.is_compiling() else self.plan(x.shape[2]),
             stride=self.stride[1],
             padding=self.padding[1],
             dilation=self.dilation[1],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torchvision.ops import deform_conv2d
 
 import hlfeat
+from hlfeat import harmonic_plan
 from hlfeat.gabor import spaced_frequencies
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
 
@@ -101,6 +102,18 @@ def random_case(axis, rows, frames, channels, groups, kernel, anchor, stride, di
     return conv, torch.randn(2, channels[0] * groups, rows, frames)
 
 
+CUTTING = {"as it is": (None, None), "tiny pieces": (64, None), "every cut": (None, 0), "both": (64, 0)}
+
+
+@pytest.fixture(params=CUTTING)
+def cutting(request, monkeypatch):
+    """How the work is cut into pieces must not show: whatever an estimate of work says, the result is the same."""
+    for name, value in zip(("PIECE_BYTES", "PIECE_COST"), CUTTING[request.param], strict=True):
+        if value is not None:
+            monkeypatch.setattr(harmonic_plan, name, value)
+
+
+@pytest.mark.usefixtures("cutting")
 @given(**SETTINGS)
 def test_equals_the_definition(axis, **setting):
     conv, x = random_case(axis, **setting)
@@ -137,19 +150,69 @@ def test_equals_deformable_convolution(axis, **setting):
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("cutting")
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("anchor", [1, 3])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_are_exact(axis, anchor, groups):
     torch.manual_seed(0)
-    conv = make(axis, 9, 2, 4, (4, 3), (2, 1), (0, 2), (1, 2), groups, anchor=anchor).double()
-    x = torch.randn(2, 2, 9, 5, dtype=torch.float64, requires_grad=True)
+    conv = make(axis, 7, 2, 2, (4, 2), (2, 1), (0, 2), (1, 2), groups, anchor=anchor).double()
+    x = torch.randn(2, 2, 7, 3, dtype=torch.float64, requires_grad=True)
     parameters = (conv.weight.detach().requires_grad_(), conv.bias.detach().requires_grad_())
 
     def call(x, weight, bias):
         return torch.func.functional_call(conv, {"weight": weight, "bias": bias}, (x,))
 
     assert torch.autograd.gradcheck(call, (x, *parameters))
+
+
+def test_second_gradients_are_exact():
+    conv = make("centre", 6, 2, 2, (3, 3), (2, 1), (0, 1), groups=2, anchor=2).double()
+    x = torch.randn(1, 2, 6, 4, dtype=torch.float64, requires_grad=True)
+    weight = conv.weight.detach().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x, w: torch.func.functional_call(conv, {"weight": w}, (x,)), (x, weight))
+
+
+@pytest.mark.usefixtures("cutting")
+def test_gradients_are_the_same_to_the_bit_every_time():
+    conv = make("centre", 80, 8, 8, (7, 5), 1, (0, 2), anchor=3)
+    x = torch.randn(3, 8, 80, 50, requires_grad=True)
+    seen = []
+    for _ in range(5):
+        conv.zero_grad()
+        x.grad = None
+        conv(x).square().sum().backward()
+        seen.append((x.grad.clone(), conv.weight.grad.clone(), conv.bias.grad.clone()))
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.parametrize("frozen", ["input", "weight", "both"])
+def test_what_is_frozen_gets_no_gradient(frozen):
+    conv = make("linear", 12, 2, 3, (3, 3))
+    conv.weight.requires_grad_(frozen == "input")
+    x = torch.randn(1, 2, 12, 9, requires_grad=frozen == "weight")
+    conv(x).sum().backward()
+    assert (x.grad is None) == (frozen != "weight")
+    assert (conv.weight.grad is None) == (frozen != "input")
+    assert conv.bias.grad is not None
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_compiles_and_exports_in_one_piece(axis):
+    torch.manual_seed(0)
+    conv = make(axis, 20, 2, 3, (4, 3), 1, (0, 1), anchor=2)
+    x = torch.randn(2, 2, 20, 30, requires_grad=True)
+    want = conv(x)
+    (want_grad,) = torch.autograd.grad(want.square().sum(), x)
+    compiled = torch.compile(conv, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), want, rtol=1e-5, atol=1e-5)
+    (grad,) = torch.autograd.grad(compiled(x).square().sum(), x)
+    torch.testing.assert_close(grad, want_grad, rtol=1e-4, atol=1e-4)
+    frames = torch.export.Dim("frames", min=4, max=1000)
+    exported = torch.export.export(conv, (x.detach(),), dynamic_shapes=({3: frames},)).module()
+    longer = torch.randn(2, 2, 20, 77)
+    torch.testing.assert_close(exported(longer), conv(longer), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -256,6 +319,30 @@ def test_impossible_arguments(arguments, words):
     arguments = {"kernel_size": 3, **arguments}
     with pytest.raises(ValueError, match=words):
         hlfeat.HarmonicConv2d(2, 4, **arguments)
+
+
+def test_the_function_takes_positions_alone():
+    """Rows 2.5 and 0 of the input; the second harmonic of the second row lies outside."""
+    x = torch.arange(4.0).view(1, 1, 4, 1)
+    positions = torch.tensor([[2.5, 0.0], [1.0, 3.5]])
+    y = hlfeat.harmonic_conv2d(x, torch.tensor([1.0, 10.0]).view(1, 1, 2, 1), torch.tensor([100.0]), positions)
+    assert y.flatten().tolist() == [112.5, 100.0]
+    with pytest.raises(ValueError, match="a kernel of 2 harmonics"):
+        hlfeat.harmonic_conv2d(x, torch.ones(1, 1, 3, 1), None, positions)
+
+
+def test_little_memory_beside_input_and_output(monkeypatch):
+    """What is gathered at a time stays below a piece: lowering would hold 7 times the input."""
+    gathered = []
+    bags = harmonic_plan.Bags.__call__
+    monkeypatch.setattr(
+        harmonic_plan.Bags, "__call__", lambda *a: (lambda y: (gathered.append(y.nbytes), y)[1])(bags(*a))
+    )
+    conv, x = hlfeat.HarmonicConv2d(16, 32, 7, padding=(0, 3), anchor=7), torch.randn(4, 16, 256, 256)
+    with torch.no_grad():
+        y = conv(x)
+    assert max(gathered) <= harmonic_plan.PIECE_BYTES * 1.1
+    assert max(gathered) < x.nbytes + y.nbytes
 
 
 def test_impossible_inputs():

@@ -15,7 +15,9 @@ PACKAGE = Path(hlfeat.__file__).parent
 LAYERS = [
     "errors",
     "config configfile masking axes sources batching progress",
-    "gabor harmonic decode resample shards",
+    "gabor decode resample shards harmonic_plan",
+    "harmonic_conv",
+    "harmonic",
     "compression stack outdir loader report",
     "frontends store weights",
     "extractor",
