@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import traceback
+import warnings
+from contextlib import suppress
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +59,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Named and own configurations.", rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+bench_app = typer.Typer(
+    no_args_is_help=True, help="Speed on this machine, against the plain alternatives.", rich_markup_mode=None
+)
+app.add_typer(bench_app, name="bench")
 
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", metavar="NAME|FILE", help="A shipped configuration or a YAML file.")
@@ -65,6 +71,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
 ]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
 DEFAULT = "eleaf-8g-opt"
 WORKERS = min(8, os.cpu_count() or 1)
@@ -104,7 +111,7 @@ def extract(
     shard_size: Annotated[
         str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips a shard, or a size such as 256MB.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: DeviceOption = "auto",
     batch_seconds: Annotated[float, typer.Option(min=0.01, help="Audio in a batch, padding included.")] = 64.0,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode and resample.")] = WORKERS,
     on_error: Annotated[OnError, typer.Option(help="What a clip that cannot be used does to the run.")] = OnError.skip,
@@ -126,19 +133,23 @@ def extract(
     130 interrupted.
     """
     _logging(verbose, quiet)
-    from hlfeat.configfile import load_config
+    stop = _stop_on_signals()
+    from hlfeat.configfile import explained, load_config
     from hlfeat.progress import count
     from hlfeat.sources import collect
 
     shortcuts = {"format": format and format.value, "dtype": dtype and dtype.value, "shard_size": shard_size}
-    overrides = [*(settings or []), *(f"output.{k}={v}" for k, v in shortcuts.items() if v is not None)]
+    overrides = [*(settings or []), *(f'output.{k}="{v}"' for k, v in shortcuts.items() if v is not None)]
     cfg = load_config(config, overrides)
+    if not str(out).strip() or str(out) == ".":
+        raise UsageError("-o: expected a folder of its own for the features")
     found = collect(inputs, sys.stdin.buffer, null)
     log = logging.getLogger("hlfeat")
     if found.ignored:
         log.info("passed over %s without an audio extension", count(found.ignored, "file"))
     if dry_run:
-        _dry_run(cfg, found, weights)
+        with explained(config, overrides):
+            _dry_run(cfg, found, weights)
         return
     from hlfeat.pipeline import InterruptedRunError, Options, choose_device, extract
 
@@ -153,9 +164,9 @@ def extract(
         quiet=quiet,
         weights=weights,
     )
-    stop = _stop_on_signals()
     try:
-        report = extract(cfg, found, out, options, stopped=lambda: bool(stop), finished_shard=_print_path)
+        with explained(config, overrides):
+            report = extract(cfg, found, out, options, stopped=lambda: bool(stop), finished_shard=_print_path)
     except InterruptedRunError:
         log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -227,15 +238,52 @@ def config_check(
 ) -> None:
     """Read a configuration, build its modules, say what comes out."""
     _logging(verbose, quiet=False)
-    from hlfeat.configfile import load_config
+    from hlfeat.configfile import explained, load_config
     from hlfeat.extractor import build
 
     cfg = load_config(name, settings or [])
-    extractor = build(cfg)
+    with explained(name, settings or []):
+        extractor = build(cfg)
     rate = extractor.sample_rate / extractor.hop
     parameters = sum(p.numel() for p in extractor.parameters())
     print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
           f"{parameters} parameters")  # fmt: skip
+
+
+@bench_app.command("harmonic")
+def bench_harmonic(
+    device: DeviceOption = "auto",
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips at once; default 16 on a GPU, 4 on the CPU.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Four settings, briefly.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON too.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw them (needs hlfeat[plot]).")] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Harmonic convolution against nn.Conv2d, deformable convolution and lowering."""
+    _logging(verbose, quiet=False)
+    if plot is not None:
+        _need_matplotlib()
+    from hlfeat import bench_harmonic as bench
+    from hlfeat.bench import circumstances, write_json
+    from hlfeat.pipeline import choose_device
+
+    on = choose_device(device)
+    batch = batch or (4 if on.type == "cpu" else 16)
+    facts = circumstances(on)
+    log = logging.getLogger("hlfeat")
+    log.info("%s, torch %s, batch %d, float32, medians", facts["device"], facts["versions"]["torch"], batch)
+    rows = bench.run(on, batch, quick, lambda table: print(table, end="", flush=True))
+    if json is not None:
+        write_json(json, f"harmonic, batch {batch}", on, rows)
+    if plot is not None:
+        bench.plot(rows, plot)
+
+
+def _need_matplotlib() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib: pip install 'hlfeat[plot]'")
 
 
 def _logging(verbose: bool, quiet: bool) -> None:
@@ -246,6 +294,7 @@ def _logging(verbose: bool, quiet: bool) -> None:
     handler.setFormatter(logging.Formatter("hlfeat: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
+    warnings.showwarning = lambda message, *_: log.warning("%s", " ".join(str(message).split()))
 
 
 def _print_path(path: Path) -> None:
@@ -256,8 +305,10 @@ def _print_path(path: Path) -> None:
         with tqdm.external_write_mode(file=sys.stdout):  # takes the bar away meanwhile, if both are on one terminal
             sys.stdout.buffer.write(os.fsencode(path) + b"\n")
             sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(e, BrokenPipeError):
+            logging.getLogger("hlfeat").warning("standard output cannot be written (%s); going on", e.strerror)
 
 
 def _stop_on_signals() -> list[int]:
@@ -276,19 +327,42 @@ def _stop_on_signals() -> list[int]:
 
 def main() -> None:
     """Entry point: errors are one line on standard error, a traceback only with -v."""
+    _open_streams()
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False) or 0)
     except HlfeatError as e:
         code = Exit.USAGE if isinstance(e, UsageError | ConfigError) else Exit.FAILED
         _die(str(e), code)
     except KeyboardInterrupt:
         _die("interrupted", Exit.INTERRUPTED)
     except Exception as e:
+        if type(e).__name__ == "NoArgsIsHelpError":  # typer's own: the help is the message
+            e.show()  # type: ignore[attr-defined]
+            raise SystemExit(int(Exit.USAGE)) from None
+        if hasattr(e, "format_message"):  # an option or argument that typer refuses
+            _die(f"{e.format_message()} (see --help)", Exit.USAGE)
+        if type(e).__name__ == "Abort":  # typer's word for Ctrl-C
+            _die("interrupted", Exit.INTERRUPTED)
         _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)
+
+
+def _open_streams() -> None:
+    """A stream that the caller has closed becomes the null device, or the next file opened would take its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))
 
 
 def _die(message: str, code: Exit) -> None:
     if logging.getLogger("hlfeat").isEnabledFor(logging.DEBUG):
         traceback.print_exc()
-    print(f"hlfeat: error: {' '.join(message.split())}", file=sys.stderr)
+    from hlfeat.sources import printable
+
+    with suppress(OSError):
+        print(f"hlfeat: error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     raise SystemExit(int(code))

@@ -14,13 +14,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)B"
+SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kMGT]?)B"
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
     """'; did you mean X?', or nothing where no name is near."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: on one line, and short."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of too many digits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Part(BaseModel):
@@ -32,16 +40,17 @@ class Part(BaseModel):
 def _channels(value: object) -> object:
     if value in ("mix", "first", "each") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    raise ValueError(f"expected mix, first, each or the number of a channel from 0, got {value!r}")
+    raise ValueError(f"expected mix, first, each or the number of a channel from 0, got {shown(value)}")
 
 
 def _shard_size(value: object) -> object:
-    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit()):
-        if int(value) >= 1:
-            return int(value)
+    digits = isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value)
+    if (isinstance(value, int) and not isinstance(value, bool)) or digits:
+        if int(str(value)) >= 1:
+            return int(str(value))
     elif isinstance(value, str) and re.fullmatch(SIZE, value) and shard_bytes(value) >= 1:
         return value
-    raise ValueError(f"expected a number of clips, or a size such as 256MB, got {value!r}")
+    raise ValueError(f"expected a number of clips, or a size such as 256MB, got {shown(value)}")
 
 
 def shard_bytes(size: str) -> int:
@@ -54,9 +63,9 @@ def _pair(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         value = (value, value)
     numbers = value if isinstance(value, list | tuple) else ()
-    if len(numbers) == 2 and all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in numbers):
+    if len(numbers) == 2 and all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 4096 for v in numbers):
         return tuple(numbers)
-    raise ValueError(f"expected a whole number from 1, or a pair [bands, frames] of them, got {value!r}")
+    raise ValueError(f"expected a whole number from 1 to 4096, or a pair [bands, frames] of them, got {shown(value)}")
 
 
 def _kernel(value: object) -> object:
@@ -67,9 +76,9 @@ def _kernel(value: object) -> object:
     return kernel
 
 
-Whole = Annotated[int, Field(strict=True, ge=1)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True, ge=1, le=65536)]  # no memory holds more filters or channels
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(strict=True, gt=0, le=60000)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 SizePair = Annotated[tuple[int, int], BeforeValidator(_pair)]
@@ -88,7 +97,7 @@ class LogTBN(Part):
 
     kind: Literal["logtbn"] = "logtbn"
     affine: Flag = True
-    a: Number = 5.0
+    a: Annotated[float, Field(strict=True, ge=-30, le=30)] = 5.0
     trainable: Flag = True
     per_band: Flag = True
     median_filter: Flag = True
@@ -112,7 +121,7 @@ def _compression(value: object) -> object:
     if isinstance(value, str):
         names = ("logtbn", "pcen")
         if value not in names:
-            raise ValueError(f"expected {' or '.join(names)}, got {value!r}{nearest(value, names)}")
+            raise ValueError(f"expected {' or '.join(names)}, got {shown(value)}{nearest(value, names)}")
         return {"kind": value}
     return value
 
@@ -123,8 +132,8 @@ Compression = Annotated[LogTBN | PCEN, Field(discriminator="kind"), BeforeValida
 class Window(Part):
     """Window and distance of frames, milliseconds."""
 
-    window_len: Positive = 25.0
-    window_stride: Positive = 10.0
+    window_len: Milliseconds = 25.0
+    window_stride: Milliseconds = 10.0
 
 
 class Eleaf(Window):

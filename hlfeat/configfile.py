@@ -7,7 +7,8 @@ valid name. Only plain data is loaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hlfeat import config as c
-from hlfeat.config import Config, nearest
-from hlfeat.errors import ConfigError
+from hlfeat.config import Config, nearest, shown
+from hlfeat.errors import ConfigError, LayerError
 
 DEFAULT_CONFIG = "eleaf-8g-opt"
 
@@ -25,11 +26,19 @@ class _Loader(yaml.SafeLoader):
     """Plain data only, 1e-3 is a number, and a key given twice is an error."""
 
 
+# YAML 1.2's numbers instead of 1.1's: 1e-3 is one, 010 is ten and 1:30 is no number of seconds.
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    _FLOAT,
+    re.compile(r"^[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
     list("-+.0123456789"),
 )
+_Loader.add_constructor(_INT, lambda loader, node: int(str(node.value)))
 
 Key = tuple[str | int, ...]
 
@@ -51,6 +60,20 @@ def load_config(name: str | Path = DEFAULT_CONFIG, overrides: Iterable[str] = ()
     for override in overrides:
         _override(data, override, places)
     return _validate(data, places, str(path))
+
+
+@contextmanager
+def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]:
+    """Say where in the file, or in which override, an impossible layer stands when building modules fails."""
+    try:
+        yield
+    except LayerError as e:
+        path = find_config(name)
+        _, lines = _parse(path.read_text(encoding="utf-8"), str(path))
+        places = {key: f"{path}:{line}" for key, line in lines.items()}
+        for override in overrides:
+            places[tuple(_key(override.partition("=")[0]))] = f"--set {override}"
+        raise ConfigError(f"{_place(places, e.key, str(path))}: {e}") from e
 
 
 def config_from_dict(data: Mapping[str, Any]) -> Config:
@@ -90,6 +113,16 @@ def dump_config(config: Config) -> str:
 
 
 def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    """The keys and values of a file, and the line of each key."""
+    data, lines = _read(text, source)
+    if data is None and "null" not in text and "~" not in text:  # an empty file, or one of comments
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}:1: expected keys such as audio, frontend, stack, output; got {_kind(data)}")
+    return data, lines
+
+
+def _read(text: str, source: str) -> tuple[Any, dict[Key, int]]:
     """Plain data, and the line of each key."""
     try:
         loader = _Loader(text)
@@ -98,7 +131,7 @@ def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
             lines: dict[Key, int] = {(): 1}
             if node is not None:
                 _walk(node, (), lines, source)
-            data = loader.construct_document(node) if node is not None else {}
+            return (loader.construct_document(node) if node is not None else None), lines
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
@@ -106,14 +139,15 @@ def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
         raise ConfigError(f"{source}:{line}: not valid YAML: {e.problem or e.context}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
-    except (ValueError, RecursionError) as e:  # such as a date in month 13, or brackets nested without end
+    except RecursionError as e:
+        raise ConfigError(f"{source}:1: not valid YAML: it refers to itself, or is nested too deep") from e
+    except ValueError as e:  # such as a date in month 13
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(data, dict):
-        raise ConfigError(f"{source}:1: expected keys such as audio, frontend, stack, output; got {_kind(data)}")
-    return data, lines
 
 
 def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
+    if len(lines) > 10000:  # aliases of aliases of aliases
+        raise ConfigError(f"{source}:1: expected a configuration of at most 10000 keys and items")
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             inner = (*key, str(name.value))
@@ -133,11 +167,8 @@ def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> No
     source = f"--set {override}"
     if not equals or not name:
         raise ConfigError(f"{source}: expected key=value, such as frontend.n_filters=64")
-    try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ConfigError(f"{source}: the value is not valid YAML") from e
-    parts: list[str | int] = [int(p) if p.isdigit() else p for p in name.split(".")]
+    value = _read(text, source)[0]
+    parts = _key(name)
     at: Any = data
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
@@ -174,7 +205,7 @@ def _explain(error: Mapping[str, Any], data: dict[str, Any], places: Mapping[Key
     inner = re.match(r"([\w.]+): (.*)", message)
     if inner:  # a check across keys names the key it means
         key, message = (*key, *inner[1].split(".")), inner[2]
-    place = next((places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in places), source)
+    place = _place(places, key, source)
     value = error.get("input")
     if error_type == "extra_forbidden":
         fields = _fields_at(model, key[:-1], data)
@@ -187,7 +218,7 @@ def _explain(error: Mapping[str, Any], data: dict[str, Any], places: Mapping[Key
         expected = str(context.get("expected_tags") or context.get("expected")).replace("'", "")
         got = context.get("tag", value)
         names = re.split(r", | or ", expected)
-        message = f"expected {expected}, got {got!r}{nearest(str(got), names)}"
+        message = f"expected {expected}, got {shown(got)}{nearest(str(got), names)}"
         if error_type == "union_tag_invalid":
             key = (*key, str(context["discriminator"]).strip("'"))
     elif error_type == "union_tag_not_found":
@@ -197,8 +228,18 @@ def _explain(error: Mapping[str, Any], data: dict[str, Any], places: Mapping[Key
         message = f"expected a mapping of keys to values, got {_kind(value)}"
     elif not message:
         message = f"{_expected(error_type, context) or 'expected ' + error['msg']}, got {_kind(value)}"
-    place = next((places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in places), place)
+    place = _place(places, key, place)
     return f"{place}: {_dotted(key)}: {message}" if key else f"{place}: {message}"
+
+
+def _key(dotted: str) -> list[str | int]:
+    """frontend.n_filters, stack.0.kernel: numbers count through lists."""
+    return [int(p) if re.fullmatch("[0-9]{1,6}", p) else p for p in dotted.split(".")]
+
+
+def _place(places: Mapping[Key, str], key: Key, otherwise: str) -> str:
+    """Where a key stands, or the nearest key above it."""
+    return next((places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in places), otherwise)
 
 
 def _expected(error_type: str, ctx: Mapping[str, Any]) -> str:
@@ -261,4 +302,4 @@ def _kind(value: object) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    return "nothing" if value is None else repr(value)
+    return "nothing" if value is None else shown(value)

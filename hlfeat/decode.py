@@ -19,6 +19,7 @@ from hlfeat.errors import ClipError
 from hlfeat.sources import UNREADABLE, Clip, extension
 
 MIN_RATE, MAX_RATE = 1000, 768000
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's word for a stream that does not state its length
 BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once
 
 # Lines of libsndfile's log about a chunk of samples that promises more bytes than the file has, such as
@@ -41,6 +42,13 @@ class Waveform:
         return float(self.samples.shape[1] / self.sample_rate)
 
 
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads from start to end only: soundfile's own seeks fail on a FLAC that does not state its length."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> Waveform:
     """Read a clip.
 
@@ -55,7 +63,7 @@ def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool
     """
     _check_file(clip)
     try:
-        with soundfile.SoundFile(os.fsencode(clip.path)) as f:
+        with _Stream(os.fsencode(clip.path)) as f:
             _check_header(f, clip, channels)
             samples = _read(f, channels, cancelled)
             return Waveform(samples, f.samplerate, f.channels)
@@ -77,9 +85,10 @@ def _check_file(clip: Clip) -> None:
         raise ClipError(code, e.strerror or str(e)) from e
     except ValueError as e:  # a NUL in the path
         raise ClipError("missing", "not a path") from e
+    if stat.S_ISDIR(info.st_mode):
+        raise ClipError("unreadable", "a folder that cannot be listed")
     if not stat.S_ISREG(info.st_mode):
-        what = "a folder" if stat.S_ISDIR(info.st_mode) else "a device or a pipe"
-        raise ClipError("not-audio", f"expected a file, found {what} that cannot be read as one")
+        raise ClipError("not-audio", "expected a file, found a device or a pipe")
     if info.st_size == 0:
         raise ClipError("empty", "the file has 0 bytes")
     if not os.access(clip.path, os.R_OK):
@@ -124,7 +133,9 @@ def _read(f: soundfile.SoundFile, channels: str | int, cancelled: Callable[[], b
             blocks.append(_keep(block, channels))
         if len(block) < size:
             break
-    if got < f.frames:
+    if got == 0:
+        raise ClipError("empty", "no samples")
+    if got < f.frames != UNKNOWN_FRAMES:
         raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
     return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
@@ -144,14 +155,19 @@ def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
         if extension(clip.path) in UNREADABLE:
             return ClipError("unsupported", f"libsndfile does not read .{extension(clip.path)} files")
         return ClipError("not-audio", "not an audio file in a format that libsndfile knows")
-    return ClipError("corrupt", reason)
+    if e.code == 2:  # SF_ERR_SYSTEM: the file system's error, not the file's
+        return ClipError("unreadable", reason)
+    return ClipError("corrupt", reason.replace("SF_INFO struct incomplete", "the header contradicts itself"))
 
 
 def _ogg_ends(path: str) -> bool:
-    """Whether the last Ogg page carries the end-of-stream flag (RFC 3533, section 6). Pages have up to 65,307 bytes."""
+    """Whether the last Ogg page is complete and carries the end-of-stream flag (RFC 3533, section 6)."""
     with open(path, "rb") as f:
         f.seek(0, os.SEEK_END)
-        f.seek(max(0, f.tell() - 2 * 65307))
+        f.seek(max(0, f.tell() - (1 << 20)))
         tail = f.read()
     at = tail.rfind(b"OggS")
-    return at >= 0 and at + 5 < len(tail) and bool(tail[at + 5] & 4)
+    if at < 0 or at + 27 > len(tail) or not tail[at + 5] & 4:
+        return False
+    sizes = tail[at + 27 : at + 27 + tail[at + 26]]  # of the page's segments
+    return len(sizes) == tail[at + 26] and at + 27 + len(sizes) + sum(sizes) <= len(tail)

@@ -13,6 +13,14 @@ class ConfigError(UsageError):
     """The configuration, or weights against it, are wrong (exit code 2)."""
 
 
+class LayerError(ConfigError):
+    """A layer of the stack cannot be built; `key` is its place in the configuration, such as ("stack", 0)."""
+
+    def __init__(self, key: tuple[str | int, ...], message: str) -> None:
+        super().__init__(f"{'.'.join(map(str, key))} {message}")
+        self.key = key
+
+
 class OutputError(HlfeatError):
     """The output directory cannot be used or written (exit code 1)."""
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hlfeat import compression, config, frontends, stack
-from hlfeat.axes import Axis, AxisError, LinearAxis, LogAxis
+from hlfeat.axes import Axis, LinearAxis, LogAxis
 from hlfeat.config import Config
-from hlfeat.configfile import config_from_dict, load_config
-from hlfeat.errors import ConfigError
+from hlfeat.configfile import Key, config_from_dict, explained, load_config
+from hlfeat.errors import ConfigError, LayerError
 from hlfeat.gabor import parameter_key
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d, centre_axis
 from hlfeat.weights import load_weights
@@ -96,8 +96,9 @@ def build(
         ConfigError: with the key that cannot be, or the weights that do not fit.
     """
     if isinstance(configuration, str | Path):
-        configuration = load_config(configuration)
-    elif not isinstance(configuration, Config):
+        with explained(configuration):
+            return build(load_config(configuration), weights=weights)
+    if not isinstance(configuration, Config):
         configuration = config_from_dict(configuration)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(configuration.seed)
@@ -108,7 +109,10 @@ def build(
         spectrogram = isinstance(frontend, frontends.Spectrogram)
         axis = LinearAxis() if spectrogram else centre_axis(frontend.centre_freqs())
         bands = stack.Shape(frontend.n_channels, frontend.n_bands, axis)
-        layers, shape = build_layers(configuration.stack, bands, configuration.frontend, "stack")
+        try:
+            layers, shape = build_layers(configuration.stack, bands, configuration.frontend, ("stack",))
+        except RuntimeError as e:  # torch, of a size that no memory holds
+            raise ConfigError(f"stack: cannot be built: {' '.join(str(e).split())[:120]}") from e
     extractor = Extractor(frontend, layers, shape)
     if weights is not None:
         load_weights(extractor, Path(weights))
@@ -145,23 +149,23 @@ def build_frontend(configuration: Config) -> frontends.Frontend:
 
 
 def build_layers(
-    layers: Sequence[config.Layer], shape: stack.Shape, frontend: config.Frontend, key: str
+    layers: Sequence[config.Layer], shape: stack.Shape, frontend: config.Frontend, key: Key
 ) -> tuple[list[stack.Layer], stack.Shape]:
     """The layers of a stack, and the shape they leave behind."""
     built = []
     for i, layer in enumerate(layers):
         try:
-            module, shape = build_layer(layer, shape, frontend, f"{key}.{i}.layers")
-        except (AxisError, ValueError, ConfigError) as e:
-            if isinstance(e, ConfigError) and str(e).startswith("stack."):
-                raise  # a layer inside a residual block has said where
-            raise ConfigError(f"{key}.{i} ({layer.layer}): {e}") from e
+            module, shape = build_layer(layer, shape, frontend, (*key, i))
+        except LayerError:
+            raise  # a layer inside a residual block has said where
+        except (ValueError, ConfigError) as e:
+            raise LayerError((*key, i), f"({layer.layer}): {e}") from e
         built.append(module)
     return built, shape
 
 
 def build_layer(
-    layer: config.Layer, shape: stack.Shape, frontend: config.Frontend, key: str
+    layer: config.Layer, shape: stack.Shape, frontend: config.Frontend, key: Key
 ) -> tuple[stack.Layer, stack.Shape]:
     """One layer, told the shape and the axis of its input."""
     channels, bands, axis = shape
@@ -223,10 +227,10 @@ def build_layer(
 
 
 def build_residual(
-    layer: config.Residual, shape: stack.Shape, frontend: config.Frontend, key: str
+    layer: config.Residual, shape: stack.Shape, frontend: config.Frontend, key: Key
 ) -> tuple[stack.Layer, stack.Shape]:
     """A residual block; its shortcut is chosen by what its body does to the shape."""
-    built, inner = build_layers(layer.layers, shape, frontend, key)
+    built, inner = build_layers(layer.layers, shape, frontend, (*key, "layers"))
     body = stack.Stack(built)
     strides = [m for m in built if m.stride > 1 or getattr(m, "band_stride", 1) > 1]
     if any(not isinstance(m, stack.ConvLayer) for m in strides) or (inner.bands != shape.bands and not strides):

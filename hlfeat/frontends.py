@@ -57,8 +57,18 @@ class Frontend(nn.Module):
             raise ValueError(f"expected waveforms [B, T] or [B, 1, T] with T >= 1, got {list(x.shape)}")
         if lengths is not None and lengths.shape != x.shape[:1]:
             raise ValueError(f"expected lengths [{x.shape[0]}], one a clip, got {list(lengths.shape)}")
+        if lengths is not None:
+            check_lengths(lengths, x.shape[1])
         frames = None if lengths is None else self.num_frames(lengths)
         return mask_frames(self.features(x, lengths, frames), frames)
+
+
+def check_lengths(lengths: Tensor, longest: int) -> None:
+    """Raises ValueError for lengths outside 0 to `longest`; on a GPU nothing is checked, as that would mean waiting."""
+    if lengths.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if not bool(((lengths >= 0) & (lengths <= longest)).all()):
+        raise ValueError(f"expected lengths of 0 to {longest} samples, got {lengths.tolist()}")
 
 
 def window_and_hop(sample_rate: int, window_len: float, window_stride: float) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -23,6 +24,11 @@ log = logging.getLogger("hlfeat")
 LOOK_AHEAD_BYTES = 128 << 20  # decoded audio that may wait, beyond what the threads are at
 
 
+def out_of_memory(e: BaseException) -> bool:
+    """Whether this is how torch or Python say that memory does not suffice (torch on the CPU: a RuntimeError)."""
+    return isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(e)
+
+
 @dataclass
 class Prepared:
     """A decoded and resampled clip: a waveform [T] for each entry it makes in the output."""
@@ -32,6 +38,8 @@ class Prepared:
     sample_rate: int
     file_channels: int
     duration: float
+    size: int  # of the file, bytes
+    modified: int  # nanoseconds since 1970
     seconds: dict[str, float]  # spent on it, by stage
 
     @property
@@ -63,17 +71,27 @@ class Loader:
         start = time.perf_counter()
         try:
             wave = decode(clip, self.channels, cancelled)
+            info = os.stat(clip.path)
             decoded = time.perf_counter()
             samples = self.resampler(torch.from_numpy(wave.samples), wave.sample_rate)
         except ClipError:
             raise
-        except MemoryError as e:
-            raise ClipError("out-of-memory", "too large to be held in memory") from e
         except Exception as e:  # whatever a reader or a file system comes up with is one clip's failure, not the run's
+            if out_of_memory(e):
+                raise ClipError("out-of-memory", "too large to be held in memory") from e
             log.debug("%s", printable(clip.path), exc_info=True)
             raise ClipError("unreadable", f"{type(e).__name__}: {e}") from e
         seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
-        return Prepared(clip, list(samples), wave.sample_rate, wave.file_channels, wave.duration, seconds)
+        return Prepared(
+            clip,
+            list(samples),
+            wave.sample_rate,
+            wave.file_channels,
+            wave.duration,
+            info.st_size,
+            info.st_mtime_ns,
+            seconds,
+        )
 
 
 class _Ahead:

@@ -10,8 +10,11 @@ bytes.
 from __future__ import annotations
 
 import logging
+import math
+import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +26,13 @@ from torch import Tensor
 
 from hlfeat.batching import pad, plan_batches
 from hlfeat.config import Config, shard_bytes
-from hlfeat.errors import ClipError, TooManyFailuresError, UsageError
+from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageError
 from hlfeat.extractor import Extractor, build
-from hlfeat.loader import Loader, Prepared
+from hlfeat.loader import Loader, Prepared, out_of_memory
 from hlfeat.outdir import OutputDir, disk_error
 from hlfeat.progress import Progress
 from hlfeat.report import Report, device_name, peak_memory, versions
-from hlfeat.shards import ShardWriter
+from hlfeat.shards import Record, ShardWriter, shard_name
 from hlfeat.sources import Clip, Inputs, printable
 from hlfeat.weights import load_weights
 
@@ -82,18 +85,24 @@ def extract(
         InterruptedRunError: `stopped` said so.
     """
     options = options or Options()
+    if not (math.isfinite(options.batch_seconds) and options.batch_seconds > 0):
+        raise UsageError(f"expected --batch-seconds above 0, got {options.batch_seconds}")
     if options.on_error not in ("skip", "stop"):
         raise UsageError(f"expected --on-error skip or stop, got {options.on_error}")
     device = choose_device(options.device)
     extractor = build(config)
     digest = load_weights(extractor, options.weights) if options.weights else None
+    try:
+        extractor.follow_centre_freqs()
+    except ValueError as e:
+        raise ConfigError(f"{options.weights}: {e}") from e
     extractor = extractor.eval().to(device)
     if digest is None and any(True for _ in extractor.stack.parameters()):
         log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
-    with OutputDir(out, options.overwrite) as output:
+    with OutputDir(out) as output:
         run = _Run(config, options, extractor, device, output, stopped, finished_shard)
         try:
-            continued = output.adopt(describe(config, extractor, options.weights, digest))
+            continued = output.adopt(describe(config, extractor, options.weights, digest), options.overwrite)
             return run.go(inputs.clips, continued)
         except OSError as e:
             raise disk_error(e, out) from e
@@ -103,14 +112,14 @@ def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise UsageError(f"--device {name}: cannot be used: {reason}") from e
-    if device.type not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
         raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UsageError(f"--device {name}: cannot be used: torch {torch.__version__} finds {found} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: cannot be used: torch finds no Apple GPU")
     return device
 
 
@@ -164,7 +173,9 @@ class _Run:
         self.order = {clip.id: i for i, clip in enumerate(clips)}
         self.number, done = self.output.committed()
         each = self.config.audio.channels == "each"
-        done_ids = {id_.rpartition("#")[0] if each else id_ for id_ in done}
+        by_input = {id_.rpartition("#")[0] if each else id_: record for id_, record in done.items()}
+        done_ids = set(by_input)
+        self._check_changes(clips, by_input)
         self._keep_failures(done_ids)
         failed = {f["id"] for f in self.report.failures}
         todo = [clip for clip in clips if clip.id not in done_ids and clip.id not in failed]
@@ -185,6 +196,7 @@ class _Run:
         finally:
             self.progress.close()
             self.report.failures.sort(key=lambda f: self.order.get(f["id"], len(self.order)))
+            self.output.check_place()
             self.output.write_failures(self.report.failures)
         self.report.spend("total", time.perf_counter() - started)
         self.report.peak_bytes = peak_memory(self.device)
@@ -192,17 +204,37 @@ class _Run:
         return self.report
 
     def _keep_failures(self, done: set[str]) -> None:
-        """Failures of earlier runs that stand: those before the last finished clip, or all, if no clip is left to do.
+        """Failures of earlier runs that stand: those beside finished shards, or all, if no clip is left to do.
 
         What failed after the last finished shard is tried again with the clips around it.
         """
         earlier = [f for f in self.output.failures() if f["id"] not in done]
-        last = max((self.order[id_] for id_ in done if id_ in self.order), default=-1)
         complete = self.order.keys() <= done | {f["id"] for f in earlier}
         # failures of clips that are no input of this run are not this run's to forget
         self.report.failures = [
-            f for f in earlier if complete or f["id"] not in self.order or self.order[f["id"]] < last
+            f for f in earlier if complete or f["id"] not in self.order or f["shard"] < shard_name(self.number)
         ]
+
+    def _check_changes(self, clips: Sequence[Clip], done: Mapping[str, Record]) -> None:
+        """Say which finished clips' files have changed since; refuse another file under the name of a finished clip."""
+        changed = 0
+        for clip in clips:
+            record = done.get(clip.id)
+            if record is None:
+                continue
+            try:
+                info = os.stat(clip.path)
+            except OSError:
+                continue  # gone: its features are still those of the clip
+            if (info.st_size, info.st_mtime_ns) != (record.get("size"), record.get("modified")):
+                if clip.path != record["path"]:
+                    raise UsageError(
+                        f"{self.output.folder}: has the id {printable(clip.id)} from {printable(record['path'])}, "
+                        f"not from {printable(clip.path)}; choose another folder"
+                    )
+                changed += 1
+        if changed:
+            log.warning("%d finished clips have changed since; --overwrite computes all anew", changed)
 
     # --- blocks and shards -----------------------------------------------------------------------------------
 
@@ -258,6 +290,8 @@ class _Run:
                 "duration": item.duration,
                 "sample_rate": item.sample_rate,
                 "channels": item.file_channels,
+                "size": item.size,
+                "modified": item.modified,
             }
             self.shard.append({**record, "channel": c} if each else record, y)
         self.report.clips += len(features)
@@ -272,6 +306,7 @@ class _Run:
         if self.shard is None:
             return
         start = time.perf_counter()
+        self.output.check_place()
         self.output.write_failures(self.report.failures)
         path = self.shard.commit()
         self.open_shard.close()
@@ -286,7 +321,9 @@ class _Run:
         """Features [frames, channels, bands] of each clip of a batch; where memory does not suffice, in halves."""
         try:
             return self._forward(waveforms)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e):
+                raise
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         if len(waveforms) == 1:
@@ -312,6 +349,7 @@ class _Run:
 
     def _fail(self, clip: Clip, error: ClipError) -> None:
         record = {"id": clip.id, "path": clip.path, "code": error.code, "message": str(error)}
+        record["shard"] = shard_name(self.number)
         self.report.failures.append(record)
         self.progress.add(1, 0.0)
         log.warning("%s: %s: %s", printable(clip.path), error.code, printable(str(error)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -62,5 +63,6 @@ class TqdmHandler(logging.Handler):
     """Log lines on standard error that do not break the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=sys.stderr):
+        # nobody may be listening any more (2>&1 | head): that is no reason to end the run
+        with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
             print(self.format(record), file=sys.stderr, flush=True)

@@ -50,7 +50,7 @@ def half_width(old: int, new: int) -> int:
     return math.ceil(WIDTH * old / (min(old, new) * ROLLOFF))
 
 
-def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 16) -> Tensor:
+def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 20) -> Tensor:
     """Hann-windowed sinc interpolation, each output sample from its own taps.
 
     y[n] = sum over k of x[k] h(n / new - k / old), h(t) = (b / old) sinc(b t) cos(pi b t / (2 w))^2 for |b t| < w,
@@ -60,10 +60,11 @@ def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 16) -> Tens
     """
     width, cutoff = half_width(old, new), min(old, new) * ROLLOFF
     taps = torch.arange(-width, width + 2)
+    step = max(1, block // (len(taps) * len(x)))  # output samples at once: bounded memory whatever the rates
     padded = torch.nn.functional.pad(x, (width, width + 2))
     out = x.new_empty(x.shape[0], -(-x.shape[1] * new // old))
-    for start in range(0, out.shape[1], block):
-        n = torch.arange(start, min(start + block, out.shape[1]))
+    for start in range(0, out.shape[1], step):
+        n = torch.arange(start, min(start + step, out.shape[1]))
         first = n * old // new  # the input sample at or before each output sample
         # n / new - k / old, exact in integers up to one division
         offset = (n * old - first * new)[:, None] - taps * new  # [n, taps], in units of 1 / (old new)

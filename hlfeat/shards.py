@@ -6,6 +6,7 @@ shard whose index is there is complete, whatever happened afterwards.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -121,7 +122,9 @@ class ShardWriter:
         else:
             import torch
 
-            torch.save({k: torch.from_numpy(v.copy()) for k, v in self._tensors.items()}, self._file)
+            buffer = io.BytesIO()  # torch reports a full disk as an error of its own
+            torch.save({k: torch.from_numpy(v.copy()) for k, v in self._tensors.items()}, buffer)
+            self._file.write(buffer.getbuffer())
         _sync(self._file)
         self._file.close()
         publish(self._temporary, self.path)

@@ -49,6 +49,8 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs
     """
     inputs = Inputs()
     for path in paths:
+        if not path.strip("/"):
+            raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         if path == "-":
             _add_list(inputs, stdin.read(), null)
         elif os.path.isdir(path):
@@ -60,7 +62,7 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs
             except OSError as e:
                 raise UsageError(f"{printable(path)}: the list cannot be read: {e.strerror}") from e
         else:
-            inputs.clips.append(Clip(posixpath.basename(path), path))
+            inputs.clips.append(Clip(posixpath.basename(path.rstrip("/")), path))
     if not inputs.clips:
         shown = ", ".join(printable(p) for p in paths[:3])
         passed = f" (files without an audio extension: {inputs.ignored})" if inputs.ignored else ""
@@ -80,12 +82,17 @@ def printable(text: str) -> str:
 
 
 def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
+    data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin a text file with a byte order mark
+    if not null and b"\0" in data:
+        raise UsageError("the list has NUL bytes in it: are its paths NUL-separated (-0)?")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
         if os.path.isdir(path):
             _add_folder(inputs, path)
-        else:
+        elif _below(path):
             inputs.clips.append(Clip(_below(path), path))
+        else:
+            raise UsageError(f"expected paths in the list, got {printable(path)!r}")
 
 
 def _below(path: str) -> str:
@@ -117,8 +124,9 @@ def _walk(folder: str, below: str, ancestors: tuple[tuple[int, int], ...]) -> It
         path, id_ = posixpath.join(folder, name), posixpath.join(below, name)
         try:
             is_folder = stat.S_ISDIR(os.stat(path).st_mode)
-        except OSError:
-            is_folder = False
+        except OSError:  # what it is cannot be told, so it is not passed over: decoding it will say why
+            yield Clip(id_, path)
+            continue
         if is_folder:
             yield from _walk(path, id_, (*ancestors, here))
         else:

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.outdir import read_description, read_records, shard_indexes
+from hlfeat.outdir import INDEX_KEYS, read_description, read_records, shard_indexes
 from hlfeat.shards import Record
 
 
@@ -33,7 +33,7 @@ class FeatureStore:
         self.description = read_description(self.folder)
         self.records: list[Record] = []
         for index in shard_indexes(self.folder):
-            self.records.extend(read_records(index))
+            self.records.extend(read_records(index, INDEX_KEYS))
         self._by_id = {r["id"]: r for r in self.records}
         self._shards: dict[str, Any] = {}
 

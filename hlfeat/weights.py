@@ -31,12 +31,26 @@ def load_weights(extractor: nn.Module, path: Path) -> str:
         for k, v in expected.items()
         if k in state and state[k].shape != v.shape
     ]
-    problems += [f"{k} is not finite" for k in expected if k in state and not torch.isfinite(state[k]).all()]
+    problems += [f"{k} is not finite" for k, v in expected.items() if not problems and not _finite(state[k], v.dtype)]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise ConfigError(f"{path}: weights do not fit the configuration: {shown}")
     extractor.load_state_dict(state)
     return digest
+
+
+def _dense(value: object) -> bool:
+    """Whether this is a tensor that a parameter can be copied from."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+    )
+
+
+def _finite(value: Tensor, dtype: torch.dtype) -> bool:
+    return bool(torch.isfinite(value.to(dtype)).all())
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -61,6 +75,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
         raise ConfigError(
             f"{path}: not weights in {path.suffix or 'a known'} format: {reason[0] if reason else e!r}"
         ) from e
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
+    plain = isinstance(state, Mapping) and all(isinstance(k, str) and _dense(v) for k, v in state.items())
+    if not plain:
+        raise ConfigError(f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}")
     return dict(state), hashlib.sha256(data).hexdigest()

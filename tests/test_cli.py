@@ -162,7 +162,11 @@ def test_what_is_wrong_with_the_call_is_one_line(hlfeat, clips, tmp_path):
         "odd",
     )
     failed(hlfeat("extract", clips, "-o", out, "--device", "cuda:9"), 2, "--device cuda:9: cannot be used")
-    failed(hlfeat("extract", clips, "-o", out, "--shard-size", "much"), 2, "--set output.shard_size=much")
+    failed(
+        hlfeat("extract", clips, "-o", out, "--shard-size", "much"),
+        2,
+        '--set output.shard_size="much": output.shard_size: expected a number of clips',
+    )
     (tmp_path / "empty").mkdir()
     failed(hlfeat("extract", tmp_path / "empty", "-o", out), 2, "no audio files in")
     failed(hlfeat("extract", "-", "-o", out, input=""), 2, "no audio files in -")
@@ -171,9 +175,13 @@ def test_what_is_wrong_with_the_call_is_one_line(hlfeat, clips, tmp_path):
     failed(hlfeat("extract", clips, "-o", tmp_path / "file/below"), 1, "cannot be used as output")
     failed(hlfeat("extract", clips, "-o", "/proc/nowhere"), 1, "cannot be used as output")
     assert not out.exists()
-    assert hlfeat("extract", clips).returncode == 2
-    assert hlfeat("extract", "-o", out).returncode == 2
-    assert hlfeat("extract", clips, "-o", out, "--workers", "0").returncode == 2
+    failed(hlfeat("extract", clips), 2, "Missing option '--output'")
+    failed(hlfeat("extract", "-o", out), 2, "Missing argument")
+    failed(hlfeat("extract", clips, "-o", out, "--workers", "0"), 2, "workers")
+    failed(hlfeat("extract", clips, "-o", ""), 2, "-o: expected a folder of its own")
+    failed(hlfeat("extract", "", "-o", out), 2, "expected a file, a folder")
+    failed(hlfeat("extract", clips, "-o", out, "--batch-seconds", "inf"), 2, "--batch-seconds")
+    failed(hlfeat("extract", clips, "-o", out, "--nothing"), 2, "--nothing")
     assert "Traceback" in hlfeat("extract", clips, "-o", out, "-v", "-c", "nothing").stderr
 
 
@@ -223,6 +231,14 @@ def test_config_commands(hlfeat, tmp_path):
     assert "features [frames, 1, 80]" in checked.stdout
     (tmp_path / "bad.yaml").write_text("frontend:\n  n_filterz: 3\n")
     failed(hlfeat("config", "check", "bad.yaml", cwd=tmp_path), 2, "bad.yaml:2: frontend.n_filterz: unknown key")
+    (tmp_path / "pool.yaml").write_text("stack:\n  - {layer: activation}\n  - {layer: pool, bands: 500}\n")
+    words = "pool.yaml:3: stack.1 (pool): bands: expected at most the 40 there are, got 500"
+    failed(hlfeat("config", "check", "pool.yaml", cwd=tmp_path), 2, words)
+    failed(
+        hlfeat("config", "check", "log-mel", "--set", "stack=[{layer: pool, bands: 500}]"),
+        2,
+        "--set stack=[{layer: pool, bands: 500}]: stack.0 (pool): bands: expected at most the 80",
+    )
 
 
 def many(folder: Path, n: int) -> Path:
@@ -270,15 +286,24 @@ def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path):
     assert len(FeatureStore(tmp_path / "out")) == 12
 
 
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", ">/dev/full", "2>/dev/full", "2>&1 | head -c 1"])
+def test_streams_that_are_closed_or_full_do_not_stop_the_run(clips, tmp_path, streams):
+    line = f'"$0" extract "$1" -o "$2" {" ".join(SMALL)} --shard-size 3 {streams}; exit "${{PIPESTATUS[0]}}"'
+    result = subprocess.run(["bash", "-c", line, command(), clips, tmp_path / "out"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(FeatureStore(tmp_path / "out")) == 12
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small file system needs root")
-def test_a_full_disk(hlfeat, tmp_path):
+@pytest.mark.parametrize("form", ["npy", "pt"])
+def test_a_full_disk(hlfeat, tmp_path, form):
     folder = many(tmp_path / "clips", 30)
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here")
     try:
-        result = hlfeat("extract", folder, "-o", disk / "out", *SLOW, "-q")
+        result = hlfeat("extract", folder, "-o", disk / "out", *SLOW, "--format", form, "-q")
         assert result.returncode == 1
         assert "no space left on the disk" in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
@@ -287,8 +312,8 @@ def test_a_full_disk(hlfeat, tmp_path):
         assert 4 <= len(store) < 30
         assert all(np.isfinite(y).all() for _, y in store)
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
-        assert hlfeat("extract", folder, "-o", disk / "out", *SLOW).returncode == 0
-        assert hlfeat("extract", folder, "-o", tmp_path / "whole", *SLOW).returncode == 0
+        assert hlfeat("extract", folder, "-o", disk / "out", *SLOW, "--format", form).returncode == 0
+        assert hlfeat("extract", folder, "-o", tmp_path / "whole", *SLOW, "--format", form).returncode == 0
         assert tree(disk / "out") == tree(tmp_path / "whole")
     finally:
         subprocess.run(["umount", disk], check=False)

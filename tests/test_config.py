@@ -98,7 +98,10 @@ ERRORS = [
         "stack:\n- {layer: harmonic, out_channels: 3, kernel: [3, 4]}",
         "stack.0.kernel: expected an odd number of frames",
     ),
-    ("stack:\n- {layer: harmonic, out_channels: 3, kernel: 0}", "stack.0.kernel: expected a whole number from 1"),
+    (
+        "stack:\n- {layer: harmonic, out_channels: 3, kernel: 0}",
+        "stack.0.kernel: expected a whole number from 1 to 4096",
+    ),
     ("stack:\n- {layer: harmonic, out_channels: 3, anchor: 0}", "stack.0.anchor: expected a number >= 1, got 0"),
     ("stack:\n- {layer: harmonic, out_channels: 3, anchor: 1, anchors: [1]}", "stack.0.anchors: expected either"),
     ("stack:\n- {layer: conv, out_channels: 3, kernel: [2, 3]}", "stack.0.kernel: expected an odd number of bands"),
@@ -114,6 +117,17 @@ ERRORS = [
     ("a: b: c", "c.yaml:1: not valid YAML"),
     ("seed: 2026-13-45", "not valid YAML"),
     ("seed: !!python/object/apply:os.system [x]", "c.yaml:1: not valid YAML: could not determine a constructor"),
+    ("a: &a [*a]", "refers to itself"),
+    ("seed: 1:30", "c.yaml:1: seed: expected a whole number, got '1:30'"),
+    ("seed: " + "9" * 4000, "c.yaml:1: seed: expected a number < 9.22337e+18, got a number of too many digits"),
+    ("seed: " + "9" * 6000, "not valid YAML"),
+    ("description: " + "[" * 50 + "x" * 300 + "]" * 50, "c.yaml:1: description: expected text"),
+    ("output:\n  shard_size: " + "9" * 400 + "GB", "c.yaml:2: output.shard_size: expected a number of clips"),
+    (
+        "\n".join(["a: &a0 [1]", *(f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))]),
+        "at most 10000",
+    ),
+    ("frontend:\n  n_filters: 100000000", "c.yaml:2: frontend.n_filters: expected a number <= 65536"),
     ("[" * 3000, "c.yaml"),
 ]
 
@@ -135,6 +149,7 @@ def test_errors_say_where_what_and_what_was_meant(tmp_path, text, message):
         ("stack.3.kernel=3", "stack has items 0 to -1"),
         ("seed.x=1", "--set seed.x=1: seed: expected a whole number, got a mapping"),
         ("a=[", "not valid YAML"),
+        ("stack.²=1", "stack has items"),
     ],
 )
 def test_errors_of_overrides(tmp_path, override, message):

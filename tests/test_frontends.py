@@ -152,3 +152,5 @@ def test_impossible_inputs():
         leaf(torch.zeros(3, 0))
     with pytest.raises(ValueError, match=r"lengths \[3\]"):
         leaf(torch.zeros(3, 100), torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"lengths of 0 to 100 samples, got \[101, 5\]"):
+        leaf(torch.zeros(2, 100), torch.tensor([101, 5]))

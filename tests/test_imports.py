@@ -21,7 +21,8 @@ LAYERS = [
     "compression stack outdir loader report",
     "frontends store weights",
     "extractor",
-    "pipeline",
+    "pipeline bench",
+    "bench_harmonic",
     "cli",
     "__main__",
 ]

@@ -212,8 +212,82 @@ def test_another_configuration_is_refused_or_overwrites(clips, tmp_path):
     assert len(list((tmp_path / "out").glob("shard-*"))) == 2
 
 
+def test_files_that_are_not_hlfeats_are_not_touched(clips, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "shard-00000.npy").write_text("somebody's")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"has shard-00000\.npy but no hlfeat\.yaml"):
+            run(clips, out, options=Options(quiet=True, overwrite=overwrite))
+    assert (out / "shard-00000.npy").read_text() == "somebody's"
+    run(clips, tmp_path / "mine")
+    (tmp_path / "mine/shard-00009.pt").write_text("odd")
+    with pytest.raises(UsageError, match="another configuration"):
+        run(clips, tmp_path / "mine", "seed=4")
+    assert (tmp_path / "mine/shard-00009.pt").exists()
+
+
+def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
+    inputs = collect([str(clips)], io.BytesIO())
+    run(inputs, tmp_path / "out")
+    first = inputs.clips[0]
+    soundfile.write(tmp_path / "other.wav", synth.tone(1, 8000), 8000)
+    with pytest.raises(UsageError, match=r"has the id .* from .*, not from .*other\.wav"):
+        run(Inputs([Clip(first.id, str(tmp_path / "other.wav"))]), tmp_path / "out")
+    Path(first.path).write_bytes((tmp_path / "other.wav").read_bytes())
+    run(inputs, tmp_path / "out")
+    assert "1 finished clips have changed since" in caplog.text
+
+
+def test_resuming_after_a_failure_in_computing_gives_the_same_bytes(tmp_path):
+    """A clip that fails while it is computed had its place in a shard's plan; a resumed run must plan alike."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for i in range(12):
+        x = synth.tone(0.3 + 0.1 * i, 16000, 200 + 30 * i) * (1e25 if i in (1, 5, 6) else 1)
+        soundfile.write(folder / f"c{i:02d}.wav", x.astype(np.float32), 16000, subtype="FLOAT")
+    size = "output.shard_size=2"
+    run(folder, tmp_path / "whole", size)
+    want = contents(tmp_path / "whole")
+    shards = len([n for n in want if n.endswith(".npy")])
+    for stop_after in range(1, shards):
+        out, finished = tmp_path / str(stop_after), []
+        with pytest.raises(InterruptedRunError):
+            run(folder, out, size, finished_shard=finished.append, stopped=lambda f=finished, n=stop_after: len(f) >= n)
+        run(folder, out, size)
+        assert contents(out) == want
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "index", "failures", "yaml"])
+def test_a_damaged_directory_is_noticed(clips, tmp_path, damage):
+    out = tmp_path / "out"
+    run(clips, out, "output.shard_size=5")
+    shard = out / "shard-00001.npy"
+    if damage == "gone":
+        shard.unlink()
+    elif damage == "short":
+        shard.write_bytes(shard.read_bytes()[:-8])
+    else:
+        name = {"index": "shard-00002.jsonl", "failures": "failures.jsonl", "yaml": "hlfeat.yaml"}[damage]
+        (out / name).write_text("{}\n" if damage != "yaml" else "[" * 5000)
+    with pytest.raises(OutputError, match="damaged"):
+        run(clips, out, "output.shard_size=5")
+
+
+def test_a_folder_that_is_moved_away_while_it_is_written(clips, tmp_path):
+    out = tmp_path / "out"
+
+    def move(path: Path) -> None:
+        out.rename(tmp_path / "moved")
+        out.mkdir()
+
+    with pytest.raises(OutputError, match="was removed or moved away"):
+        run(clips, out, "output.shard_size=5", finished_shard=move)
+    assert list(out.iterdir()) == []
+
+
 def test_two_runs_on_one_folder_the_second_is_refused(clips, tmp_path):
-    with OutputDir(tmp_path / "out", overwrite=False), pytest.raises(OutputError, match="another run is writing here"):
+    with OutputDir(tmp_path / "out"), pytest.raises(OutputError, match="another run is writing here"):
         run(clips, tmp_path / "out")
     run(clips, tmp_path / "out")
 
@@ -251,7 +325,7 @@ def test_out_of_memory_halves_the_batch(clips, tmp_path, monkeypatch):
     def small(self, waveforms):
         sizes.append(len(waveforms))
         if len(waveforms) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return forward(self, waveforms)
 
     monkeypatch.setattr(pipeline._Run, "_forward", small)
@@ -292,7 +366,7 @@ def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n
         if int(clip.id) % 5 == 4:
             raise ClipError("corrupt", clip.id)
         held.append(1)
-        return loader.Prepared(clip, [torch.zeros(100)], 1, 1, 1.0, {})
+        return loader.Prepared(clip, [torch.zeros(100)], 1, 1, 1.0, 0, 0, {})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "LOOK_AHEAD_BYTES", limit)
@@ -308,6 +382,8 @@ def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n
 def test_devices():
     with pytest.raises(UsageError, match="--device cuda:99"):
         pipeline.choose_device("cuda:99")
-    with pytest.raises(UsageError, match="--device toaster"):
+    with pytest.raises(UsageError, match="no Apple GPU"):
+        pipeline.choose_device("mps")
+    with pytest.raises(UsageError, match="--device toaster: expected auto, cpu"):
         pipeline.choose_device("toaster")
     assert pipeline.choose_device("cpu").type == "cpu"

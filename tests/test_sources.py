@@ -52,11 +52,22 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (tmp_path / "in/loop").symlink_to(tmp_path / "in")
     (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/gone.wav").symlink_to("nowhere")
-    assert ids(tmp_path / "in") == ["a.wav", "gone.wav", "more/b.wav"]
+    (tmp_path / "in/gone").symlink_to("nowhere")  # of a folder, perhaps
+    assert ids(tmp_path / "in") == ["a.wav", "gone", "gone.wav", "more/b.wav"]
 
 
 def test_a_missing_path_is_a_clip_that_will_fail(tmp_path):
     assert ids(tmp_path / "no.wav") == ["no.wav"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path):
+    touch(tmp_path, "a/b/c.wav")
+    (tmp_path / "a").chmod(0o644)
+    try:
+        assert ids(tmp_path) == ["a/b"]
+    finally:
+        (tmp_path / "a").chmod(0o755)
 
 
 def test_nothing_found_is_a_usage_error(tmp_path):
@@ -65,6 +76,8 @@ def test_nothing_found_is_a_usage_error(tmp_path):
         ids(tmp_path)
     with pytest.raises(UsageError, match="no audio files in -"):
         ids("-")
+    with pytest.raises(UsageError, match=r"NUL-separated \(-0\)"):
+        ids("-", stdin=b"a.wav\0b.wav\0")
     with pytest.raises(UsageError, match="list cannot be read"):
         ids(tmp_path / "no.txt")
 

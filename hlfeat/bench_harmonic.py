@@ -1,0 +1,206 @@
+"""`hlfeat bench harmonic`: harmonic convolution against nn.Conv2d, deformable convolution and straightforward lowering.
+
+Settings 1 to 9 and 1a to 3a are those of Takeuchi et al., Interspeech 2020 (batch 16, 16 -> 32 channels, time padding
+Kt // 2); the last ones are what a user of EfficientLEAF has: 80 bands, 1000 frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hlfeat.axes import Axis, CentreAxis, LinearAxis, LogAxis
+from hlfeat.bench import Row, markdown, peak_bytes, race
+from hlfeat.errors import HlfeatError
+from hlfeat.gabor import spaced_frequencies
+from hlfeat.harmonic_conv import harmonic_conv2d
+from hlfeat.harmonic_plan import interpolation, plan_for
+
+IN_CHANNELS, OUT_CHANNELS = 16, 32
+
+COLUMNS = {
+    "setting": "setting",
+    "candidate": "candidate",
+    "forward_ms": "forward, ms|.2f",
+    "forward_ratio": "/ Conv2d|.2f",
+    "training_ms": "+ backward, ms|.2f",
+    "training_ratio": "/ Conv2d|.2f",
+    "peak_mib": "memory, MiB|.0f",
+    "error": "error|.0e",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Rows and frames, a square kernel, an anchor."""
+
+    name: str
+    rows: int
+    frames: int
+    kernel: int
+    anchor: int
+
+    def axes(self) -> dict[str, Axis]:
+        """The axes that make sense for it: all three for the paper's squares, the filters' own for 80 bands."""
+        centre = CentreAxis.of(spaced_frequencies(self.rows, 60.0, 7800.0).tolist())
+        if self.name.startswith("80"):
+            return {"centre": centre}
+        return {"linear": LinearAxis(), "log": LogAxis(self.rows / 8, 2.0), "centre": centre}
+
+
+SETTINGS = [
+    Setting("1", 256, 256, 7, 1),
+    Setting("2", 256, 256, 5, 1),
+    Setting("3", 256, 256, 3, 1),
+    Setting("1a", 256, 256, 7, 7),
+    Setting("2a", 256, 256, 5, 5),
+    Setting("3a", 256, 256, 3, 3),
+    *(Setting(str(n), size, size, 3, 1) for n, size in enumerate((512, 256, 128, 64, 32, 16), 4)),
+    Setting("80 bands, anchor 1", 80, 1000, 7, 1),
+    Setting("80 bands, anchor 4", 80, 1000, 7, 4),
+]
+
+
+def lower(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Tensor, share: Tensor) -> Tensor:
+    """The straightforward version: all harmonics' rows one below the other, then one convolution with stride Kf.
+
+    Shape: as `harmonic_conv2d`; pair, share [2, Kf, G] as from `interpolation`.
+    """
+    rows = x[:, :, pair[0]] * share[0, :, :, None] + x[:, :, pair[1]] * share[1, :, :, None]  # [B, C, Kf, G, T]
+    lowered = rows.transpose(2, 3).flatten(2, 3)  # [B, C, G * Kf, T]
+    kernel = weight.shape[2:]
+    return F.conv2d(lowered, weight, bias, (kernel[0], 1), (0, kernel[1] // 2))
+
+
+def deformable(x: Tensor, weight: Tensor, bias: Tensor, positions: Tensor) -> Callable[[], Tensor] | None:
+    """torchvision's deformable convolution at the same positions, or None where there is no torchvision."""
+    try:
+        from torchvision.ops import deform_conv2d
+    except ImportError:
+        return None
+    kf, rows = positions.shape
+    half = kf // 2  # tap (k, u) of output row f reads row f + k - half + offset
+    dy = positions - torch.arange(rows) - torch.arange(kf)[:, None] + half
+    offset = torch.stack([dy.clamp(-4 * rows, 4 * rows), torch.zeros_like(dy)], 1)  # [Kf, 2, rows]
+    offset = offset[:, None].expand(kf, weight.shape[3], 2, rows).reshape(1, -1, rows, 1)
+    offset = offset.expand(len(x), -1, -1, x.shape[3]).to(x).contiguous()
+    return lambda: deform_conv2d(x, offset, weight, bias, padding=(half, weight.shape[3] // 2))
+
+
+def candidates(setting: Setting, x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Everything that is compared, by name; nn.Conv2d comes first."""
+    half = setting.kernel // 2
+    calls: dict[str, Callable[[], Tensor]] = {"Conv2d": lambda: F.conv2d(x, weight, bias, padding=half)}
+    for name, axis in setting.axes().items():
+        positions = axis.positions(setting.rows, setting.kernel, setting.anchor)
+        if len(calls) == 1:  # the alternatives once, on the first axis
+            deform = deformable(x, weight, bias, positions)
+            if deform is not None:
+                calls["deformable"] = deform
+            pair, share = (t.to(x.device) for t in interpolation(positions, setting.rows))
+            share = share.to(x.dtype)
+            calls["lowering"] = lambda pair=pair, share=share: lower(x, weight, bias, pair, share)  # type: ignore[misc]
+        plan = plan_for(positions, setting.rows)
+        calls[f"ours, {name}"] = lambda plan=plan: harmonic_conv2d(x, weight, bias, plan, padding=half)  # type: ignore[misc]
+    return calls
+
+
+def errors(setting: Setting, device: torch.device) -> dict[str, float]:
+    """Relative L2 error of each axis' result, one clip, against lowering in float64."""
+    x, weight, bias = tensors(setting, 1, device)
+    found = {}
+    for name, axis in setting.axes().items():
+        positions = axis.positions(setting.rows, setting.kernel, setting.anchor)
+        pair, share = (t.to(device) for t in interpolation(positions, setting.rows))
+        with torch.no_grad():
+            want = lower(x.double(), weight.double(), bias.double(), pair, share)
+            got = harmonic_conv2d(x, weight, bias, positions, padding=setting.kernel // 2)
+        found[f"ours, {name}"] = float((got.double() - want).norm() / want.norm())
+    return found
+
+
+def tensors(setting: Setting, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Input, weight and bias, the same every time."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, IN_CHANNELS, setting.rows, setting.frames, generator=g)
+    weight = torch.randn(OUT_CHANNELS, IN_CHANNELS, setting.kernel, setting.kernel, generator=g)
+    bias = torch.randn(OUT_CHANNELS, generator=g)
+    x, weight, bias = x.to(device), weight.to(device), bias.to(device)
+    return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
+
+
+def measure(setting: Setting, device: torch.device, batch: int, seconds: float) -> Iterator[Row]:
+    """A row a candidate."""
+    x, weight, bias = tensors(setting, batch, device)
+    calls = candidates(setting, x, weight, bias)
+
+    def without_gradient(call: Callable[[], Tensor]) -> Callable[[], object]:
+        def run() -> None:
+            with torch.no_grad():
+                call()
+
+        return run
+
+    cotangent = torch.randn_like(calls["Conv2d"]().detach())
+
+    def training(call: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(call(), (x, weight, bias), cotangent)
+
+    forward = race({n: without_gradient(c) for n, c in calls.items()}, device, seconds)
+    both = race({n: training(c) for n, c in calls.items()}, device, seconds)
+    error = errors(setting, device)
+    for name, call in calls.items():
+        peak = peak_bytes(without_gradient(call), device)
+        yield {
+            "setting": setting.name,
+            "candidate": name,
+            "forward_ms": forward[name] * 1e3,
+            "forward_ratio": forward[name] / forward["Conv2d"],
+            "training_ms": both[name] * 1e3,
+            "training_ratio": both[name] / both["Conv2d"],
+            "peak_mib": None if peak is None else peak / 2**20,
+            "error": error.get(name),
+        }
+
+
+def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None]) -> list[Row]:
+    """All settings (`quick`: four of them, briefly); `say` is told the table of each as it is done."""
+    chosen = [s for s in SETTINGS if s.name in ("3", "3a", "7", "80 bands, anchor 1")] if quick else SETTINGS
+    rows: list[Row] = []
+    for setting in chosen:
+        try:
+            new = list(measure(setting, device, batch, 0.2 if quick else 2.0))
+        except torch.OutOfMemoryError as e:
+            raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}; try --batch") from e
+        table = markdown(new, COLUMNS)
+        say(table if not rows else table.split("\n", 2)[2])
+        rows += new
+    return rows
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """The paper's bar chart: forward time of each candidate in each setting, relative to nn.Conv2d."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(r["candidate"] for r in rows))
+    settings = list(dict.fromkeys(r["setting"] for r in rows))
+    figure = Figure(figsize=(1.2 + 0.9 * len(settings), 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        found = {r["setting"]: r["forward_ratio"] for r in rows if r["candidate"] == name}
+        at = [n for n, s in enumerate(settings) if s in found]
+        axes.bar(np.array(at) + (i - len(names) / 2 + 0.5) * width, [found[settings[n]] for n in at], width, label=name)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_ylabel("forward time / nn.Conv2d")
+    axes.set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings])
+    axes.set_xlabel("setting")
+    axes.legend(fontsize="small", ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
+    figure.savefig(path, dpi=150)
