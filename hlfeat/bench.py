@@ -7,7 +7,6 @@ the allocator's on a GPU, the process's resident set on Linux.
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,21 +23,30 @@ Row = dict[str, Any]
 
 def race(
     candidates: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, least: int = 3
-) -> dict[str, float]:
-    """Median seconds of each candidate; they run in turn, so that a change of the machine's mood meets all alike."""
+) -> dict[str, list[float]]:
+    """Seconds of each candidate's runs; they run in turn, so that a change of the machine's mood meets all alike.
+
+    The first lap warms up and is not counted, but for a candidate that takes longer than `seconds`: it runs once.
+    """
     taken: dict[str, list[float]] = {name: [] for name in candidates}
-    end = time.perf_counter() + seconds
-    for lap in range(-1, 1000):  # the first lap warms up
-        for name, call in candidates.items():
+    slow: set[str] = set()
+    end = 0.0
+    for lap in range(-1, 1000):
+        for name in [n for n in candidates if n not in slow]:
             synchronize(device)
             start = time.perf_counter()
-            call()
+            candidates[name]()
             synchronize(device)
-            if lap >= 0:
-                taken[name].append(time.perf_counter() - start)
-        if lap + 1 >= least and time.perf_counter() > end:
+            spent = time.perf_counter() - start
+            if lap < 0 and spent > seconds:
+                slow.add(name)
+            if lap >= 0 or name in slow:
+                taken[name].append(spent)
+        if lap < 0:
+            end = time.perf_counter() + seconds
+        elif lap + 1 >= least and time.perf_counter() > end:
             break
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken
 
 
 def synchronize(device: torch.device) -> None:

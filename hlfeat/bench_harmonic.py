@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ COLUMNS = {
     "training_ratio": "/ Conv2d|.2f",
     "peak_mib": "memory, MiB|.0f",
     "error": "error|.0e",
+    "runs": "runs|d",
+    "training_runs": "with backward|d",
 }
 
 
@@ -152,8 +155,9 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
     def training(call: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(call(), (x, weight, bias), cotangent)
 
-    forward = race({n: without_gradient(c) for n, c in calls.items()}, device, seconds)
-    both = race({n: training(c) for n, c in calls.items()}, device, seconds)
+    forward_runs = race({n: without_gradient(c) for n, c in calls.items()}, device, seconds)
+    both_runs = race({n: training(c) for n, c in calls.items()}, device, seconds)
+    forward, both = ({n: median(t) for n, t in runs.items()} for runs in (forward_runs, both_runs))
     error = errors(setting, device)
     for name, call in calls.items():
         peak = peak_bytes(without_gradient(call), device)
@@ -166,6 +170,8 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
             "training_ratio": both[name] / both["Conv2d"],
             "peak_mib": None if peak is None else peak / 2**20,
             "error": error.get(name),
+            "runs": len(forward_runs[name]),
+            "training_runs": len(both_runs[name]),
         }
 
 
