@@ -200,7 +200,7 @@ def _validate(data: dict[str, Any], places: Mapping[Key, str], source: str) -> C
 
 def _explain(error: Mapping[str, Any], data: dict[str, Any], places: Mapping[Key, str], source: str) -> str:
     """One line: file:line: key: what was expected, what came."""
-    key, model, error_type, context = _locate(error, data), Config, error["type"], error.get("ctx", {})
+    key, model, error_type, context = _locate(error["loc"]), Config, error["type"], error.get("ctx", {})
     message = str(context["error"]) if error_type == "value_error" else ""
     inner = re.match(r"([\w.]+): (.*)", message)
     if inner:  # a check across keys names the key it means
@@ -259,17 +259,14 @@ def _expected(error_type: str, ctx: Mapping[str, Any]) -> str:
     return f"expected {word}" if word else ""
 
 
-def _locate(error: Mapping[str, Any], data: Any) -> Key:
-    """The key path of an error; pydantic puts the tags of unions in between, which are not keys of the data."""
+def _locate(loc: Sequence[str | int]) -> Key:
+    """The key path of an error; pydantic puts the tag of a union after its key, which is no key of the data."""
     key: list[str | int] = []
-    loc, at = error["loc"], data
-    for i, part in enumerate(loc):
-        in_list = isinstance(at, list | tuple) and isinstance(part, int) and part < len(at)
-        if in_list or (isinstance(at, dict) and part in at):
-            at = at[part]
-        elif i < len(loc) - 1 or error["type"] not in ("missing", "extra_forbidden"):
-            continue
-        key.append(part)
+    tag_follows = False
+    for part in loc:
+        if not tag_follows:
+            key.append(part)
+        tag_follows = not tag_follows and (part in ("frontend", "compression") or isinstance(part, int))
     return tuple(key)
 
 

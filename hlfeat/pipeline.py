@@ -32,7 +32,7 @@ from hlfeat.loader import Loader, Prepared, out_of_memory
 from hlfeat.outdir import OutputDir, disk_error
 from hlfeat.progress import Progress
 from hlfeat.report import Report, device_name, peak_memory, versions
-from hlfeat.shards import Record, ShardWriter, shard_name
+from hlfeat.shards import Record, ShardWriter, shard_name, shard_number
 from hlfeat.sources import Clip, Inputs, printable
 from hlfeat.weights import load_weights
 
@@ -212,7 +212,7 @@ class _Run:
         complete = self.order.keys() <= done | {f["id"] for f in earlier}
         # failures of clips that are no input of this run are not this run's to forget
         self.report.failures = [
-            f for f in earlier if complete or f["id"] not in self.order or f["shard"] < shard_name(self.number)
+            f for f in earlier if complete or f["id"] not in self.order or shard_number(f["shard"]) < self.number
         ]
 
     def _check_changes(self, clips: Sequence[Clip], done: Mapping[str, Record]) -> None:

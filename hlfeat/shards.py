@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,12 @@ def json_lines(records: Iterable[Record]) -> bytes:
 def shard_name(number: int) -> str:
     """shard-00000, shard-00001, ..."""
     return f"shard-{number:05d}"
+
+
+def shard_number(name: str) -> int:
+    """The number of shard-00000, also with an extension; -1 for what is no shard's name."""
+    found = re.match(r"shard-(\d+)", name)
+    return int(found[1]) if found else -1
 
 
 class ShardWriter:

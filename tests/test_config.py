@@ -71,6 +71,9 @@ def test_sizes():
 
 ERRORS = [
     ("frontend:\n  n_filter: 3", "c.yaml:2: frontend.n_filter: unknown key; did you mean n_filters?; expected"),
+    ("frontend: {eleaf: 1}", "c.yaml:1: frontend.eleaf: unknown key"),
+    ("stack:\n- {layer: conv, out_channels: 2, conv: 3}", "c.yaml:2: stack.0.conv: unknown key"),
+    ("stack:\n- {layer: harmonic, out_channels: 2, anchors: [1, 0]}", "c.yaml:2: stack.0.anchors.1: expected a number"),
     ("fronted: 3", "c.yaml:1: fronted: unknown key; did you mean frontend?"),
     ("frontend:\n  kind: elaef", "c.yaml:2: frontend.kind: expected eleaf, log-mel, spectrogram, got 'elaef'; did you"),
     ("frontend:\n  n_filters: many", "c.yaml:2: frontend.n_filters: expected a whole number, got 'many'"),
