@@ -97,7 +97,7 @@ def extract(
     inputs: Annotated[
         list[str], typer.Argument(help="Audio files, folders, lists of paths (*.txt); - is a list on standard input.")
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
+    out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
     config: ConfigOption = DEFAULT,
     settings: SetOption = None,
     weights: Annotated[
@@ -133,7 +133,7 @@ def extract(
     130 interrupted.
     """
     _logging(verbose, quiet)
-    stop = _stop_on_signals()
+    stop = _Stop()
     from hlfeat.configfile import explained, load_config
     from hlfeat.progress import count
     from hlfeat.sources import collect
@@ -141,8 +141,9 @@ def extract(
     shortcuts = {"format": format and format.value, "dtype": dtype and dtype.value, "shard_size": shard_size}
     overrides = [*(settings or []), *(f'output.{k}="{v}"' for k, v in shortcuts.items() if v is not None)]
     cfg = load_config(config, overrides)
-    if not str(out).strip() or str(out) == ".":
-        raise UsageError("-o: expected a folder of its own for the features")
+    if not out:
+        raise UsageError("-o: expected a folder for the features, got an empty name")
+    folder = Path(out)
     found = collect(inputs, sys.stdin.buffer, null)
     log = logging.getLogger("hlfeat")
     if found.ignored:
@@ -164,13 +165,14 @@ def extract(
         quiet=quiet,
         weights=weights,
     )
+    stop.working = True
     try:
         with explained(config, overrides):
-            report = extract(cfg, found, out, options, stopped=lambda: bool(stop), finished_shard=_print_path)
+            report = extract(cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=_print_path)
     except InterruptedRunError:
         log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    _summarise(report, out)
+    _summarise(report, folder)
     if report.failures:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
@@ -311,18 +313,24 @@ def _print_path(path: Path) -> None:
             logging.getLogger("hlfeat").warning("standard output cannot be written (%s); going on", e.strerror)
 
 
-def _stop_on_signals() -> list[int]:
-    """Collects SIGINT and SIGTERM; the second one acts as ever."""
-    received: list[int] = []
+class _InterruptedEarlyError(HlfeatError):
+    """Stopped before there was anything to resume."""
 
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
+
+class _Stop:
+    """SIGINT and SIGTERM: before the work begins they end the program, then they ask it to stop; a second one kills."""
+
+    def __init__(self) -> None:
+        self.working = self.asked = False
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if not self.working:
+            raise _InterruptedEarlyError("interrupted")
+        self.asked = True
         for s in (signal.SIGINT, signal.SIGTERM):
             signal.signal(s, signal.SIG_DFL)
-
-    for s in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(s, note)
-    return received
 
 
 def main() -> None:
@@ -330,6 +338,8 @@ def main() -> None:
     _open_streams()
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
+    except _InterruptedEarlyError as e:
+        _die(str(e), Exit.INTERRUPTED)
     except HlfeatError as e:
         code = Exit.USAGE if isinstance(e, UsageError | ConfigError) else Exit.FAILED
         _die(str(e), code)

@@ -101,7 +101,7 @@ def build(
     if not isinstance(configuration, Config):
         configuration = config_from_dict(configuration)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(configuration.seed)
+        torch.default_generator.manual_seed(configuration.seed)  # the CPU's alone: a GPU's is the caller's
         try:
             frontend = build_frontend(configuration)
         except ValueError as e:

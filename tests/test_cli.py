@@ -178,7 +178,7 @@ def test_what_is_wrong_with_the_call_is_one_line(hlfeat, clips, tmp_path):
     failed(hlfeat("extract", clips), 2, "Missing option '--output'")
     failed(hlfeat("extract", "-o", out), 2, "Missing argument")
     failed(hlfeat("extract", clips, "-o", out, "--workers", "0"), 2, "workers")
-    failed(hlfeat("extract", clips, "-o", ""), 2, "-o: expected a folder of its own")
+    failed(hlfeat("extract", clips, "-o", ""), 2, "-o: expected a folder for the features")
     failed(hlfeat("extract", "", "-o", out), 2, "expected a file, a folder")
     failed(hlfeat("extract", clips, "-o", out, "--batch-seconds", "inf"), 2, "--batch-seconds")
     failed(hlfeat("extract", clips, "-o", out, "--nothing"), 2, "--nothing")
@@ -275,6 +275,23 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(hlfeat, tmp_path, how):
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 10 - done
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_for_a_list_can_be_interrupted(tmp_path, how):
+    arguments = [command(), "extract", "-", "-o", tmp_path / "out"]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(2)  # reading standard input by now
+    process.send_signal(how)
+    assert process.wait(timeout=20) == 130
+    assert process.stderr.read() == "hlfeat: error: interrupted\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_current_folder_may_be_the_output(hlfeat, clips, tmp_path):
+    (tmp_path / "here").mkdir()
+    assert hlfeat("extract", clips, "-o", ".", *SMALL, cwd=tmp_path / "here").returncode == 0
+    assert len(FeatureStore(tmp_path / "here")) == 12
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path):
