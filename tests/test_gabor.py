@@ -74,7 +74,8 @@ def test_energies_equal_the_plain_loop(n, groups, rate, stride_ms, factor, lengt
         got = bank.eval()(x)
     want = plain_energies(bank, x)
     assert got.shape == want.shape == (2, n, (length - 1) // bank.hop + 1)
-    assert relative(got, want) < 2e-6  # float32 sums of up to 6,000 products against float64
+    # float32 against float64: sums of up to 700 products, and phases of up to 1,000 rad with an error of 3e-5 each
+    assert relative(got, want) < 1e-5
 
 
 @given(length=st.integers(1, 5000), piece=st.integers(1, 7))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -255,6 +257,14 @@ def test_is_a_drop_in_for_conv2d():
     ours.load_state_dict(plain.state_dict())
     assert hlfeat.HarmonicConv2d(1, 1, 3, dtype=torch.float64).weight.dtype == torch.float64
     assert hlfeat.HarmonicConv2d(1, 1, 3, bias=False).bias is None
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_copies_and_pickles_after_use(axis):
+    conv, x = make(axis, 12, 2, 3, (3, 3)), torch.randn(1, 2, 12, 9)
+    want = conv(x)
+    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        torch.testing.assert_close(other(x), want, rtol=0, atol=0)
 
 
 def test_mixed_anchors_are_the_single_ones_mixed():
