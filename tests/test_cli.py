@@ -41,13 +41,6 @@ def test_help_and_version(hlfeat):
     for arguments in ((), ("extract",), ("config",)):
         assert hlfeat(*arguments, "--help").returncode == 0
     assert hlfeat("--version").stdout.startswith("hlfeat 0.")
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        hlfeat("--help")
-        times.append(time.perf_counter() - start)
-    assert "torch" not in hlfeat("--help").stderr
-    print("seconds for --help:", sorted(times))  # shown with -s; the promise, no torch, is tested in test_imports
 
 
 def test_a_folder_from_start_to_end(hlfeat, clips, tmp_path):
