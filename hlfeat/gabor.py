@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hlfeat.energies import energies
+from hlfeat.folding import Group, GroupFilters, group_filters
 from hlfeat.masking import frame_mask, mask_frames
 
 Scale = Literal["mel", "linear", "log"]
-
-# Without gradients, frames are computed in pieces of this many: memory stays bounded however long the clip is.
-PIECE_FRAMES = 3000
 
 # Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
 Z = math.sqrt(2 * math.log(2)) / math.pi
@@ -68,27 +65,6 @@ def clamp_keep_grad(x: Tensor, low: float | None, high: float | None) -> Tensor:
     return x.detach().clamp(low, high) + (x - x.detach())
 
 
-@dataclass(frozen=True)
-class Group:
-    """Filters `start` to `stop`: kernel of `kernel` taps at stride `stride`, then `window` taps at `pool_stride`."""
-
-    start: int
-    stop: int
-    kernel: int
-    stride: int
-    window: int
-    pool_stride: int
-
-
-@dataclass(frozen=True)
-class GroupFilters:
-    """A group and its taps: gabor [2n, 1, kernel], real parts before imaginary parts; pool [n, 1, window]."""
-
-    group: Group
-    gabor: Tensor
-    pool: Tensor
-
-
 def plan_groups(
     center_freqs: Tensor,
     bandwidths: Tensor,
@@ -124,48 +100,23 @@ def plan_groups(
 def gabor_kernels(center_freqs: Tensor, bandwidths: Tensor, kernel: int) -> Tensor:
     """h_i(t) = 1 / (sqrt(2 pi) sigma_i) exp(-t^2 / (2 sigma_i^2)) exp(j center_i t), t = -(K//2) .. K//2.
 
-    Shape: center_freqs, bandwidths [n] -> [2n, 1, kernel], real parts before imaginary parts.
+    Shape: center_freqs, bandwidths [n] -> [2, n, kernel], real and imaginary parts.
     """
     t = torch.arange(kernel, dtype=center_freqs.dtype, device=center_freqs.device) - kernel // 2
     sigma = bandwidths[:, None]  # [n, 1]
     envelope = torch.exp(-t.square() / (2 * sigma.square())) / (math.sqrt(2 * math.pi) * sigma)  # [n, K]
     phase = center_freqs[:, None] * t  # [n, K]
-    return torch.cat([envelope * torch.cos(phase), envelope * torch.sin(phase)])[:, None]
+    return torch.stack([envelope * torch.cos(phase), envelope * torch.sin(phase)])
 
 
 def pooling_kernels(widths: Tensor, window: int, stride: int, pool_size: int) -> Tensor:
     """w_i(u) = exp(-0.5 (u / v_i)^2) with v_i = widths_i / stride * pool_size / window; not normalised.
 
-    Shape: widths [n] -> [n, 1, window].
+    Shape: widths [n] -> [n, window].
     """
     u = torch.linspace(-1, 1, window, dtype=widths.dtype, device=widths.device)
     v = (widths / stride * pool_size / window)[:, None]
-    return torch.exp(-0.5 * (u / v).square())[:, None]
-
-
-def group_energies(x: Tensor, lengths: Tensor | None, filters: GroupFilters, start: int, stop: int) -> Tensor:
-    """Frames `start` to `stop` of one group: |x * h|^2, smoothed and brought to the frame rate.
-
-    Everything outside a clip is zero, for the pooling too: the convolution's tails, which reach past the last sample
-    into the padding, must not be seen by the frames that lie before it.
-
-    Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, n, stop - start].
-    """
-    g = filters.group
-    n, t = g.stop - g.start, x.shape[-1]
-    # pooling of these frames reads conv outputs [want_lo, want_hi), of which [lo, hi) exist, at stride g.stride
-    want_lo = start * g.pool_stride - g.window // 2
-    want_hi = (stop - 1) * g.pool_stride + g.window // 2 + 1
-    lo, hi = max(want_lo, 0), min(want_hi, num_frames(t, g.stride))
-    # and those read samples [a, b)
-    a, b = lo * g.stride - g.kernel // 2, (hi - 1) * g.stride + g.kernel // 2 + 1
-    samples = F.pad(x[:, max(a, 0) : min(b, t)], (max(-a, 0), max(b - t, 0)))
-    y = F.conv1d(samples[:, None], filters.gabor, stride=g.stride)  # [B, 2n, hi - lo]
-    energy = y[:, :n].square() + y[:, n:].square()  # [B, n, hi - lo]
-    if lengths is not None:
-        energy = mask_frames(energy, (lengths - 1).div(g.stride, rounding_mode="floor") + 1 - lo)
-    energy = F.pad(energy, (lo - want_lo, want_hi - hi))
-    return F.conv1d(energy, filters.pool, stride=g.pool_stride, groups=n)
+    return torch.exp(-0.5 * (u / v).square())
 
 
 def parameter_key(params: Iterable[Tensor]) -> object:
@@ -267,7 +218,7 @@ class GaborFilterbank(nn.Module):
             stride_factor=self.stride_factor,
         )
         return [
-            GroupFilters(
+            group_filters(
                 g,
                 gabor_kernels(centers[g.start : g.stop], sigmas[g.start : g.stop], g.kernel),
                 pooling_kernels(widths[g.start : g.stop], g.window, g.stride, self.pool_size),
@@ -285,19 +236,13 @@ class GaborFilterbank(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             filters = self.filters()
-            x = x.to(filters[0].gabor.dtype)
+            x = x.to(filters[0].parts[0].even.dtype)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-            n = num_frames(x.shape[-1], self.hop)
-            step = n if torch.is_grad_enabled() else PIECE_FRAMES
-            pieces = []
-            for start in range(0, n, step):
-                stop = min(start + step, n)
-                pieces.append(torch.cat([group_energies(x, lengths, f, start, stop) for f in filters], dim=1))
-            energies = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)  # [B, F, N]
+            found = energies(x, lengths, filters, self.hop)
             if lengths is not None:
-                energies = mask_frames(energies, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
-            return energies
+                found = mask_frames(found, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
+            return found
 
     def train(self, mode: bool = True) -> GaborFilterbank:
         self._cache.drop()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat import gabor
+from hlfeat import energies, gabor
 
 
 def plain_energies(bank: gabor.GaborFilterbank, x: torch.Tensor) -> torch.Tensor:
@@ -78,16 +78,20 @@ def test_energies_equal_the_plain_loop(n, groups, rate, stride_ms, factor, lengt
     assert relative(got, want) < 1e-5
 
 
-@given(length=st.integers(1, 5000), piece=st.integers(1, 7))
-def test_pieces_of_a_long_clip_equal_the_whole(length, piece):
+@given(lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=3), piece=st.sampled_from([1, 10_000, 40_000]))
+def test_pieces_equal_the_whole(lengths, piece):
+    torch.manual_seed(sum(lengths))
     bank = hlfeat.EfficientLeaf(16, 4, stride_factor=16, conv_win_factor=6).filterbank.eval()
-    x = torch.randn(1, length, generator=torch.Generator().manual_seed(length))
-    whole = bank(x)  # gradients are on: one piece
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(gabor, "PIECE_FRAMES", piece)
-        pieces = bank(x)
+    x, ends = torch.randn(len(lengths), max(lengths)), torch.tensor(lengths)
+    whole = bank(x, ends)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(energies, "CPU_PIECE", piece)
+        kept = bank(x, ends)
+        with torch.no_grad():  # in memory that the pieces share
+            pieces = bank(x, ends)
     assert pieces.shape == whole.shape
     assert relative(pieces, whole.detach()) < 1e-6
+    assert relative(kept.detach(), whole.detach()) < 1e-6
 
 
 def test_filters_are_made_once_in_eval_mode_and_anew_when_anything_changes(monkeypatch):

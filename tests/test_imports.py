@@ -15,9 +15,9 @@ PACKAGE = Path(hlfeat.__file__).parent
 LAYERS = [
     "errors",
     "config configfile masking axes sources batching progress",
-    "gabor decode resample shards harmonic_plan",
-    "harmonic_conv",
-    "harmonic",
+    "folding decode resample shards harmonic_plan",
+    "energies harmonic_conv",
+    "gabor harmonic",
     "compression stack outdir loader report",
     "frontends store weights",
     "extractor",
