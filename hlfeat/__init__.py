@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "EfficientLeaf": "frontends",
+    "EfficientLeaf": "leaf",
+    "Leaf": "leaf",
     "LogMel": "frontends",
     "Spectrogram": "frontends",
     "LogTBN": "compression",
@@ -37,6 +38,7 @@ __all__ = [
     "FeatureStore",
     "HarmonicConv2d",
     "HlfeatError",
+    "Leaf",
     "LogHarmonicConv2d",
     "LogMel",
     "LogTBN",
@@ -54,9 +56,10 @@ if TYPE_CHECKING:
     from hlfeat.configfile import load_config
     from hlfeat.errors import HlfeatError
     from hlfeat.extractor import Extractor, build
-    from hlfeat.frontends import EfficientLeaf, LogMel, Spectrogram
+    from hlfeat.frontends import LogMel, Spectrogram
     from hlfeat.harmonic import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
     from hlfeat.harmonic_conv import harmonic_conv2d
+    from hlfeat.leaf import EfficientLeaf, Leaf
     from hlfeat.pipeline import extract
     from hlfeat.store import FeatureStore
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from hlfeat.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.bench import Row, markdown, peak_bytes, race
 from hlfeat.errors import HlfeatError
-from hlfeat.gabor import spaced_frequencies
 from hlfeat.harmonic_conv import harmonic_conv2d
 from hlfeat.harmonic_plan import interpolation, plan_for
+from hlfeat.spacing import spaced_frequencies
 
 IN_CHANNELS, OUT_CHANNELS = 16, 32
 

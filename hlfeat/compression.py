@@ -7,7 +7,7 @@ and Far-Field Keyword Spotting", ICASSP 2017 (PCEN).
 from __future__ import annotations
 
 import torch
-import torchaudio.functional as AF
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hlfeat.gabor import clamp_keep_grad
@@ -64,7 +64,8 @@ class TemporalBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         mask = None if frames is None else frame_mask(frames, x.shape[-1])
-        flat = x.reshape(x.shape[0], -1, x.shape[-1])  # [B, C * F, N]
+        assert self.bn.running_mean is not None  # statistics are tracked
+        flat = x.reshape(x.shape[0], -1, x.shape[-1]).to(self.bn.running_mean.dtype)  # [B, C * F, N]
         return batch_norm(self.bn, flat, mask).view_as(x)
 
 
@@ -107,17 +108,49 @@ class LogTBN(Compression):
         return self.TBN(x, frames)  # type: ignore[no-any-return]
 
 
+BLOCK = 32  # frames that one triangular product covers
+
+
 def smooth(x: Tensor, s: Tensor) -> Tensor:
     """M_t = (1 - s) M_{t-1} + s x_t with M_0 = x_0, per band.
 
-    As a linear filter from rest, whose first input is x_0 / s. (Filtering x - x_0 and adding x_0 back would do too, but
+    As a recursion from rest, whose first input is x_0 / s. (Smoothing x - x_0 and adding x_0 back would do too, but
     cancels catastrophically where a loud first frame is followed by silence.)
 
     Shape: x [B, F, N], s [F] -> [B, F, N].
     """
-    x = torch.cat([x[..., :1] / s[:, None], x[..., 1:]], dim=-1)
-    zero, one = torch.zeros_like(s), torch.ones_like(s)
-    return AF.lfilter(x, torch.stack([one, s - 1], -1), torch.stack([s, zero], -1), clamp=False)  # type: ignore[no-any-return]
+    start = torch.cat([x[..., :1], s[:, None] * x[..., 1:]], dim=-1)
+    return decaying_sum(start, 1 - s, 2 if torch.compiler.is_exporting() else None)
+
+
+def decaying_sum(x: Tensor, a: Tensor, splits: int | None) -> Tensor:
+    """y_t = a y_{t-1} + x_t from rest, in log N steps: blocks by a product, their carries by the same recursion.
+
+    Only powers of `a` are multiplied, so nothing grows with N where |a| <= 1. `splits` fixes the depth, for tracers
+    that do not know N.
+
+    Shape: x [B, F, N], a [F] -> [B, F, N].
+    """
+    n = x.shape[-1]
+    if splits == 0 or (splits is None and n <= BLOCK):
+        return torch.matmul(x.unsqueeze(-2), powers(a, n)).squeeze(-2)
+    count = n // BLOCK + 1
+    blocks = F.pad(x, (0, count * BLOCK - n)).reshape(*x.shape[:2], count, BLOCK)  # [B, F, count, BLOCK]
+    inside = blocks @ powers(a, BLOCK)
+    carry = decaying_sum(inside[..., -1], a**BLOCK, None if splits is None else splits - 1)  # [B, F, count]
+    before = F.pad(carry[..., :-1], (1, 0)).unsqueeze(-1)
+    steps = torch.arange(1, BLOCK + 1, device=a.device)
+    return (inside + before * (a[:, None] ** steps)[:, None]).flatten(-2)[..., :n]
+
+
+def powers(a: Tensor, n: int) -> Tensor:
+    """The matrix that sums up n frames, each decayed by its age: entry (j, i) is a^(i - j) for i >= j.
+
+    Shape: a [F] -> [F, n, n].
+    """
+    age = torch.arange(n, device=a.device)
+    age = age - age[:, None]
+    return torch.where(age >= 0, a[:, None, None] ** age.clamp(min=0), 0.0)
 
 
 class PCEN(Compression):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -136,26 +138,84 @@ class Window(Part):
     window_stride: Milliseconds = 10.0
 
 
-class Eleaf(Window):
+SCALES = ("mel", "linear", "log", "bark", "erb", "mel-matrix")
+
+
+def _scale(value: object) -> object:
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value):
+            return tuple(float(v) for v in value)
+    elif value in SCALES:
+        return value
+    word = nearest(value, SCALES) if isinstance(value, str) else ""
+    raise ValueError(f"expected {', '.join(SCALES)}, or a list of frequencies above 0 Hz, got {shown(value)}{word}")
+
+
+class Filters(Window):
+    """Learnable Gabor filters and where they start."""
+
+    n_filters: Whole = 40
+    min_freq: NotNegative = 60.0
+    max_freq: Positive = 7800.0
+    scale: Annotated[str | tuple[float, ...], BeforeValidator(_scale)] = "mel"
+    filters_per_octave: Positive | None = None
+
+    @model_validator(mode="after")
+    def _rising(self) -> Filters:
+        if self.scale == "log" and self.min_freq == 0:
+            raise ValueError("min_freq: expected a frequency above 0 for scale log, got 0")
+        if self.filters_per_octave is not None:
+            if self.scale != "log":
+                raise ValueError(f"filters_per_octave: expected only with scale: log, got it with {shown(self.scale)}")
+            if self.max_freq != Filters.model_fields["max_freq"].default:
+                raise ValueError("filters_per_octave: expected instead of max_freq, got both")
+        if isinstance(self.scale, tuple):
+            if len(self.scale) != self.n_filters:
+                raise ValueError(
+                    f"scale: expected n_filters = {self.n_filters} centre frequencies, got {len(self.scale)}"
+                )
+            points = (self.min_freq, *self.scale, self.max_freq)
+            if any(a >= b for a, b in pairwise(points)):
+                raise ValueError(
+                    f"scale: expected frequencies that rise from min_freq = {self.min_freq:g} to max_freq = "
+                    f"{self.max_freq:g}, got {shown(list(self.scale))}"
+                )
+        return self
+
+    def top_freq(self) -> float:
+        """Upper neighbour of the highest filter, hertz."""
+        if self.filters_per_octave is None:
+            return self.max_freq
+        return self.min_freq * float(2.0 ** min(64.0, (self.n_filters + 1) / self.filters_per_octave))
+
+    def bins_per_octave(self) -> float | None:
+        """Filters an octave, if they are spaced so."""
+        if self.scale != "log":
+            return None
+        return (self.n_filters + 1) / math.log2(self.top_freq() / self.min_freq)
+
+
+class Eleaf(Filters):
     """EfficientLEAF: learnable Gabor filterbank in groups."""
 
     kind: Literal["eleaf"] = "eleaf"
-    n_filters: Whole = 40
     num_groups: Whole = 4
-    min_freq: NotNegative = 60.0
-    max_freq: Positive = 7800.0
     conv_win_factor: Positive = 4.77
     stride_factor: Positive = 1.0
-    scale: Literal["mel", "linear", "log"] = "mel"
     compression: Compression = LogTBN()
 
     @model_validator(mode="after")
     def _fits(self) -> Eleaf:
         if self.num_groups > self.n_filters:
             raise ValueError(f"num_groups: expected at most n_filters = {self.n_filters}, got {self.num_groups}")
-        if self.scale == "log" and self.min_freq == 0:
-            raise ValueError("min_freq: expected a frequency above 0 for scale log, got 0")
         return self
+
+
+class Leaf(Filters):
+    """The original LEAF: every filter as long as the window, at full rate. Many times the work of eleaf."""
+
+    kind: Literal["leaf"] = "leaf"
+    compression: Compression = PCEN()
 
 
 class LogMel(Window):
@@ -279,7 +339,7 @@ def _frontend(value: object) -> object:
     return {"kind": "eleaf", **value} if isinstance(value, dict) else value
 
 
-Frontend = Annotated[Eleaf | LogMel | Spectrogram, Field(discriminator="kind"), BeforeValidator(_frontend)]
+Frontend = Annotated[Eleaf | Leaf | LogMel | Spectrogram, Field(discriminator="kind"), BeforeValidator(_frontend)]
 
 
 class Config(Part):
@@ -300,13 +360,16 @@ class Config(Part):
                 raise ValueError(f"frontend.{key}: expected at least one sample at {rate} Hz, got {getattr(f, key)} ms")
         window = int(rate * f.window_len / 1000)
         if not isinstance(f, Spectrogram):
-            if f.min_freq >= f.max_freq:
-                raise ValueError(f"frontend.min_freq: expected less than max_freq = {f.max_freq}, got {f.min_freq}")
-            if f.max_freq > rate / 2:
+            top, key = f.max_freq, "max_freq"
+            if isinstance(f, Filters) and f.filters_per_octave is not None:
+                top, key = f.top_freq(), "filters_per_octave"
+            if f.min_freq >= top:
+                raise ValueError(f"frontend.min_freq: expected less than max_freq = {top:g}, got {f.min_freq}")
+            if top > rate / 2:
                 raise ValueError(
-                    f"frontend.max_freq: expected at most half of audio.sample_rate = {rate / 2:g}, got {f.max_freq}"
+                    f"frontend.{key}: expected at most half of audio.sample_rate = {rate / 2:g}, got {top:.10g}"
                 )
-        if not isinstance(f, Eleaf):
+        if not isinstance(f, Filters):
             if f.n_fft is not None and f.n_fft < window:
                 raise ValueError(f"frontend.n_fft: expected at least the window's {window} samples, got {f.n_fft}")
             if isinstance(f, Spectrogram) and f.n_bands is not None:

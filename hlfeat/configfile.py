@@ -274,7 +274,7 @@ def _fields_at(model: type[BaseModel], key: Key, data: Any) -> list[str]:
     """Names of the keys that are valid at a place in the data."""
     part: type[BaseModel] = model
     tags: dict[str, list[type[BaseModel]]] = {
-        "frontend": [c.Eleaf, c.LogMel, c.Spectrogram],
+        "frontend": [c.Eleaf, c.Leaf, c.LogMel, c.Spectrogram],
         "compression": [c.LogTBN, c.PCEN],
     }
     layers: list[type[BaseModel]] = [c.Harmonic, c.Conv, c.Norm, c.Activation, c.Pool, c.Projection, c.Residual]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hlfeat.folding import Frames, GroupFilters, kinds
+from hlfeat.masking import mask_frames
 
 # Numbers in the intermediate results of one piece of work: on the CPU they stay in cache, elsewhere they bound memory.
 CPU_PIECE, DEVICE_PIECE = 1 << 22, 1 << 26
@@ -35,15 +36,6 @@ class Scratch:
         return self._held[name][:size].view(shape)
 
 
-def reads(filters: GroupFilters, samples: int) -> tuple[int, int]:
-    """Zeros that a signal of so many samples needs before and after it."""
-    frames = filters.frames
-    group = frames.group
-    outputs = ((samples - 1) // group.stride // frames.block + 1) * frames.block
-    before = group.kernel // 2
-    return before, (outputs - 1) * group.stride + before + 1 - samples
-
-
 def group_energies(
     padded: Tensor, origin: int, samples: int, lengths: Tensor | None, filters: GroupFilters, scratch: Scratch
 ) -> Tensor:
@@ -56,16 +48,17 @@ def group_energies(
         end; lengths [B] or None -> [B, N, n], N the frames of `samples` and more.
     """
     frames = filters.frames
-    before, after = reads(filters, samples)
-    x = padded[:, origin - before : origin + samples + after].unfold(1, frames.width, frames.advance)  # [B, M, width]
+    group = frames.group
     a_block = frames.block // frames.outputs  # frames of a block
-    clips, blocks = len(x), x.shape[1] // a_block
+    outputs = ((samples - 1) // group.stride // frames.block + 1) * frames.block  # whole blocks
+    first = origin - group.kernel // 2
+    x = padded[:, first : first + (outputs - 1) * group.stride + group.kernel]
+    x = x.unfold(1, frames.width, frames.advance)  # [B, M, width]
+    clips, blocks = x.shape[0], x.shape[1] // a_block
     masks = outputs_inside(frames, samples, lengths, blocks, x.device)
     numbers = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # in the results for one block
     rows = max(1, (CPU_PIECE if x.device.type == "cpu" else DEVICE_PIECE) // numbers)  # blocks at once
     at_once = max(1, rows // blocks)
-    if torch.compiler.is_compiling():  # sizes may be symbols: all in one piece
-        at_once, rows = clips, blocks
     sums: list[list[Tensor]] = [[] for _ in filters.parts]
     for i in range(0, clips, at_once):
         for j in range(0, blocks, rows):
@@ -109,7 +102,7 @@ def piece(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch
             energy = torch.mul(real, real, out=scratch.take("energy", *real.shape))
             energy = energy.addcmul_(imag, imag) if scratch.enabled else energy.addcmul(imag, imag)
             if inside is not None:
-                there = energy.view(len(x), -1, a_block, real.shape[1] // part.n, part.n)
+                there = energy.view(x.shape[0], -1, a_block, real.shape[1] // part.n, part.n)
                 there[:, -inside[kind].shape[1] :].mul_(inside[kind])
             energy = energy.view(rows // a_block, -1)
             result = torch.mm(energy, pool) if result is None else result.addmm(energy, pool)
@@ -146,15 +139,35 @@ def overlap_add(blocks: Tensor, hops: int) -> Tensor:
     return total.flatten(1, 2)
 
 
+def plain_energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters]) -> Tensor:
+    """The same by one convolution a group, for tracers: any number of clips and samples takes the same operations.
+
+    Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N].
+    """
+    found = []
+    for f in filters:
+        group, n = f.frames.group, f.pool.shape[0]
+        y = F.conv1d(x[:, None], f.gabor.flatten(0, 1)[:, None], stride=group.stride, padding=group.kernel // 2)
+        energy = y[:, :n].square() + y[:, n:].square()  # [B, n, outputs]
+        if lengths is not None:
+            energy = mask_frames(energy, (lengths - 1).div(group.stride, rounding_mode="floor") + 1)
+        pool = f.pool[:, None]
+        found.append(F.conv1d(energy, pool, stride=group.pool_stride, padding=group.window // 2, groups=n))
+    return torch.cat(found, 1)
+
+
 def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters], hop: int) -> Tensor:
     """Energies of all groups, in the order of the filters.
 
     Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N], N = (T - 1) // hop + 1.
     """
     samples = x.shape[1]
-    before, after = (max(n) for n in zip(*(reads(f, samples) for f in filters), strict=True))
-    padded = torch.cat([x.new_zeros(len(x), before), x, x.new_zeros(len(x), after)], 1)  # faster than F.pad
-    scratch = Scratch(x, not (torch.is_grad_enabled() or torch.compiler.is_compiling()))
+    frames = [f.frames for f in filters]
+    before = max(f.group.kernel // 2 for f in frames)
+    after = max(f.block * f.group.stride + f.group.kernel // 2 for f in frames)
+    zeros = x.new_zeros(x.shape[0], before + after)
+    padded = torch.cat([zeros[:, :before], x, zeros[:, before:]], 1)  # faster than F.pad
+    scratch = Scratch(x, not torch.is_grad_enabled())
     n = (samples - 1) // hop + 1
     found = [group_energies(padded, before, samples, lengths, f, scratch)[:, :n] for f in filters]
     return torch.cat([e.transpose(1, 2) for e in found], 1)

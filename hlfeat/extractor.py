@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hlfeat import compression, config, frontends, stack
+from hlfeat import compression, config, frontends, leaf, spacing, stack
 from hlfeat.axes import Axis, LinearAxis, LogAxis
 from hlfeat.config import Config
 from hlfeat.configfile import Key, config_from_dict, explained, load_config
@@ -35,7 +34,7 @@ class Extractor(nn.Module):
     """Waveforms to features.
 
     Args:
-        frontend: EfficientLeaf, LogMel or Spectrogram.
+        frontend: EfficientLeaf, Leaf, LogMel or Spectrogram.
         layers: what follows.
 
     Shape:
@@ -65,7 +64,7 @@ class Extractor(nn.Module):
 
         Needs the frequencies on the host, so it is done when they have changed and not on every call.
         """
-        if not isinstance(self.frontend, frontends.EfficientLeaf) or not len(self.stack.layers):
+        if not isinstance(self.frontend, leaf.LearnableFrontend) or not len(self.stack.layers):
             return
         key = parameter_key([self.frontend.filterbank.center_freqs])
         if key != self._axis_of:
@@ -133,19 +132,12 @@ def build_frontend(configuration: Config) -> frontends.Frontend:
         )
     constants = f.compression.model_dump(exclude={"kind"})
     kind = compression.PCEN if isinstance(f.compression, config.PCEN) else compression.LogTBN
-    return frontends.EfficientLeaf(
-        f.n_filters,
-        f.num_groups,
-        f.min_freq,
-        f.max_freq,
-        rate,
-        f.window_len,
-        f.window_stride,
-        f.conv_win_factor,
-        f.stride_factor,
-        kind(f.n_filters, **constants),
-        scale=f.scale,
-    )
+    compress = kind(f.n_filters, **constants)
+    top, window, scale = f.top_freq(), (f.window_len, f.window_stride), cast("spacing.Scale", f.scale)
+    if isinstance(f, config.Leaf):
+        return leaf.Leaf(f.n_filters, f.min_freq, top, rate, *window, compress, scale=scale)
+    widths = (f.conv_win_factor, f.stride_factor)
+    return leaf.EfficientLeaf(f.n_filters, f.num_groups, f.min_freq, top, rate, *window, *widths, compress, scale=scale)
 
 
 def build_layers(
@@ -251,7 +243,7 @@ def own_axis(layer: config.Harmonic, frontend: config.Frontend) -> Axis | None:
     if layer.axis == "log":
         if layer.bins_per_octave is not None:
             return LogAxis(layer.bins_per_octave, 2.0)
-        if isinstance(frontend, config.Eleaf) and frontend.scale == "log":
-            return LogAxis((frontend.n_filters + 1) / math.log2(frontend.max_freq / frontend.min_freq), 2.0)
+        if isinstance(frontend, config.Filters) and (per_octave := frontend.bins_per_octave()) is not None:
+            return LogAxis(per_octave, 2.0)
         raise ConfigError("bins_per_octave: expected with axis: log, where the frontend has no log scale itself")
     return None

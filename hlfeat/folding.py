@@ -130,10 +130,15 @@ class Part:
 
 @dataclass(frozen=True)
 class GroupFilters:
-    """A group, its cut into frames, and its matrices."""
+    """A group's cut into frames, its matrices, and the taps they are made of.
+
+    Shape: gabor [2, n, kernel], real and imaginary; pool [n, window].
+    """
 
     frames: Frames
     parts: list[Part]
+    gabor: Tensor
+    pool: Tensor
 
 
 def group_filters(group: Group, gabor: Tensor, pool: Tensor) -> GroupFilters:
@@ -148,6 +153,8 @@ def group_filters(group: Group, gabor: Tensor, pool: Tensor) -> GroupFilters:
             Part(w.shape[0], *fold_kernels(frames, h), pool_matrices(frames, w))
             for h, w in zip(torch.split(gabor, n, 1), torch.split(pool, n), strict=True)
         ],
+        gabor,
+        pool,
     )
 
 

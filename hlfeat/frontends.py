@@ -1,4 +1,4 @@
-"""Audio to time-frequency features, all under one interface: EfficientLeaf, LogMel, Spectrogram.
+"""Audio to time-frequency features, all under one interface; here those with fixed filters: LogMel, Spectrogram.
 
     forward(x [B, T] or [B, 1, T], lengths=None [B]) -> [B, F, N] or [B, C, F, N]
     num_frames(lengths) -> frames of each clip
@@ -10,16 +10,14 @@ frames past the end come back as zero: a clip's features do not depend on its ne
 
 from __future__ import annotations
 
-import math
-from typing import Literal, overload
+from typing import overload
 
 import torch
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
-from hlfeat.compression import PCEN, Compression, LogTBN
-from hlfeat.gabor import GaborFilterbank, Scale, odd, spaced_frequencies
 from hlfeat.masking import frame_mask, mask_frames
+from hlfeat.spacing import spaced_frequencies
 
 
 class Frontend(nn.Module):
@@ -80,92 +78,6 @@ def window_and_hop(sample_rate: int, window_len: float, window_stride: float) ->
             f"at {sample_rate} Hz"
         )
     return window, hop
-
-
-class EfficientLeaf(Frontend):
-    """EfficientLEAF: grouped learnable Gabor filterbank and a learnable compression.
-
-    Same constructor, defaults and state_dict keys as the published implementation (Schlüter & Gutenbrunner, EUSIPCO
-    2022, arXiv 2207.05508), so that trained weights load as they are. The paper's "8G-opt" is num_groups=8,
-    conv_win_factor=6, stride_factor=16.
-
-    Args:
-        n_filters: bands F.
-        num_groups: groups of filters that share a kernel size and a stride.
-        min_freq, max_freq: outer edges of the lowest and highest filter, hertz. Centre frequencies above half the
-            sample rate are clamped to it.
-        sample_rate: hertz.
-        window_len, window_stride: pooling window and distance of frames, milliseconds.
-        conv_win_factor: kernel size in multiples of a filter's sigma.
-        stride_factor: factor on the largest stride that keeps the Nyquist rate of a group's highest filter.
-        compression: "logtbn" (C = 2: log energies, and the same less their median over time), "pcen" (C = 1), or a
-            module: a `Compression`, or any that maps [B, F, N] and treats every frame alone.
-        scale: where the filters start: equally spaced in "mel", "linear" (hertz) or "log" (octaves).
-
-    Shape:
-        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
-        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
-
-    Raises:
-        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
-    """
-
-    def __init__(
-        self,
-        n_filters: int = 40,
-        num_groups: int = 4,
-        min_freq: float = 60.0,
-        max_freq: float = 7800.0,
-        sample_rate: int = 16000,
-        window_len: float = 25.0,
-        window_stride: float = 10.0,
-        conv_win_factor: float = 4.77,
-        stride_factor: float = 1.0,
-        compression: Literal["logtbn", "pcen"] | nn.Module = "logtbn",
-        *,
-        scale: Scale = "mel",
-    ) -> None:
-        super().__init__()
-        if n_filters < 1 or not 1 <= num_groups <= n_filters:
-            raise ValueError(f"expected 1 <= num_groups <= n_filters, got {num_groups} groups of {n_filters} filters")
-        if not 0 <= min_freq < max_freq:
-            raise ValueError(f"expected 0 <= min_freq < max_freq, got {min_freq} and {max_freq}")
-        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
-        freqs = spaced_frequencies(n_filters + 2, min_freq, max_freq, scale)
-        self.sample_rate = sample_rate
-        self.n_bands = n_filters
-        self.filterbank = GaborFilterbank(
-            freqs[1:-1],
-            torch.stack([torch.from_numpy(freqs[:-2]), torch.from_numpy(freqs[2:])], 1).numpy(),
-            num_groups=num_groups,
-            sample_rate=sample_rate,
-            pool_size=odd(window),
-            hop=self.hop,
-            conv_win_factor=conv_win_factor,
-            stride_factor=stride_factor,
-        )
-        self.compression = make_compression(compression, n_filters)
-        self.n_channels = self.compression.n_channels if isinstance(self.compression, Compression) else 1
-
-    def centre_freqs(self) -> Tensor:
-        return self.filterbank.clamped()[0].detach() * (self.sample_rate / (2 * math.pi))
-
-    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
-        energies = self.filterbank(x, lengths)
-        if isinstance(self.compression, Compression):
-            return self.compression(energies, frames)  # type: ignore[no-any-return]
-        return self.compression(energies)  # type: ignore[no-any-return]
-
-
-def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
-    """The compression of that name, with the published constants, or the module itself."""
-    if isinstance(compression, nn.Module):
-        return compression
-    if compression == "logtbn":
-        return LogTBN(n_bands, a=5, trainable=True, per_band=True, median_filter=True, append_filtered=True)
-    if compression == "pcen":
-        return PCEN(n_bands, s=0.04, alpha=0.96, delta=2.0, r=0.5, eps=1e-12, learn_logs=False, clamp=1e-5)
-    raise ValueError(f'expected compression "logtbn", "pcen" or a module, got {compression!r}')
 
 
 class LogMel(Frontend):

@@ -13,37 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hlfeat.energies import energies
+from hlfeat.energies import energies, plain_energies
 from hlfeat.folding import Group, GroupFilters, group_filters
 from hlfeat.masking import frame_mask, mask_frames
 
-Scale = Literal["mel", "linear", "log"]
-
 # Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
 Z = math.sqrt(2 * math.log(2)) / math.pi
-
-
-def spaced_frequencies(n: int, low: float, high: float, scale: Scale = "mel") -> np.ndarray:
-    """`n` frequencies from `low` to `high`, both included, equally spaced on a scale.
-
-    "mel" is m(f) = 1127 ln(1 + f / 700); "log" spaces octaves equally and needs `low` > 0.
-
-    Shape: -> float64 [n], hertz.
-    """
-    if scale == "linear":
-        return np.linspace(low, high, n)
-    if scale == "log":
-        if low <= 0:
-            raise ValueError(f"a log scale needs a lowest frequency above 0 Hz, got {low}")
-        return np.geomspace(low, high, n)
-    mel = np.linspace(1127 * math.log1p(low / 700), 1127 * math.log1p(high / 700), n)
-    return 700 * np.expm1(mel / 1127)
 
 
 def odd(n: int) -> int:
@@ -65,36 +46,40 @@ def clamp_keep_grad(x: Tensor, low: float | None, high: float | None) -> Tensor:
     return x.detach().clamp(low, high) + (x - x.detach())
 
 
-def plan_groups(
-    center_freqs: Tensor,
-    bandwidths: Tensor,
-    *,
-    num_groups: int,
-    hop: int,
-    pool_size: int,
-    conv_win_factor: float,
-    stride_factor: float,
-) -> list[Group]:
-    """Kernel size, strides and pooling window of each group, from clamped parameters.
+@dataclass(frozen=True)
+class Grouping:
+    """How EfficientLEAF groups filters.
 
-    This needs the parameters' values on the host, so it runs when they change and not on every call.
-
-    Shape: center_freqs, bandwidths [F] -> num_groups groups.
+    Args:
+        num_groups: groups the filters are split into, in order.
+        conv_win_factor: kernel size in multiples of the widest sigma of a group.
+        stride_factor: how far the convolution's stride may go beyond the highest centre frequency's Nyquist period.
     """
-    n = len(center_freqs)
-    centers = center_freqs.detach().float().cpu()
-    widths = bandwidths.detach().float().cpu()
-    divisors = [d for d in range(1, hop + 1) if hop % d == 0]
-    groups = []
-    for g in range(num_groups):
-        start, stop = g * n // num_groups, (g + 1) * n // num_groups
-        highest = float(centers[start:stop].max())
-        limit = max(1.0, math.pi / highest * stride_factor) if highest > 0 else math.inf
-        stride = max(d for d in divisors if d <= limit)
-        kernel = odd(int(widths[start:stop].max() * conv_win_factor))  # the product in float32
-        window = odd(int(pool_size / stride + 0.5))
-        groups.append(Group(start, stop, kernel, stride, window, hop // stride))
-    return groups
+
+    num_groups: int
+    conv_win_factor: float
+    stride_factor: float
+
+    def plan(self, center_freqs: Tensor, bandwidths: Tensor, hop: int, pool_size: int) -> list[Group]:
+        """Kernel size, strides and pooling window of each group, from clamped parameters.
+
+        This needs the parameters' values on the host, so it runs when they change and not on every call.
+
+        Shape: center_freqs, bandwidths [F] -> num_groups groups.
+        """
+        n = len(center_freqs)
+        centers, widths = torch.stack([center_freqs.detach(), bandwidths.detach()]).float().cpu()
+        divisors = [d for d in range(1, hop + 1) if hop % d == 0]
+        groups = []
+        for g in range(self.num_groups):
+            start, stop = g * n // self.num_groups, (g + 1) * n // self.num_groups
+            highest = float(centers[start:stop].max())
+            limit = max(1.0, math.pi / highest * self.stride_factor) if highest > 0 else math.inf
+            stride = max(d for d in divisors if d <= limit)
+            kernel = odd(int(widths[start:stop].max() * self.conv_win_factor))  # the product in float32
+            window = odd(int(pool_size / stride + 0.5))
+            groups.append(Group(start, stop, kernel, stride, window, hop // stride))
+        return groups
 
 
 def gabor_kernels(center_freqs: Tensor, bandwidths: Tensor, kernel: int) -> Tensor:
@@ -133,19 +118,19 @@ class FilterCache:
 
     def __init__(self) -> None:
         self._key: object = None
-        self._made: list[GroupFilters] | None = None
+        self.made: list[GroupFilters] | None = None
 
     def get(self, params: Sequence[Tensor], make: Callable[[], list[GroupFilters]]) -> list[GroupFilters]:
         key = parameter_key(params)
-        if self._made is None or key != self._key:
+        if self.made is None or key != self._key:
             # made outside inference mode: an inference tensor could not take part in a later training step
             with torch.inference_mode(False), torch.no_grad():
-                self._made = make()
+                self.made = make()
             self._key = key
-        return self._made
+        return self.made
 
     def drop(self) -> None:
-        self._key = self._made = None
+        self._key = self.made = None
 
 
 class GaborFilterbank(nn.Module):
@@ -155,15 +140,15 @@ class GaborFilterbank(nn.Module):
     bandwidths [2 z, P z] and pooling_widths [2 / P, 0.5] (P the pooling window in samples), and never writes to them.
     Energies are computed in float32 (float64 for float64 parameters), under autocast too.
 
+    Where filters have to be made anew (in training, or after a change), kernel sizes and strides follow from the
+    parameters' values, so a GPU is waited for once; a call with kept filters does not wait.
+
     Args:
-        center_freqs: initial centre frequencies, hertz, in rising order.
-        edges: their neighbours' frequencies, hertz, [F, 2]: filter i gets sigma_i = (sample_rate / 2) / (high - low).
-        num_groups: groups the filters are split into.
-        sample_rate: hertz.
+        center_freqs, bandwidths: initial values [F], radians a sample and samples.
         pool_size: pooling window P, samples, odd.
         hop: distance of frames, samples.
-        conv_win_factor: kernel size in multiples of the widest sigma of a group.
-        stride_factor: how far the convolution's stride may go beyond the highest centre frequency's Nyquist period.
+        grouping: how filters share kernel sizes and strides. None is the original LEAF: every filter has P taps at
+            stride 1, and bandwidths are clamped to [4 z, P z].
 
     Shape:
         - input: x [B, T], lengths [B] or None
@@ -171,75 +156,73 @@ class GaborFilterbank(nn.Module):
     """
 
     def __init__(
-        self,
-        center_freqs: np.ndarray,
-        edges: np.ndarray,
-        *,
-        num_groups: int,
-        sample_rate: int,
-        pool_size: int,
-        hop: int,
-        conv_win_factor: float,
-        stride_factor: float,
+        self, center_freqs: np.ndarray, bandwidths: np.ndarray, pool_size: int, hop: int, grouping: Grouping | None
     ) -> None:
         super().__init__()
-        self.num_groups = num_groups
         self.pool_size = pool_size
         self.hop = hop
-        self.conv_win_factor = conv_win_factor
-        self.stride_factor = stride_factor
-        sigma = (sample_rate / 2) / (edges[:, 1] - edges[:, 0])
+        self.grouping = grouping
         dtype = torch.get_default_dtype()
-        self.center_freqs = nn.Parameter(torch.tensor(2 * math.pi * center_freqs / sample_rate, dtype=dtype))
-        self.bandwidths = nn.Parameter(torch.tensor(sigma, dtype=dtype))
+        self.center_freqs = nn.Parameter(torch.tensor(center_freqs, dtype=dtype))
+        self.bandwidths = nn.Parameter(torch.tensor(bandwidths, dtype=dtype))
         self.pooling_widths = nn.Parameter(torch.full((len(center_freqs),), 0.4, dtype=dtype))
         self._cache = FilterCache()
 
     def clamped(self) -> tuple[Tensor, Tensor, Tensor]:
         """Centre frequencies (rad/sample), bandwidths (samples) and pooling widths inside their ranges: 3 x [F]."""
-        p = self.pool_size
+        p, narrowest = self.pool_size, 2 * Z if self.grouping else 4 * Z
         dtype = torch.float64 if self.center_freqs.dtype == torch.float64 else torch.float32
         return (
             clamp_keep_grad(self.center_freqs.to(dtype), 0.0, math.pi),
-            clamp_keep_grad(self.bandwidths.to(dtype), 2 * Z, p * Z),
+            clamp_keep_grad(self.bandwidths.to(dtype), narrowest, p * Z),
             clamp_keep_grad(self.pooling_widths.to(dtype), 2 / p, 0.5),
         )
 
+    def groups(self) -> list[Group]:
+        """The groups that the parameters' present values ask for."""
+        if self.grouping is None:
+            return [Group(0, len(self.center_freqs), self.pool_size, 1, self.pool_size, self.hop)]
+        centers, sigmas, _ = self.clamped()
+        return self.grouping.plan(centers, sigmas, self.hop, self.pool_size)
+
     def make_filters(self) -> list[GroupFilters]:
-        """The taps of every group, differentiable with respect to the parameters."""
+        """The matrices of every group, differentiable with respect to the parameters."""
         centers, sigmas, widths = self.clamped()
-        groups = plan_groups(
-            centers,
-            sigmas,
-            num_groups=self.num_groups,
-            hop=self.hop,
-            pool_size=self.pool_size,
-            conv_win_factor=self.conv_win_factor,
-            stride_factor=self.stride_factor,
-        )
         return [
             group_filters(
                 g,
                 gabor_kernels(centers[g.start : g.stop], sigmas[g.start : g.stop], g.kernel),
                 pooling_kernels(widths[g.start : g.stop], g.window, g.stride, self.pool_size),
             )
-            for g in groups
+            for g in self.groups()
         ]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def filters(self) -> list[GroupFilters]:
-        """The taps: kept from call to call in eval mode, made anew where a gradient has to reach the parameters."""
+        """The matrices: kept from call to call in eval mode, made anew where a gradient has to reach the parameters."""
         params = (self.center_freqs, self.bandwidths, self.pooling_widths)
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
             return self.make_filters()
         return self._cache.get(params, self.make_filters)
 
+    def kept_filters(self) -> list[GroupFilters]:
+        """The matrices as constants, for torch.export: their sizes depend on parameters' values, which it hides.
+
+        Raises:
+            RuntimeError: there are none, as the module has not run in eval mode without gradients.
+        """
+        if self._cache.made is None:
+            raise RuntimeError("to export, call the module once before, in eval mode and under torch.no_grad()")
+        return self._cache.made
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            filters = self.filters()
+            exporting = torch.compiler.is_exporting()
+            filters = self.kept_filters() if exporting else self.filters()
             x = x.to(filters[0].parts[0].even.dtype)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-            found = energies(x, lengths, filters, self.hop)
+            found = plain_energies(x, lengths, filters) if exporting else energies(x, lengths, filters, self.hop)
             if lengths is not None:
                 found = mask_frames(found, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
             return found

@@ -38,8 +38,8 @@ def test_named_configurations_are_there_and_can_be_built():
 def test_the_default_is_the_papers_8g_opt_with_80_filters():
     assert load_config() == load_config("eleaf-8g-opt")
     leaf = hlfeat.build().frontend
-    assert (leaf.n_bands, leaf.filterbank.num_groups) == (80, 8)
-    assert (leaf.filterbank.conv_win_factor, leaf.filterbank.stride_factor) == (6, 16)
+    assert (leaf.n_bands, leaf.filterbank.grouping.num_groups) == (80, 8)
+    assert (leaf.filterbank.grouping.conv_win_factor, leaf.filterbank.grouping.stride_factor) == (6, 16)
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -65,6 +65,19 @@ def test_overrides(tmp_path):
     assert config.output.shard_size == 12
 
 
+def test_filters_where_they_are_wanted(tmp_path):
+    octaves = load(tmp_path, "frontend: {n_filters: 35, scale: log, min_freq: 110, filters_per_octave: 12}")
+    assert load(tmp_path, dump_config(octaves)) == octaves
+    centres = hlfeat.build(octaves).frontend.centre_freqs()
+    assert centres[[0, 11, 23]].tolist() == pytest.approx([110 * 2 ** (1 / 12), 220, 440], rel=1e-5)
+    stack = {"layer": "harmonic", "out_channels": 1, "kernel": [2, 1], "axis": "log"}
+    layer = hlfeat.build({**octaves.model_dump(), "stack": [stack]}).stack.layers[0]
+    assert layer.conv.positions(35)[1, 0].item() == pytest.approx(12)  # the octave is twelve rows away
+    chosen = load(tmp_path, "frontend: {kind: leaf, n_filters: 3, scale: [100, 200, 5000]}")
+    assert load(tmp_path, dump_config(chosen)) == chosen
+    assert hlfeat.build(chosen).frontend.centre_freqs().tolist() == pytest.approx([100, 200, 5000], rel=1e-5)
+
+
 def test_sizes():
     assert [shard_bytes(s) for s in ("7B", "3kB", "1.5 MB", "256MB", "2GB")] == [7, 3000, 1500000, 256000000, 2 * 10**9]
 
@@ -75,7 +88,10 @@ ERRORS = [
     ("stack:\n- {layer: conv, out_channels: 2, conv: 3}", "c.yaml:2: stack.0.conv: unknown key"),
     ("stack:\n- {layer: harmonic, out_channels: 2, anchors: [1, 0]}", "c.yaml:2: stack.0.anchors.1: expected a number"),
     ("fronted: 3", "c.yaml:1: fronted: unknown key; did you mean frontend?"),
-    ("frontend:\n  kind: elaef", "c.yaml:2: frontend.kind: expected eleaf, log-mel, spectrogram, got 'elaef'; did you"),
+    (
+        "frontend:\n  kind: elaef",
+        "c.yaml:2: frontend.kind: expected eleaf, leaf, log-mel, spectrogram, got 'elaef'; did",
+    ),
     ("frontend:\n  n_filters: many", "c.yaml:2: frontend.n_filters: expected a whole number, got 'many'"),
     ("frontend:\n  n_filters: true", "c.yaml:2: frontend.n_filters: expected a whole number, got True"),
     ("frontend:\n  n_filters: 2.5", "c.yaml:2: frontend.n_filters: expected a whole number, got 2.5"),
@@ -89,6 +105,23 @@ ERRORS = [
     ("frontend: {kind: log-mel, n_fft: 64}", "c.yaml:1: frontend.n_fft: expected at least the window's 400"),
     ("frontend: {kind: spectrogram, n_bands: 300}", "frontend.n_bands: expected at most the FFT's 257 rows, got 300"),
     ("frontend: {kind: eleaf, scale: log, min_freq: 0}", "frontend.min_freq: expected a frequency above 0"),
+    ("frontend: {scale: mle}", "c.yaml:1: frontend.scale: expected mel, linear, log, bark, erb, mel-matrix, or a list"),
+    ("frontend: {scale: [1, x]}", "c.yaml:1: frontend.scale: expected mel, linear, log, bark, erb, mel-matrix, or a"),
+    ("frontend: {n_filters: 4, scale: [100, 200]}", "c.yaml:1: frontend.scale: expected n_filters = 4 centre freq"),
+    (
+        "frontend: {n_filters: 4, scale: [90, 80, 200, 300]}",
+        "frontend.scale: expected frequencies that rise from min_fr",
+    ),
+    ("frontend: {filters_per_octave: 12}", "frontend.filters_per_octave: expected only with scale: log, got it with"),
+    ("frontend: {scale: log, filters_per_octave: 3, max_freq: 99}", "filters_per_octave: expected instead of max_freq"),
+    (
+        "frontend: {scale: log, filters_per_octave: 3}",
+        "frontend.filters_per_octave: expected at most half of audio.samp",
+    ),
+    (
+        "frontend: {scale: log, filters_per_octave: 0.001}",
+    ),
+    ("frontend: {kind: leaf, num_groups: 4}", "c.yaml:1: frontend.num_groups: unknown key"),
     ("audio:\n  sample_rate: 8000", "frontend.max_freq: expected at most half of audio.sample_rate = 4000, got 7800"),
     ("audio:\n  channels: all", "c.yaml:2: audio.channels: expected mix, first, each or the number of a channel"),
     ("audio: 3", "c.yaml:1: audio: expected a mapping of keys to values, got 3"),

@@ -13,26 +13,26 @@ from hypothesis import strategies as st
 
 import hlfeat
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("eleaf-*.npz"))
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 FRONTENDS = {
     "logtbn": lambda: hlfeat.EfficientLeaf(24, 8, conv_win_factor=6, stride_factor=16),
     "pcen": lambda: hlfeat.EfficientLeaf(24, 8, compression="pcen"),
     "log scale": lambda: hlfeat.EfficientLeaf(24, 4, 55, 7040, scale="log"),
+    "leaf": lambda: hlfeat.Leaf(8),
     "log-mel": lambda: hlfeat.LogMel(24),
     "spectrogram": lambda: hlfeat.Spectrogram(n_bands=100),
 }
 
 
-def published(path: Path) -> tuple[hlfeat.EfficientLeaf, np.lib.npyio.NpzFile]:
+def published(path: Path) -> tuple[hlfeat.EfficientLeaf | hlfeat.Leaf, np.lib.npyio.NpzFile]:
     golden = np.load(path)
     meta = json.loads(str(golden["meta"]))
     compression = meta["compression"]
     if isinstance(compression, dict):
         kind = {"logtbn": hlfeat.LogTBN, "pcen": hlfeat.PCEN}[compression.pop("type")]
         compression = kind(meta["kwargs"].get("n_filters", 40), **compression)
-    elif compression == "default":
-        compression = "logtbn"
-    leaf = hlfeat.EfficientLeaf(**meta["kwargs"], compression=compression)
+    kind = {"EfficientLeaf": hlfeat.EfficientLeaf, "Leaf": hlfeat.Leaf}[meta["cls"]]
+    leaf = kind(**meta["kwargs"], **({} if compression == "default" else {"compression": compression}))
     initial = leaf.state_dict()
     state = {k[6:]: torch.from_numpy(np.asarray(golden[k])) for k in golden if k.startswith("state/")}
     assert set(initial) == set(state)
@@ -67,7 +67,7 @@ def test_published_values(path):
 
 
 def test_there_are_published_values():
-    assert len(GOLDEN) == 10
+    assert len(GOLDEN) == 11
 
 
 @pytest.mark.parametrize("name", FRONTENDS)
@@ -94,7 +94,10 @@ def test_frame_n_is_centred_on_sample_n_times_hop(name):
     x[0, frame * frontend.hop] = 1.0
     with torch.no_grad():
         y = frontend(x)
-    if name == "pcen":  # its gain control answers before and after an impulse differently: look at what it follows
+    if name in (
+        "pcen",
+        "leaf",
+    ):  # its gain control answers before and after an impulse differently: look at what it follows
         y = frontend.filterbank(x).detach()
     y = y[0] if y.dim() == 3 else y[0, 0]  # [F, N]
     around = y[:, frame - 12 : frame + 13]
@@ -137,6 +140,10 @@ def test_a_module_of_ones_own_compresses():
         ({"window_stride": 0.01}, "at least one sample"),
         ({"compression": "pcne"}, '"logtbn", "pcen"'),
         ({"scale": "log", "min_freq": 0}, "above 0 Hz"),
+        ({"scale": "mle"}, "expected a scale of mel, linear, log, bark, erb, mel-matrix, got 'mle'"),
+        ({"scale": [100.0, 90.0, 200.0, 300.0], "n_filters": 4}, "rise from min_freq = 60 to max_freq = 7800"),
+        ({"scale": [100.0, 200.0], "n_filters": 4}, "expected 4 centre frequencies, one a filter, got 2"),
+        ({"scale": "mel-matrix", "n_filters": 250}, "has no bin of an FFT of 512"),
     ],
 )
 def test_impossible_arguments(arguments, words):
@@ -154,3 +161,115 @@ def test_impossible_inputs():
         leaf(torch.zeros(3, 100), torch.tensor([1, 2]))
     with pytest.raises(ValueError, match=r"lengths of 0 to 100 samples, got \[101, 5\]"):
         leaf(torch.zeros(2, 100), torch.tensor([101, 5]))
+
+
+def test_filters_start_where_they_are_told():
+    wanted = [110.0, 220.0, 440.0, 880.0]
+    leaf = hlfeat.EfficientLeaf(4, 2, 55, 1760, scale=wanted)
+    np.testing.assert_allclose(leaf.centre_freqs(), wanted, rtol=1e-6)
+    np.testing.assert_allclose(leaf.filterbank.bandwidths.detach(), [8000 / (f * 1.5) for f in wanted], rtol=1e-6)
+    same = hlfeat.EfficientLeaf(4, 2, 55, 1760, scale="log")
+    torch.testing.assert_close(same.state_dict(), leaf.state_dict())
+
+
+def test_filters_read_off_a_mel_matrix():
+    """By hand: with 257 bins of 31.25 Hz, a filter's centre is its largest bin, its width counts bins."""
+    leaf = hlfeat.Leaf(40, scale="mel-matrix")
+    bins = leaf.centre_freqs().double() / 31.25
+    torch.testing.assert_close(bins, bins.round(), rtol=0, atol=1e-3)
+    edges = 700 * np.expm1(np.linspace(np.log1p(60 / 700), np.log1p(7800 / 700), 42))
+    for i in (5, 20, 39):
+        f = np.arange(257) * 31.25
+        triangle = np.minimum(
+            (f - edges[i]) / (edges[i + 1] - edges[i]), (edges[i + 2] - f) / (edges[i + 2] - edges[i + 1])
+        )
+        root = np.sqrt(triangle.clip(0))
+        assert bins[i] == pytest.approx(root.argmax(), abs=1e-3)
+        width = (root >= root.max() / 2).sum()
+        assert leaf.filterbank.bandwidths[i].item() == pytest.approx(
+            np.sqrt(2 * np.log(2)) * 512 / (np.pi * width), rel=1e-5
+        )
+    assert torch.isfinite(leaf.eval()(torch.randn(1, 3000))).all()
+
+
+SIGNALS = {
+    "silence": torch.zeros(1, 4000),
+    "impulse": torch.zeros(1, 4000).index_fill_(1, torch.tensor([1234]), 1.0),
+    "square wave": torch.sign(torch.sin(torch.arange(4000.0) * 0.3))[None],
+    "denormals": torch.full((1, 4000), 1e-40),
+    "very loud": torch.full((1, 4000), 1e6),
+    "one sample": torch.ones(1, 1),
+}
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_extreme_signals_give_finite_features_and_gradients(name, signal):
+    frontend = FRONTENDS[name]().eval()
+    y = frontend(SIGNALS[signal])
+    assert torch.isfinite(y).all()
+    if y.requires_grad:
+        y.sum().backward()
+        assert all(torch.isfinite(p.grad).all() for p in frontend.parameters())
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 33100, 44100, 96000])  # 33100: frames every 331 samples, a prime
+def test_rates_from_8_to_96_khz(rate):
+    leaf = hlfeat.EfficientLeaf(12, 3, 60.0, 0.45 * rate, rate, stride_factor=4).eval()
+    f = float(leaf.centre_freqs()[7])
+    x = torch.sin(2 * np.pi * f / rate * torch.arange(rate // 4))[None]
+    with torch.no_grad():
+        y = leaf.filterbank(x)
+    assert y.shape[-1] == (rate // 4 - 1) // (rate // 100) + 1
+    assert y[0, :, 10].argmax() == 7
+
+
+@pytest.mark.parametrize("name", ["logtbn", "leaf"])
+def test_half_precision(name):
+    """Weights rounded to 8 bits move the filters; energies are float32 all the same."""
+    frontend, x = FRONTENDS[name]().eval(), torch.randn(2, 5000)
+    with torch.no_grad():
+        exact = frontend(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = frontend(x.bfloat16())
+        rounded = frontend.bfloat16()(x.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    scale = float(exact.abs().max())
+    assert float((mixed.float() - exact).abs().max()) < 0.01 * scale  # the signal has 8 bits
+    assert float((rounded.float() - exact).abs().max()) < 0.1 * scale
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_torch_compile_gives_the_same(name):
+    frontend = FRONTENDS[name]().eval()
+    x, lengths = torch.randn(2, 4000), torch.tensor([4000, 1111])
+    compiled = torch.compile(frontend, backend="aot_eager")
+    with torch.no_grad():
+        want = frontend(x, lengths)
+        torch.testing.assert_close(compiled(x, lengths), want, rtol=1e-4, atol=1e-5)
+    if isinstance(frontend, hlfeat.EfficientLeaf):
+        frontend.train()
+        compiled(x, lengths).sum().backward()
+        assert frontend.filterbank.center_freqs.grad.isfinite().all()
+
+
+def test_torch_export_any_number_of_clips_and_samples():
+    leaf = FRONTENDS["logtbn"]().eval()
+    sizes = {0: torch.export.Dim("clips", min=1, max=64), 1: torch.export.Dim("samples", min=2000, max=10**7)}
+    with pytest.raises(RuntimeError, match="call the module once before, in eval mode"):
+        torch.export.export(leaf, (torch.randn(2, 8000),))
+    with torch.no_grad():
+        leaf(torch.randn(2, 8000))
+        exported = torch.export.export(leaf, (torch.randn(2, 8000),), dynamic_shapes=(sizes,), strict=True).module()
+        for shape in ((2, 8000), (1, 2501), (5, 16000)):
+            x = torch.randn(*shape)
+            torch.testing.assert_close(exported(x), leaf(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pcen", "log-mel"])
+def test_torch_export(name):
+    frontend, x, lengths = FRONTENDS[name]().eval(), torch.randn(2, 8000), torch.tensor([8000, 3000])
+    with torch.no_grad():
+        want = frontend(x, lengths)
+        exported = torch.export.export(frontend, (x, lengths)).module()
+        torch.testing.assert_close(exported(x, lengths), want, rtol=1e-4, atol=1e-5)

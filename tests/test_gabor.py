@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat import energies, gabor
+from hlfeat import energies, gabor, spacing
 
 
 def plain_energies(bank: gabor.GaborFilterbank, x: torch.Tensor) -> torch.Tensor:
@@ -23,11 +23,12 @@ def plain_energies(bank: gabor.GaborFilterbank, x: torch.Tensor) -> torch.Tensor
     widths = bank.pooling_widths.detach().clamp(2 / p, 0.5).double()
     n, hop = len(centers), bank.hop
     rows = []
-    for g in range(bank.num_groups):
-        lo, hi = g * n // bank.num_groups, (g + 1) * n // bank.num_groups
-        limit = max(1.0, math.pi / float(centers[lo:hi].max()) * bank.stride_factor)
+    grouping = bank.grouping
+    for g in range(grouping.num_groups):
+        lo, hi = g * n // grouping.num_groups, (g + 1) * n // grouping.num_groups
+        limit = max(1.0, math.pi / float(centers[lo:hi].max()) * grouping.stride_factor)
         s = max(d for d in range(1, hop + 1) if hop % d == 0 and d <= limit)
-        k = int(np.float32(sigmas[lo:hi].max()) * np.float32(bank.conv_win_factor))
+        k = int(np.float32(sigmas[lo:hi].max()) * np.float32(grouping.conv_win_factor))
         k += 1 - k % 2
         w = int(p / s + 0.5)
         w += 1 - w % 2
@@ -160,12 +161,18 @@ def test_clamp_keeps_the_value_exact():
     assert torch.equal(x.grad, torch.ones(4))
 
 
-@pytest.mark.parametrize("scale", ["mel", "linear", "log"])
+@pytest.mark.parametrize("scale", ["mel", "linear", "log", "bark", "erb"])
 def test_spacings(scale):
-    f = gabor.spaced_frequencies(10, 100.0, 6400.0, scale)
+    f = spacing.spaced_frequencies(10, 100.0, 6400.0, scale)
     assert f[0] == pytest.approx(100)
     assert f[-1] == pytest.approx(6400)
-    warped = {"mel": 1127 * np.log1p(f / 700), "linear": f, "log": np.log2(f)}[scale]
+    warped = {
+        "mel": 2595 * np.log10(1 + f / 700),
+        "linear": f,
+        "log": np.log2(f),
+        "bark": 26.81 * f / (1960 + f) - 0.53,
+        "erb": 21.4 * np.log10(1 + 0.00437 * f),
+    }[scale]
     np.testing.assert_allclose(np.diff(warped), np.diff(warped)[0])
 
 

@@ -16,8 +16,8 @@ from torchvision.ops import deform_conv2d
 
 import hlfeat
 from hlfeat import harmonic_plan
-from hlfeat.gabor import spaced_frequencies
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
+from hlfeat.spacing import spaced_frequencies
 
 AXES = ["linear", "log", "centre"]
 

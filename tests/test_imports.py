@@ -15,11 +15,12 @@ PACKAGE = Path(hlfeat.__file__).parent
 LAYERS = [
     "errors",
     "config configfile masking axes sources batching progress",
-    "folding decode resample shards harmonic_plan",
+    "folding spacing decode resample shards harmonic_plan",
     "energies harmonic_conv",
     "gabor harmonic",
     "compression stack outdir loader report",
     "frontends store weights",
+    "leaf",
     "extractor",
     "pipeline bench",
     "bench_harmonic",

@@ -1,0 +1,84 @@
+"""Where a filterbank's filters start: centre frequencies and widths on a frequency scale.
+
+Sources: mel as in HTK (Young et al., The HTK Book); Bark after Traunmüller, "Analytical expressions for the tonotopic
+sensory scale", JASA 1990; ERB rate after Glasberg & Moore, "Derivation of auditory filter shapes from notched-noise
+data", Hearing Research 1990; Gabor widths from a mel matrix after Zeghidour et al., "LEAF", ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torchaudio.functional as AF
+
+Scale = Literal["mel", "linear", "log", "bark", "erb", "mel-matrix"]
+SCALES: tuple[str, ...] = get_args(Scale)
+MATRIX_FFT = 512  # LEAF reads its filters off a mel matrix of this FFT size
+
+
+def spaced_frequencies(n: int, low: float, high: float, scale: str = "mel") -> np.ndarray:
+    """`n` frequencies from `low` to `high`, both included, equally spaced on a scale.
+
+    "mel" is 1127 ln(1 + f / 700), "log" octaves (`low` must be above 0), "bark" 26.81 f / (1960 + f) - 0.53, "erb" the
+    ERB rate 21.4 lg(1 + 0.00437 f), "linear" hertz.
+
+    Shape: -> float64 [n], hertz.
+    """
+    if scale == "linear":
+        return np.linspace(low, high, n)
+    if scale == "log":
+        if low <= 0:
+            raise ValueError(f"a log scale needs a lowest frequency above 0 Hz, got {low}")
+        return np.geomspace(low, high, n)
+    if scale == "mel":
+        return 700 * np.expm1(np.linspace(1127 * math.log1p(low / 700), 1127 * math.log1p(high / 700), n) / 1127)
+    if scale == "erb":  # the factors 21.4 and ln 10 cancel
+        return np.expm1(np.linspace(math.log1p(0.00437 * low), math.log1p(0.00437 * high), n)) / 0.00437
+    if scale == "bark":  # equally spaced in f / (1960 + f)
+        part = np.linspace(low / (1960 + low), high / (1960 + high), n)
+        return 1960 * part / (1 - part)
+    raise ValueError(f"expected a scale of {', '.join(SCALES)}, got {scale!r}")
+
+
+def filter_edges(n: int, low: float, high: float, scale: Scale | Sequence[float]) -> np.ndarray:
+    """Centre frequencies of `n` filters with a neighbour on either side: [n + 2], hertz, rising.
+
+    `scale` may be the centre frequencies themselves; `low` and `high` are then the outer filters' neighbours.
+
+    Raises:
+        ValueError: frequencies that do not rise strictly from `low` to `high`, or not `n` of them.
+    """
+    if isinstance(scale, str):
+        return spaced_frequencies(n + 2, low, high, scale)
+    edges = np.array([low, *scale, high], dtype=np.float64)
+    if len(edges) != n + 2:
+        raise ValueError(f"expected {n} centre frequencies, one a filter, got {len(edges) - 2}")
+    if not (np.diff(edges) > 0).all():
+        raise ValueError(f"expected centre frequencies that rise from min_freq = {low:g} to max_freq = {high:g} Hz")
+    return edges
+
+
+def initial_filters(
+    n: int, low: float, high: float, scale: Scale | Sequence[float], sample_rate: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centre frequencies and bandwidths of Gabor filters: 2 x [n], radians a sample and samples.
+
+    Filter i gets sigma_i = (sample_rate / 2) / (f_{i+1} - f_{i-1}). With "mel-matrix" they are read off a matrix of mel
+    filters over FFT bins, as in the original LEAF: the centre is the bin of the maximum, the full width at half maximum
+    w of the filter's square root gives sigma = sqrt(2 ln 2) 512 / (pi w). Low filters are then coarsely placed.
+    """
+    if isinstance(scale, str) and scale == "mel-matrix":
+        bank = AF.melscale_fbanks(MATRIX_FFT // 2 + 1, low, high, n, sample_rate).sqrt().numpy()  # [bins, n]
+        width = (bank >= bank.max(0) / 2).sum(0)
+        if not bank.max(0).all():
+            raise ValueError(
+                f"mel-matrix: filter {int(bank.max(0).argmin())} of {n} has no bin of an FFT of {MATRIX_FFT}; "
+                "expected fewer filters, or scale mel"
+            )
+        sigma = math.sqrt(2 * math.log(2)) * MATRIX_FFT / (math.pi * width)
+        return 2 * math.pi / MATRIX_FFT * bank.argmax(0).astype(np.float64), sigma
+    edges = filter_edges(n, low, high, scale)
+    return 2 * math.pi / sample_rate * edges[1:-1], (sample_rate / 2) / (edges[2:] - edges[:-2])
