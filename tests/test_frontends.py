@@ -66,6 +66,32 @@ def test_published_values(path):
             assert error(parameter.grad, golden[f"grad/{name}"]) < 1e-4, name
 
 
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_published_values_among_neighbours(path, size):
+    leaf, golden = published(path)
+    clip, want = torch.from_numpy(golden["x"][-1]), golden["features"][-1]
+    torch.manual_seed(size)
+    longest = len(clip) + 4321 if size > 1 else len(clip)
+    x, lengths = torch.randn(size, longest), torch.randint(1, longest + 1, (size,))
+    x[size // 2, : len(clip)], lengths[size // 2] = clip, len(clip)
+    with torch.no_grad():
+        y = leaf(x, lengths)[size // 2]
+    assert error(y[..., : want.shape[-1]], want) < 1e-5
+    assert not y[..., want.shape[-1] :].any()
+
+
+def test_ten_minutes():
+    """PCEN's recursion and the pieces: the end comes out as that of a short clip, once its start has decayed."""
+    torch.manual_seed(0)
+    leaf = hlfeat.EfficientLeaf(12, 8, conv_win_factor=6, stride_factor=16, compression="pcen").eval()
+    x = torch.randn(1, 600 * 16000) * torch.linspace(0.001, 1, 600 * 16000)
+    with torch.no_grad():
+        y, tail = leaf(x), leaf(x[:, -160 * 2000 :])
+    assert y.shape == (1, 12, 60000)
+    torch.testing.assert_close(y[..., -1000:], tail[..., -1000:], rtol=1e-4, atol=1e-4)  # 0.96^1000 is nothing
+
+
 def test_there_are_published_values():
     assert len(GOLDEN) == 11
 
