@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hlfeat.axes import Axis, CentreAxis, LinearAxis, LogAxis
-from hlfeat.bench import Row, markdown, peak_bytes, race
+from hlfeat.bench import Row, bars, race, tell, without_gradient
 from hlfeat.errors import HlfeatError
 from hlfeat.harmonic_conv import harmonic_conv2d
 from hlfeat.harmonic_plan import interpolation, plan_for
@@ -143,35 +141,28 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
     x, weight, bias = tensors(setting, batch, device)
     calls = candidates(setting, x, weight, bias)
 
-    def without_gradient(call: Callable[[], Tensor]) -> Callable[[], object]:
-        def run() -> None:
-            with torch.no_grad():
-                call()
-
-        return run
-
     cotangent = torch.randn_like(calls["Conv2d"]().detach())
 
     def training(call: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(call(), (x, weight, bias), cotangent)
 
-    forward_runs = race({n: without_gradient(c) for n, c in calls.items()}, device, seconds)
-    both_runs = race({n: training(c) for n, c in calls.items()}, device, seconds)
-    forward, both = ({n: median(t) for n, t in runs.items()} for runs in (forward_runs, both_runs))
+    forward = race({n: without_gradient(c) for n, c in calls.items()}, device, seconds)
+    both = race({n: training(c) for n, c in calls.items()}, device, seconds)
     error = errors(setting, device)
-    for name, call in calls.items():
-        peak = peak_bytes(without_gradient(call), device)
+    base, base_both = forward["Conv2d"].typical, both["Conv2d"].typical
+    for name in calls:
+        peak = forward[name].peak
         yield {
             "setting": setting.name,
             "candidate": name,
-            "forward_ms": forward[name] * 1e3,
-            "forward_ratio": forward[name] / forward["Conv2d"],
-            "training_ms": both[name] * 1e3,
-            "training_ratio": both[name] / both["Conv2d"],
+            "forward_ms": forward[name].typical * 1e3,
+            "forward_ratio": forward[name].typical / base,
+            "training_ms": both[name].typical * 1e3,
+            "training_ratio": both[name].typical / base_both,
             "peak_mib": None if peak is None else peak / 2**20,
             "error": error.get(name),
-            "runs": len(forward_runs[name]),
-            "training_runs": len(both_runs[name]),
+            "runs": len(forward[name].seconds),
+            "training_runs": len(both[name].seconds),
         }
 
 
@@ -184,29 +175,13 @@ def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None
             new = list(measure(setting, device, batch, 0.2 if quick else 2.0))
         except torch.OutOfMemoryError as e:
             raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}; try --batch") from e
-        table = markdown(new, COLUMNS)
-        say(table if not rows else table.split("\n", 2)[2])
+        tell(new, COLUMNS, say, first=not rows)
         rows += new
     return rows
 
 
 def plot(rows: list[Row], path: Path) -> None:
     """The paper's bar chart: forward time of each candidate in each setting, relative to nn.Conv2d."""
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(r["candidate"] for r in rows))
-    settings = list(dict.fromkeys(r["setting"] for r in rows))
-    figure = Figure(figsize=(1.2 + 0.9 * len(settings), 4), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(names)
-    for i, name in enumerate(names):
-        found = {r["setting"]: r["forward_ratio"] for r in rows if r["candidate"] == name}
-        at = [n for n, s in enumerate(settings) if s in found]
-        axes.bar(np.array(at) + (i - len(names) / 2 + 0.5) * width, [found[settings[n]] for n in at], width, label=name)
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_yscale("log")
-    axes.set_ylabel("forward time / nn.Conv2d")
-    axes.set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings])
-    axes.set_xlabel("setting")
-    axes.legend(fontsize="small", ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
-    figure.savefig(path, dpi=150)
+    names = dict.fromkeys(r["candidate"] for r in rows)
+    found = {n: {r["setting"]: r["forward_ratio"] for r in rows if r["candidate"] == n} for n in names}
+    bars(found, "forward time / nn.Conv2d", path)
