@@ -157,7 +157,7 @@ def bars(values: Mapping[str, Mapping[str, float]], what: str, path: Path) -> No
     from matplotlib.figure import Figure
 
     settings = list(dict.fromkeys(s for found in values.values() for s in found))
-    figure = Figure(figsize=(1.2 + 0.9 * len(settings), 4), layout="constrained")
+    figure = Figure(figsize=(1.2 + max(0.9, 0.2 * len(values)) * len(settings), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(values)
     for i, (name, found) in enumerate(values.items()):
@@ -166,7 +166,7 @@ def bars(values: Mapping[str, Mapping[str, float]], what: str, path: Path) -> No
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log")
     axes.set_ylabel(what)
-    axes.set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings])
+    axes.set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize="small")
     axes.set_xlabel("setting")
     axes.legend(fontsize="small", ncols=len(values), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
     figure.savefig(path, dpi=150)

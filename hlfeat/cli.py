@@ -73,6 +73,8 @@ SetOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
 DEFAULT = "eleaf-8g-opt"
 WORKERS = min(8, os.cpu_count() or 1)
 
@@ -257,8 +259,8 @@ def bench_harmonic(
     device: DeviceOption = "auto",
     batch: Annotated[int | None, typer.Option(min=1, help="Clips at once; default 16 on a GPU, 4 on the CPU.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Four settings, briefly.")] = False,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON too.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw them (needs hlfeat[plot]).")] = None,
+    json: JsonOption = None,
+    plot: PlotOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Harmonic convolution against nn.Conv2d, deformable convolution and lowering."""
@@ -277,6 +279,39 @@ def bench_harmonic(
     rows = bench.run(on, batch, quick, lambda table: print(table, end="", flush=True))
     if json is not None:
         write_json(json, f"harmonic, batch {batch}", on, rows)
+    if plot is not None:
+        bench.plot(rows, plot)
+
+
+@bench_app.command("frontend")
+def bench_frontend(
+    device: DeviceOption = "auto",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Settings with this in their name only; repeatable.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Short inputs, three of the settings.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="On the CPU too, train at every input, not only at 16 x 16 s.")
+    ] = False,
+    json: JsonOption = None,
+    plot: PlotOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """EfficientLEAF and LEAF against torchaudio's log-mel and plain torch versions."""
+    _logging(verbose, quiet=False)
+    if plot is not None:
+        _need_matplotlib()
+    from hlfeat import bench_frontend as bench
+    from hlfeat.bench import circumstances, write_json
+    from hlfeat.pipeline import choose_device
+
+    on, settings = choose_device(device), bench.chosen(only or [])
+    facts = circumstances(on)
+    log = logging.getLogger("hlfeat")
+    log.info("%s, torch %s, float32 without TF32, medians", facts["device"], facts["versions"]["torch"])
+    rows = bench.run(on, settings, quick, all, lambda table: print(table, end="", flush=True))
+    if json is not None:
+        write_json(json, "frontend", on, rows)
     if plot is not None:
         bench.plot(rows, plot)
 

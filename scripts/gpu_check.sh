@@ -47,4 +47,5 @@ bench() {
 }
 
 bench harmonic 240
+bench frontend 120
 exit "$status"

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hlfeat import bench, bench_harmonic
+import hlfeat
+from hlfeat import bench, bench_frontend, bench_harmonic
+from hlfeat.bench_frontend import Input, PlainLeaf
 from hlfeat.bench_harmonic import COLUMNS, Setting
+from hlfeat.errors import UsageError
+from tests.test_gabor import plain_energies, relative
 
 CPU = torch.device("cpu")
 TINY = [Setting("3", 16, 12, 3, 1), Setting("80 bands, anchor 4", 16, 20, 5, 4)]
@@ -68,10 +72,165 @@ def test_table_json_and_picture(rows, tmp_path):
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
 
+FRONTENDS = {
+    "defaults": lambda **given: hlfeat.EfficientLeaf(12, 3, **given),
+    "8G-opt": lambda **given: hlfeat.EfficientLeaf(16, 8, conv_win_factor=6, stride_factor=16, **given),
+    "leaf": lambda **given: hlfeat.Leaf(6, **given),
+}
+
+
+def moved(frontend):
+    """In float64, with parameters away from where they start, some of them beyond their ranges."""
+    torch.manual_seed(0)
+    frontend, n = frontend.double(), frontend.n_bands
+    with torch.no_grad():
+        frontend.filterbank.bandwidths *= 0.3 + 2 * torch.rand(n)
+        frontend.filterbank.pooling_widths.copy_(torch.rand(n))
+    return frontend
+
+
+@pytest.mark.parametrize("name", ["defaults", "8G-opt"])
+def test_the_plain_frontend_equals_the_loop(name):
+    frontend, x = moved(FRONTENDS[name]()), torch.randn(2, 3000)
+    frontend.float().double()  # the loop takes parameters in float32
+    got = PlainLeaf(frontend).energies(x.double())
+    assert relative(got.detach(), plain_energies(frontend.filterbank, x)) < 1e-6  # its clamps are those of float32
+
+
+@pytest.mark.parametrize("compression", ["logtbn", "pcen"])
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_features_and_gradients_equal_the_plain_frontends(name, compression):
+    frontend, x = moved(FRONTENDS[name](compression=compression)), torch.randn(3, 4000).double()
+    if compression == "logtbn":
+        frontend.compression.log1p.a.data.zero_()  # where it is large the norm cancels it, and so its gradient
+    results = []
+    for module in (frontend, PlainLeaf(frontend)):
+        y = module(x)
+        cotangent = torch.linspace(-1, 1, y.numel()).view_as(y).double()
+        results.append([y, *torch.autograd.grad(y, list(frontend.parameters()), cotangent)])
+    for ours, plain in zip(*results, strict=True):
+        assert relative(ours.detach(), plain.detach()) < 1e-12
+
+
+def test_plain_filters_are_made_once_for_inference_and_anew_at_each_training_step(monkeypatch):
+    plain, x, made = PlainLeaf(hlfeat.EfficientLeaf(8, 2)), torch.randn(1, 800), []
+    original = PlainLeaf.filters
+    monkeypatch.setattr(PlainLeaf, "filters", lambda self: (made.append(1), original(self))[1])
+    with torch.no_grad():
+        for training, calls in [(True, 2), (False, 1)]:
+            plain.train(training)
+            made.clear()
+            for _ in range(2):
+                plain(x)
+            assert len(made) == calls
+
+
+SMALL = bench_frontend.Setting("small-8", lambda **given: hlfeat.EfficientLeaf(8, 2, **given))
+
+
+@pytest.fixture(scope="module")
+def frontend_rows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_frontend, "QUICK_INPUTS", [Input(8, 0.2), Input(1, 1)])
+        tables = []
+        rows = bench_frontend.run(CPU, [SMALL], quick=True, all=False, say=tables.append)
+    return rows, "".join(tables)
+
+
+def test_rows_of_frontends_are_complete_and_errors_small(frontend_rows):
+    rows, table = frontend_rows
+    candidates = ["log-mel", "plain", "ours, filterbank", "ours, logtbn", "ours, pcen"]
+    assert [(r["input"], r["candidate"]) for r in rows] == [
+        (i, c) for i in ("8 x 0.2 s", "1 x 1 s") for c in candidates
+    ]
+    assert len(table.splitlines()) == len(rows) + 2
+    for row in rows:
+        assert set(bench_frontend.COLUMNS) <= set(row)
+        assert row["forward_ms"] > 0
+        assert row["training_ms"] > 0
+        assert row["left_out"] is None
+        assert (row["error"] is None) == (row["candidate"] == "log-mel")
+        assert row["error"] is None or row["error"] < 5e-6
+        assert (row["forward_to_plain"] is None) == (row["candidate"] not in ("plain", "ours, logtbn"))
+        assert (row["training_compression"] is None) == (row["candidate"] not in ("ours, logtbn", "ours, pcen"))
+    seconds = {"8 x 0.2 s": 1.6, "1 x 1 s": 1.0}
+    for r in rows:
+        assert r["forward_real_time"] == pytest.approx(seconds[r["input"]] / r["forward_ms"] * 1e3)
+
+
+def test_the_picture_of_frontends(frontend_rows, tmp_path):
+    bench_frontend.plot(frontend_rows[0], tmp_path / "f.png")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_on_the_cpu_the_papers_input_alone_is_trained_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench_frontend, "errors", lambda *_: {})
+    monkeypatch.setattr(bench_frontend, "measure", lambda found, given, *rest: (asked.append((given, rest[-1])), [])[1])
+    monkeypatch.setattr(bench_frontend, "tell", lambda *_, **__: None)
+    bench_frontend.run(CPU, [SMALL], quick=False, all=False, say=print)
+    assert [given for given, training in asked if training] == [Input(16, 16)]
+    assert len(asked) == 4
+    asked.clear()
+    bench_frontend.run(CPU, [SMALL], quick=False, all=True, say=print)
+    assert all(training for _, training in asked)
+
+
+def test_a_candidate_that_memory_would_not_hold_is_left_out(monkeypatch):
+    def needs(call, device):
+        return 2 << 30 if isinstance(call.args[0], torch.Tensor) and call.func.__self__.module is plain else 0
+
+    found = bench_frontend.candidates(SMALL, CPU)
+    plain = found["plain"].module
+    monkeypatch.setattr(bench_frontend, "peak_bytes", needs)
+    monkeypatch.setattr(bench_frontend, "free_bytes", lambda device: 16 << 30)
+    monkeypatch.setattr(bench_frontend, "without_gradient", lambda call: call)
+    rows = {r["candidate"]: r for r in bench_frontend.measure(found, Input(8, 0.1), CPU, 0.01, True)}
+    assert rows["plain"]["left_out"] == (
+        "forward: about 16.0 GiB needed, 16.0 GiB there; training: about 16.0 GiB needed, 16.0 GiB there"
+    )
+    assert "forward_ms" not in rows["plain"]
+    assert rows["ours, logtbn"]["forward_ms"] > 0
+    assert rows["ours, logtbn"]["forward_to_plain"] is None
+
+
+def test_running_out_of_memory_is_a_row(monkeypatch):
+    def measure(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(bench_frontend, "measure", measure)
+    tables = []
+    rows = bench_frontend.run(CPU, [SMALL], quick=True, all=False, say=tables.append)
+    assert [r["left_out"] for r in rows] == ["out of memory"] * 2
+    assert "out of memory" in tables[0]
+
+
+def test_settings_are_chosen_by_a_part_of_their_name(hlfeat):
+    assert [s.name for s in bench_frontend.chosen(["8g-opt"])] == ["8G-opt-40", "8G-opt-80"]
+    assert bench_frontend.chosen([]) == bench_frontend.SETTINGS
+    with pytest.raises(UsageError, match=r"leaf-41: expected .*leaf-40"):
+        bench_frontend.chosen(["leaf-41"])
+    result = hlfeat("bench", "frontend", "--device", "cpu", "--only", "mel")
+    assert result.returncode == 2
+    assert "--only mel: expected" in result.stderr
+
+
 def test_memory_is_what_a_call_holds():
     peak = bench.peak_bytes(lambda: torch.ones(64 << 18).sum(), CPU)
     if peak is not None:  # a kernel that lets a process reset its high-water mark
         assert 60 << 20 <= peak < 100 << 20
+
+
+def test_memory_that_others_have_freed_counts_too():
+    def call():
+        return [torch.ones(1 << 14) for _ in range(800)]  # so small that malloc keeps them for the next
+
+    held = call()
+    last = torch.ones(1 << 14)  # above them: they cannot simply be cut off
+    del held
+    peak = bench.race({"again": call}, CPU, 0.01)["again"].peak
+    assert peak is None or peak >= 45 << 20
+    del last
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -79,13 +79,71 @@ def test_configurations_equal_those_of_the_cpu_in_any_company(name):
             assert (got[i, ..., : alone.shape[-1]] - alone).abs().max() <= 1e-5 * alone.abs().max()
 
 
-def test_eval_forward_does_not_wait_for_the_device():
-    extractor = hlfeat.build("eleaf-harmonic").eval().cuda()
-    x, lengths = torch.randn(2, 16000, device="cuda"), torch.tensor([16000, 500], device="cuda")
+FRONTENDS = {
+    "defaults": lambda: hlfeat.EfficientLeaf(),
+    "8G-opt, 80": lambda: hlfeat.EfficientLeaf(80, 8, conv_win_factor=6, stride_factor=16),
+    "8G-opt, pcen": lambda: hlfeat.EfficientLeaf(40, 8, conv_win_factor=6, stride_factor=16, compression="pcen"),
+    "leaf": lambda: hlfeat.Leaf(),
+    "leaf, logtbn": lambda: hlfeat.Leaf(compression="logtbn"),
+    "log-mel": lambda: hlfeat.LogMel(),
+}
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_frontends_equal_those_of_the_cpu(name, with_lengths):
+    torch.manual_seed(0)
+    frontend, x = FRONTENDS[name]().eval(), 0.1 * torch.randn(4, 24000)
+    lengths = torch.tensor([24000, 9000, 161, 1]) if with_lengths else None
+    with torch.no_grad():
+        want = frontend(x, lengths)
+        got = frontend.cuda()(x.cuda(), lengths if lengths is None else lengths.cuda()).cpu()
+    # sums of up to 700 float32 products, in another order
+    assert (got - want).norm() <= 1e-4 * want.norm()
+    assert (got - want).abs().max() <= 1e-4 * want.abs().max()
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("name", [n for n in FRONTENDS if n != "log-mel"])
+def test_gradients_of_frontends_equal_those_of_the_cpu_in_float64(name, with_lengths):
+    x, lengths = 0.1 * torch.randn(3, 16000, generator=torch.Generator().manual_seed(0)), None
+    if with_lengths:
+        lengths = torch.tensor([16000, 7000, 1600])
+    cotangent, grads = None, []
+    for device, dtype in [("cpu", torch.float64), ("cuda", torch.float32)]:
+        frontend, there = FRONTENDS[name]().to(device, dtype), x.to(device, dtype).requires_grad_()
+        if isinstance(frontend.compression, hlfeat.LogTBN):
+            frontend.compression.log1p.a.data.zero_()  # where it is large the norm cancels it, and so its gradient
+        y = frontend(there, lengths if lengths is None else lengths.to(device))
+        if cotangent is None:
+            cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        found = torch.autograd.grad(y, [there, *frontend.parameters()], cotangent.to(y))
+        grads.append([g.double().cpu() for g in found])
+    for want, got in zip(*grads, strict=True):
+        assert (got - want).norm() <= 1e-4 * want.norm()
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_tf32_costs_at_most_its_mantissa(name):
+    torch.manual_seed(0)
+    frontend, x = FRONTENDS[name]().eval().cuda(), 0.1 * torch.randn(4, 24000, device="cuda")
+    with torch.no_grad():
+        want = frontend(x)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # the fixture takes it back
+        got = frontend(x)
+    assert (got - want).norm() <= 5e-3 * want.norm()  # 10 bits are 5e-4 a factor
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("name", [*FRONTENDS, "eleaf-harmonic"])
+def test_eval_forward_does_not_wait_for_the_device(name, with_lengths):
+    module = (FRONTENDS[name]() if name in FRONTENDS else hlfeat.build(name)).eval().cuda()
+    x = torch.randn(2, 16000, device="cuda")
+    lengths = torch.tensor([16000, 500], device="cuda") if with_lengths else None
     with torch.inference_mode():
-        extractor(x, lengths)
+        module(x, lengths)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            extractor(x, lengths)
+            module(x, lengths)
         finally:
             torch.cuda.set_sync_debug_mode("default")

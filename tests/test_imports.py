@@ -23,7 +23,7 @@ LAYERS = [
     "leaf",
     "extractor",
     "pipeline bench",
-    "bench_harmonic",
+    "bench_harmonic bench_frontend",
     "cli",
     "__main__",
 ]
