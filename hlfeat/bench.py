@@ -157,7 +157,7 @@ def bars(values: Mapping[str, Mapping[str, float]], what: str, path: Path) -> No
     from matplotlib.figure import Figure
 
     settings = list(dict.fromkeys(s for found in values.values() for s in found))
-    figure = Figure(figsize=(1.2 + max(0.9, 0.2 * len(values)) * len(settings), 4), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.2 + max(0.9, 0.2 * len(values)) * len(settings)), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(values)
     for i, (name, found) in enumerate(values.items()):

@@ -19,6 +19,11 @@ from hlfeat import __version__
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from hlfeat.bench import Row
     from hlfeat.config import Config
     from hlfeat.report import Report
     from hlfeat.sources import Inputs
@@ -268,17 +273,11 @@ def bench_harmonic(
     if plot is not None:
         _need_matplotlib()
     from hlfeat import bench_harmonic as bench
-    from hlfeat.bench import circumstances, write_json
     from hlfeat.pipeline import choose_device
 
     on = choose_device(device)
     batch = batch or (4 if on.type == "cpu" else 16)
-    facts = circumstances(on)
-    log = logging.getLogger("hlfeat")
-    log.info("%s, torch %s, batch %d, float32, medians", facts["device"], facts["versions"]["torch"], batch)
-    rows = bench.run(on, batch, quick, lambda table: print(table, end="", flush=True))
-    if json is not None:
-        write_json(json, f"harmonic, batch {batch}", on, rows)
+    rows = _measured(f"harmonic, batch {batch}", on, json, lambda say: bench.run(on, batch, quick, say))
     if plot is not None:
         bench.plot(rows, plot)
 
@@ -302,18 +301,27 @@ def bench_frontend(
     if plot is not None:
         _need_matplotlib()
     from hlfeat import bench_frontend as bench
-    from hlfeat.bench import circumstances, write_json
     from hlfeat.pipeline import choose_device
 
     on, settings = choose_device(device), bench.chosen(only or [])
-    facts = circumstances(on)
-    log = logging.getLogger("hlfeat")
-    log.info("%s, torch %s, float32 without TF32, medians", facts["device"], facts["versions"]["torch"])
-    rows = bench.run(on, settings, quick, all, lambda table: print(table, end="", flush=True))
-    if json is not None:
-        write_json(json, "frontend", on, rows)
+    rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
     if plot is not None:
         bench.plot(rows, plot)
+
+
+def _measured(
+    what: str, on: torch.device, json: Path | None, run: Callable[[Callable[[str], None]], list[Row]]
+) -> list[Row]:
+    """The rows of a bench, whose tables it prints as they are done."""
+    from hlfeat.bench import circumstances, write_json
+
+    facts = circumstances(on)
+    log = logging.getLogger("hlfeat")
+    log.info("%s, torch %s: %s, float32, medians", facts["device"], facts["versions"]["torch"], what)
+    rows = run(lambda table: print(table, end="", flush=True))
+    if json is not None:
+        write_json(json, what, on, rows)
+    return rows
 
 
 def _need_matplotlib() -> None:
