@@ -291,7 +291,7 @@ def run(
     `quick`: short inputs, briefly, and only some of the settings.
     """
     brief = [s for s in settings if s.name in QUICK_SETTINGS] or settings
-    seconds = 0.1 if quick else 1.0 if device.type == "cpu" else 0.5
+    seconds = 0.25 if quick else 1.0 if device.type == "cpu" else 0.5
     rows: list[Row] = []
     for setting in brief if quick else settings:
         found = candidates(setting, device)
