@@ -122,7 +122,8 @@ def outputs_inside(
     start = torch.arange(first * frames.block, blocks * frames.block, frames.outputs, device=device)
     start = start.view(1, blocks - first, -1, 1)
     end: Tensor | int = samples if lengths is None else lengths[:, None, None, None]
-    return [((start + r.to(device)) * frames.group.stride < end).float().unsqueeze(-1) for r in kinds(frames)]
+    outputs = kinds(frames, device)  # made there: copying them would wait for a GPU
+    return [((start + r) * frames.group.stride < end).float().unsqueeze(-1) for r in outputs]
 
 
 def overlap_add(blocks: Tensor, hops: int) -> Tensor:

@@ -197,10 +197,10 @@ def pool_matrices(frames: Frames, pool: Tensor) -> list[Tensor]:
     return matrices
 
 
-def kinds(frames: Frames) -> list[Tensor]:
+def kinds(frames: Frames, device: torch.device | None = None) -> list[Tensor]:
     """Outputs of a frame that have a mirror image, their mirror images, and the middle one if there is one."""
     p = frames.outputs
-    pairs, middle = torch.arange(p // 2), torch.arange(p // 2, p - p // 2)
+    pairs, middle = torch.arange(p // 2, device=device), torch.arange(p // 2, p - p // 2, device=device)
     return [pairs, p - 1 - pairs, middle][: 2 + p % 2]
 
 

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import hlfeat
-from hlfeat import energies, gabor, spacing
+from hlfeat import energies, folding, gabor, spacing
 
 
 def plain_energies(bank: gabor.GaborFilterbank, x: torch.Tensor) -> torch.Tensor:
@@ -184,3 +186,28 @@ def test_autocast_keeps_energies_in_float32():
     assert y.dtype == torch.float32
     with torch.no_grad():
         assert torch.equal(y, bank(x.bfloat16().float()))
+
+
+class NoCopies(TorchDispatchMode):
+    """Fails where an operation takes a tensor of the CPU, from which a GPU could only be given a copy by waiting."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert all(t.device.type != "cpu" for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("build", [hlfeat.EfficientLeaf, hlfeat.Leaf])
+def test_kept_filters_need_nothing_from_the_host(build, with_lengths):
+    bank = build().filterbank.eval()
+    filters = [meta(f) for f in bank.make_filters()]
+    x = torch.empty(2, 4000, device="meta")
+    lengths = torch.empty(2, dtype=torch.int64, device="meta") if with_lengths else None
+    with torch.no_grad(), NoCopies():
+        assert energies.energies(x, lengths, filters, bank.hop).shape == (2, 40, 25)
+
+
+def meta(f: folding.GroupFilters) -> folding.GroupFilters:
+    """The same filters on a device that computes nothing, but refuses the tensors of others as a GPU would."""
+    parts = [folding.Part(p.n, p.even.to("meta"), p.odd.to("meta"), [q.to("meta") for q in p.pools]) for p in f.parts]
+    return folding.GroupFilters(f.frames, parts, f.gabor.to("meta"), f.pool.to("meta"))
