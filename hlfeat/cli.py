@@ -102,9 +102,15 @@ def _main(
 @app.command()
 def extract(
     inputs: Annotated[
-        list[str], typer.Argument(help="Audio files, folders, lists of paths (*.txt); - is a list on standard input.")
-    ],
+        list[str] | None,
+        typer.Argument(help="Audio files, folders, lists of paths (*.txt), manifests; - is a list on standard input."),
+    ] = None,
+    *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
+    manifest: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, or Kaldi data folder; repeatable."),
+    ] = None,
     config: ConfigOption = DEFAULT,
     settings: SetOption = None,
     weights: Annotated[
@@ -151,7 +157,9 @@ def extract(
     if not out:
         raise UsageError("-o: expected a folder for the features, got an empty name")
     folder = Path(out)
-    found = collect(inputs, sys.stdin.buffer, null)
+    if not inputs and not manifest:
+        raise UsageError("expected audio files, folders, lists or a --manifest to extract from, got none")
+    found = collect(inputs or [], sys.stdin.buffer, null, manifest or [])
     log = logging.getLogger("hlfeat")
     if found.ignored:
         log.info("passed over %s without an audio extension", count(found.ignored, "file"))
@@ -185,9 +193,9 @@ def extract(
 
 
 def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
+    from hlfeat.clip import printable
     from hlfeat.extractor import build
     from hlfeat.progress import count
-    from hlfeat.sources import printable
 
     extractor = build(cfg, weights=weights)
     rate = extractor.sample_rate / extractor.hop
@@ -414,7 +422,7 @@ def _open_streams() -> None:
 def _die(message: str, code: Exit) -> None:
     if logging.getLogger("hlfeat").isEnabledFor(logging.DEBUG):
         traceback.print_exc()
-    from hlfeat.sources import printable
+    from hlfeat.clip import printable
 
     with suppress(OSError):
         print(f"hlfeat: error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 
+from hlfeat.clip import UNREADABLE, Clip, extension
 from hlfeat.errors import ClipError
-from hlfeat.sources import UNREADABLE, Clip, extension
 
 MIN_RATE, MAX_RATE = 1000, 768000
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's word for a stream that does not state its length
 BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once
+
+# Formats in which libsndfile seeks to the exact sample; others are read from their start.
+EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST"})
 
 # Lines of libsndfile's log about a chunk of samples that promises more bytes than the file has, such as
 # "data : 2147483632 (should be 64000)" (WAV, W64, RF64); SSND is AIFF's, BODY is SVX's, Data Size is AU's.
@@ -54,18 +57,20 @@ def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool
 
     Args:
         clip: what to read.
-        channels: "mix" (their mean), "first", "each" (all of them), or the number of one, from 0.
+        channels: "mix" (their mean), "first", "each" (all of them), or the number of one, from 0. A clip's own channel
+            goes before it.
         cancelled: asked between blocks; when true, reading ends with a ClipError "cancelled".
 
     Raises:
         ClipError: with one of the codes missing, unreadable, not-audio, unsupported, empty, truncated, corrupt,
-            non-finite, bad-channel, bad-rate, cancelled.
+            non-finite, bad-channel, bad-rate, bad-segment, cancelled.
     """
+    channels = channels if clip.channel is None else clip.channel
     _check_file(clip)
     try:
         with _Stream(os.fsencode(clip.path)) as f:
             _check_header(f, clip, channels)
-            samples = _read(f, channels, cancelled)
+            samples = _read(f, clip, channels, cancelled)
             return Waveform(samples, f.samplerate, f.channels)
     except soundfile.LibsndfileError as e:
         raise _explain(e, clip) from e
@@ -117,26 +122,50 @@ def _check_header(f: soundfile.SoundFile, clip: Clip, channels: str | int) -> No
         raise ClipError("empty", "no samples")
 
 
-def _read(f: soundfile.SoundFile, channels: str | int, cancelled: Callable[[], bool]) -> np.ndarray:
+def _bounds(f: soundfile.SoundFile, clip: Clip) -> tuple[int, int | None]:
+    """First sample of a clip and the one after its last (None: the file's end): the nearest to its times."""
+    first = 0 if clip.start is None else round(clip.start * f.samplerate)
+    stop = None if clip.end is None else round(clip.end * f.samplerate)
+    if stop is not None and stop <= first:
+        raise ClipError("bad-segment", f"expected at least one sample from {clip.start or 0:g} to {clip.end:g} s")
+    if f.frames != UNKNOWN_FRAMES and max(first + 1, stop or 0) > f.frames:
+        raise _beyond(clip, f.frames / f.samplerate)
+    return first, stop
+
+
+def _beyond(clip: Clip, seconds: float) -> ClipError:
+    wanted = f"{clip.start or 0:.10g} s to {'its end' if clip.end is None else f'{clip.end:.10g} s'}"
+    return ClipError("bad-segment", f"expected a segment within the file's {seconds:.10g} s, got {wanted}")
+
+
+def _read(f: soundfile.SoundFile, clip: Clip, channels: str | int, cancelled: Callable[[], bool]) -> np.ndarray:
     """Samples float32 [channels, T]; in blocks, because a header's length is a promise, not a fact."""
     blocks = []
-    got, size = 0, max(1, BLOCK_SAMPLES // f.channels)
-    while True:
+    first, stop = _bounds(f, clip)
+    size = max(1, BLOCK_SAMPLES // f.channels)
+    got = f.seek(first) if first and f.format in EXACT_SEEK and f.frames != UNKNOWN_FRAMES else 0
+    while stop is None or got < stop:
         if cancelled():
             raise ClipError("cancelled", "the run was stopped")
-        block = f.read(size, dtype="float32", always_2d=True)  # [T, channels]
+        wanted = size if stop is None else min(size, stop - got)
+        block = f.read(wanted, dtype="float32", always_2d=True)  # [T, channels]
         if not np.isfinite(block).all():
             where = got + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
             raise ClipError("non-finite", f"sample {where} is not a finite number")
+        part = block[max(0, first - got) :]
         got += len(block)
-        if len(block):
-            blocks.append(_keep(block, channels))
-        if len(block) < size:
+        if len(part):
+            blocks.append(_keep(part, channels))
+        if len(block) < wanted:
             break
     if got == 0:
         raise ClipError("empty", "no samples")
-    if got < f.frames != UNKNOWN_FRAMES:
+    if got < (f.frames if stop is None else stop) != UNKNOWN_FRAMES:
+        if f.frames == UNKNOWN_FRAMES:
+            raise _beyond(clip, got / f.samplerate)
         raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
+    if not blocks:
+        raise _beyond(clip, got / f.samplerate)
     return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hlfeat.clip import Clip, printable
 from hlfeat.decode import decode
 from hlfeat.errors import ClipError
 from hlfeat.resample import Resampler
-from hlfeat.sources import Clip, printable
 
 log = logging.getLogger("hlfeat")
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.batching import pad, plan_batches
+from hlfeat.clip import Clip, printable
 from hlfeat.config import Config, shard_bytes
 from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageError
 from hlfeat.extractor import Extractor, build
@@ -33,7 +34,7 @@ from hlfeat.outdir import OutputDir, disk_error
 from hlfeat.progress import Progress
 from hlfeat.report import Report, device_name, peak_memory, versions
 from hlfeat.shards import Record, ShardWriter, shard_name, shard_number
-from hlfeat.sources import Clip, Inputs, printable
+from hlfeat.sources import Inputs
 from hlfeat.weights import load_weights
 
 log = logging.getLogger("hlfeat")
@@ -89,6 +90,8 @@ def extract(
         raise UsageError(f"expected --batch-seconds above 0, got {options.batch_seconds}")
     if options.on_error not in ("skip", "stop"):
         raise UsageError(f"expected --on-error skip or stop, got {options.on_error}")
+    if config.audio.channels == "each" and any(clip.channel is not None for clip in inputs.clips):
+        raise UsageError("audio.channels: each goes with whole files, but a manifest names channels")
     device = choose_device(options.device)
     extractor = build(config)
     digest = load_weights(extractor, options.weights) if options.weights else None
@@ -123,6 +126,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def segment(clip: Clip) -> dict[str, float | int]:
+    """What a clip is of its file, as its index line says it; nothing for the whole file."""
+    keys = {"start": clip.start, "end": clip.end, "channel": clip.channel}
+    return {k: v for k, v in keys.items() if v is not None}
+
+
 def describe(config: Config, extractor: Extractor, weights: Path | None, digest: str | None) -> dict[str, Any]:
     """The contents of hlfeat.yaml."""
     return {
@@ -154,6 +163,7 @@ class _Run:
     ) -> None:
         self.config, self.options, self.extractor, self.device = config, options, extractor, device
         self.output, self.stopped, self.finished_shard = output, stopped, finished_shard
+        self.each = config.audio.channels == "each"  # every channel of a file is an entry of its own
         self.dtype = np.dtype(config.output.dtype)
         size = config.output.shard_size
         self.shard_clips = size if isinstance(size, int) else None
@@ -172,8 +182,7 @@ class _Run:
         started = time.perf_counter()
         self.order = {clip.id: i for i, clip in enumerate(clips)}
         self.number, done = self.output.committed()
-        each = self.config.audio.channels == "each"
-        by_input = {id_.rpartition("#")[0] if each else id_: record for id_, record in done.items()}
+        by_input = {id_.rpartition("#")[0] if self.each else id_: record for id_, record in done.items()}
         done_ids = set(by_input)
         self._check_changes(clips, by_input)
         self._keep_failures(done_ids)
@@ -226,6 +235,13 @@ class _Run:
                 info = os.stat(clip.path)
             except OSError:
                 continue  # gone: its features are still those of the clip
+            part = {k: v for k, v in record.items() if k in ("start", "end") or (k == "channel" and not self.each)}
+            if segment(clip) != part:
+                whole = "the whole file"
+                raise UsageError(
+                    f"{self.output.folder}: has the id {printable(clip.id)} from {part or whole}, not from "
+                    f"{segment(clip) or whole}; choose another folder"
+                )
             if (info.st_size, info.st_mtime_ns) != (record.get("size"), record.get("modified")):
                 if clip.path != record["path"]:
                     raise UsageError(
@@ -282,18 +298,18 @@ class _Run:
             shape = self.extractor.n_channels, self.extractor.n_bands
             writer = ShardWriter(self.output.folder, self.number, self.config.output.format, self.dtype, *shape)
             self.shard = self.open_shard.enter_context(writer)
-        each = self.config.audio.channels == "each"
         for c, y in enumerate(features):
             record = {
-                "id": f"{item.clip.id}#{c}" if each else item.clip.id,
+                "id": f"{item.clip.id}#{c}" if self.each else item.clip.id,
                 "path": item.clip.path,
                 "duration": item.duration,
                 "sample_rate": item.sample_rate,
                 "channels": item.file_channels,
                 "size": item.size,
                 "modified": item.modified,
+                **segment(item.clip),
             }
-            self.shard.append({**record, "channel": c} if each else record, y)
+            self.shard.append({**record, "channel": c} if self.each else record, y)
         self.report.clips += len(features)
         self.report.audio_seconds += item.duration * len(features)
         self.progress.add(1, item.duration * len(features))

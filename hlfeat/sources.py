@@ -9,25 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from hlfeat.clip import AUDIO, Clip, below, extension, printable
 from hlfeat.errors import UsageError
+from hlfeat.manifests import is_manifest, read_manifest
 
-# What libsndfile reads, and what it does not but people have: the latter end up among the failures, not in silence.
-_READABLE = """
-    wav wave bwf rf64 flac ogg oga opus mp3 mp2 mp1 aiff aif aifc w64 au snd caf sph nist voc svx iff sf ircam paf pvf
-    avr htk sds mat4 mat5 xi
-"""
-_UNREADABLE = "m4a m4b mp4 aac ac3 wma amr ape wv mka webm 3gp dsf dff tta mpc spx ra"
-READABLE, UNREADABLE = frozenset(_READABLE.split()), frozenset(_UNREADABLE.split())
-AUDIO = READABLE | UNREADABLE
 LISTS = frozenset({"txt", "lst", "list"})
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One input: `id` names it in the output, `path` is where to read it."""
-
-    id: str
-    path: str
 
 
 @dataclass
@@ -38,12 +24,12 @@ class Inputs:
     ignored: int = 0
 
 
-def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs:
+def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False, manifests: Sequence[str] = ()) -> Inputs:
     """Find the clips that the command's arguments mean.
 
     A folder stands for the audio files below it (by extension), a clip's id being its path below the folder. A file's
     id is its name. `-` and *.txt are lists of paths, one a line (`null`: NUL-separated); their ids are the paths as
-    written, without leading `/`, `./` and `../`.
+    written, without leading `/`, `./` and `../`. Manifests (see hlfeat/manifests.py) may also be among the paths.
 
     Raises UsageError for two clips of one id, and where there is no clip at all.
     """
@@ -53,32 +39,33 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False) -> Inputs
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         if path == "-":
             _add_list(inputs, stdin.read(), null)
+        elif is_manifest(path):
+            inputs.clips += read_manifest(path)
         elif os.path.isdir(path):
             _add_folder(inputs, path)
         elif extension(path) in LISTS:
-            try:
-                with open(path, "rb") as f:
-                    _add_list(inputs, f.read(), null)
-            except OSError as e:
-                raise UsageError(f"{printable(path)}: the list cannot be read: {e.strerror}") from e
+            _add_list_file(inputs, path, null)
         else:
             inputs.clips.append(Clip(posixpath.basename(path.rstrip("/")), path))
+    for path in manifests:
+        if extension(path) in LISTS:
+            _add_list_file(inputs, path, null)
+        else:
+            inputs.clips += read_manifest(path)
     if not inputs.clips:
-        shown = ", ".join(printable(p) for p in paths[:3])
+        shown = ", ".join(printable(p) for p in [*paths, *manifests][:3])
         passed = f" (files without an audio extension: {inputs.ignored})" if inputs.ignored else ""
         raise UsageError(f"no audio files in {shown}{passed}")
     _refuse_duplicates(inputs.clips)
     return inputs
 
 
-def extension(path: str) -> str:
-    """The extension in lower case, without its dot."""
-    return posixpath.splitext(path)[1][1:].lower()
-
-
-def printable(text: str) -> str:
-    """The text on one line, whatever bytes a file name holds."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def _add_list_file(inputs: Inputs, path: str, null: bool) -> None:
+    try:
+        with open(path, "rb") as f:
+            _add_list(inputs, f.read(), null)
+    except OSError as e:
+        raise UsageError(f"{printable(path)}: the list cannot be read: {e.strerror}") from e
 
 
 def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
@@ -89,16 +76,10 @@ def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
     for path in map(os.fsdecode, filter(None, lines)):
         if os.path.isdir(path):
             _add_folder(inputs, path)
-        elif _below(path):
-            inputs.clips.append(Clip(_below(path), path))
+        elif below(path):
+            inputs.clips.append(Clip(below(path), path))
         else:
             raise UsageError(f"expected paths in the list, got {printable(path)!r}")
-
-
-def _below(path: str) -> str:
-    """The path as written, made one that stays below a folder."""
-    parts = [p for p in posixpath.normpath(path).split("/") if p not in ("", ".", "..")]
-    return "/".join(parts)
 
 
 def _add_folder(inputs: Inputs, folder: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hlfeat import FeatureStore, HlfeatError, build
-from hlfeat.sources import printable
+from hlfeat.clip import printable
 
 PICTURES = 3  # drawn, where nobody asked for particular clips
 INDEX_LINES = 12

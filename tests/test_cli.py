@@ -51,6 +51,28 @@ def test_a_folder_from_start_to_end(hlfeat, clips, tmp_path):
     assert len(FeatureStore(tmp_path / "out")) == 12
 
 
+def test_segments_of_a_manifest(hlfeat, clips, tmp_path):
+    first, second = sorted(clips.rglob("*.wav"))[:2]
+    rows = [f"whole,{first},,,", f"part,{first},0.1,0.3,0", f"beyond,{second},0,1e4,", f"left,{second},,0.2,"]
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("\n".join(["id,path,start,end,channel", *rows, ""]))
+    run = ("extract", "--manifest", manifest, "-o", tmp_path / "out", *SMALL)
+    result = hlfeat(*run)
+    assert result.returncode == 3, result.stderr
+    index = [json.loads(line) for line in (tmp_path / "out/shard-00000.jsonl").open()]
+    assert [(r["id"], r.get("start"), r.get("end"), r.get("channel")) for r in index] == [
+        ("whole", None, None, None),
+        ("part", 0.1, 0.3, 0),
+        ("left", None, 0.2, None),
+    ]
+    assert index[1]["duration"] == pytest.approx(0.2)
+    failures = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").open()]
+    assert [(f["id"], f["code"]) for f in failures] == [("beyond", "bad-segment")]
+    manifest.write_text(manifest.read_text().replace("0.1,0.3", "0.1,0.4"))
+    failed(hlfeat(*run), 2, "has the id part from")
+    failed(hlfeat(*run, "--set", "audio.channels=each", "--overwrite"), 2, "a manifest names channels")
+
+
 def test_good_and_broken_files_side_by_side(hlfeat, clips, tmp_path):
     codes = synth.broken_clips(clips / "broken")
     result = hlfeat("extract", clips, "-o", tmp_path / "out", *SMALL)
@@ -169,7 +191,7 @@ def test_what_is_wrong_with_the_call_is_one_line(hlfeat, clips, tmp_path):
     failed(hlfeat("extract", clips, "-o", "/proc/nowhere"), 1, "cannot be used as output")
     assert not out.exists()
     failed(hlfeat("extract", clips), 2, "Missing option '--output'")
-    failed(hlfeat("extract", "-o", out), 2, "Missing argument")
+    failed(hlfeat("extract", "-o", out), 2, "expected audio files, folders, lists or a --manifest")
     failed(hlfeat("extract", clips, "-o", out, "--workers", "0"), 2, "workers")
     failed(hlfeat("extract", clips, "-o", ""), 2, "-o: expected a folder for the features")
     failed(hlfeat("extract", "", "-o", out), 2, "expected a file, a folder")

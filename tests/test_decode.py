@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 from hlfeat import decode as module
+from hlfeat.clip import Clip
 from hlfeat.decode import decode
 from hlfeat.errors import ClipError
-from hlfeat.sources import Clip
 from tests import synth
 
 

@@ -14,7 +14,9 @@ PACKAGE = Path(hlfeat.__file__).parent
 # From the bottom up: a module may import those above its own line only.
 LAYERS = [
     "errors",
-    "config configfile masking axes sources batching progress",
+    "config configfile masking axes clip batching progress",
+    "manifests",
+    "sources",
     "folding spacing decode resample shards harmonic_plan",
     "energies harmonic_conv",
     "gabor harmonic",

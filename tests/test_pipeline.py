@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 import hlfeat
 from hlfeat import loader, pipeline
+from hlfeat.clip import Clip
 from hlfeat.configfile import load_config
 from hlfeat.decode import decode
 from hlfeat.errors import ClipError, OutputError, TooManyFailuresError, UsageError
 from hlfeat.outdir import OutputDir
 from hlfeat.pipeline import InterruptedRunError, Options, extract
 from hlfeat.resample import Resampler
-from hlfeat.sources import Clip, Inputs, collect
+from hlfeat.sources import Inputs, collect
 from tests import synth
 
 CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]

@@ -1,0 +1,45 @@
+"""A clip: its name, where it is read from, and what of it."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+
+# What libsndfile reads, and what it does not but people have: the latter end up among the failures, not in silence.
+_READABLE = """
+    wav wave bwf rf64 flac ogg oga opus mp3 mp2 mp1 aiff aif aifc w64 au snd caf sph nist voc svx iff sf ircam paf pvf
+    avr htk sds mat4 mat5 xi
+"""
+_UNREADABLE = "m4a m4b mp4 aac ac3 wma amr ape wv mka webm 3gp dsf dff tta mpc spx ra"
+READABLE, UNREADABLE = frozenset(_READABLE.split()), frozenset(_UNREADABLE.split())
+AUDIO = READABLE | UNREADABLE
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One input: `id` names it in the output, `path` is where to read it.
+
+    A segment has a start and an end in seconds (None: those of the file). A channel, from 0, goes before the policy.
+    """
+
+    id: str
+    path: str
+    start: float | None = None
+    end: float | None = None
+    channel: int | None = None
+
+
+def extension(path: str) -> str:
+    """The extension in lower case, without its dot."""
+    return posixpath.splitext(path)[1][1:].lower()
+
+
+def printable(text: str) -> str:
+    """The text on one line, whatever bytes a file name holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def below(path: str) -> str:
+    """The path as written, made one that stays below a folder: the name of a clip."""
+    parts = [p for p in posixpath.normpath(path).split("/") if p not in ("", ".", "..")]
+    return "/".join(parts)
