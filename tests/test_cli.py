@@ -51,8 +51,10 @@ def test_a_folder_from_start_to_end(hlfeat, clips, tmp_path):
     assert len(FeatureStore(tmp_path / "out")) == 12
 
 
-def test_segments_of_a_manifest(hlfeat, clips, tmp_path):
-    first, second = sorted(clips.rglob("*.wav"))[:2]
+def test_segments_of_a_manifest(hlfeat, tmp_path):
+    first, second = tmp_path / "first.wav", tmp_path / "second.flac"
+    for path in (first, second):
+        soundfile.write(path, synth.tone(0.7, 16000), 16000)
     rows = [f"whole,{first},,,", f"part,{first},0.1,0.3,0", f"beyond,{second},0,1e4,", f"left,{second},,0.2,"]
     manifest = tmp_path / "m.csv"
     manifest.write_text("\n".join(["id,path,start,end,channel", *rows, ""]))
