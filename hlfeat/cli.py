@@ -267,6 +267,45 @@ def config_check(
           f"{parameters} parameters")  # fmt: skip
 
 
+@app.command("import-weights")
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="Of the published training script, or a state_dict.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The weights, .safetensors or .pt.")],
+    args: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The script's arguments; default: args.txt beside CHECKPOINT.")
+    ] = None,
+    sample_rate: Annotated[int, typer.Option(help="Hertz.")] = 16000,
+    window_len: Annotated[float, typer.Option(help="Pooling window, milliseconds.")] = 25.0,
+    window_stride: Annotated[float, typer.Option(help="Distance of frames, milliseconds.")] = 10.0,
+    min_freq: Annotated[float, typer.Option(help="Where the filters began, hertz.")] = 60.0,
+    max_freq: Annotated[float, typer.Option(help="Where the filters ended, hertz.")] = 7800.0,
+    settings: SetOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Trained EfficientLEAF or LEAF weights for extract, and the configuration that goes with them, beside them.
+
+    What the weights and the arguments do not tell has the published constants as defaults. Ends with a comparison of
+    the imported modules with the formulas.
+    """
+    _logging(verbose, quiet=False)
+    from hlfeat import checkpoint as importing
+
+    configuration = importing.beside(out, overwrite)
+    told = {"window_len": window_len, "window_stride": window_stride, "min_freq": min_freq, "max_freq": max_freq}
+    asked = [f"audio.sample_rate={sample_rate}", *(f"frontend.{k}={v!r}" for k, v in told.items())]
+    found = importing.import_weights(checkpoint, args, [*asked, *(settings or [])])
+    log = logging.getLogger("hlfeat")
+    for note in found.notes:
+        log.info("%s", note)
+    difference = importing.parity(found, checkpoint)
+    if not difference <= importing.PARITY:
+        raise HlfeatError(f"{checkpoint}: features differ by {difference:.1e} from the formulas; nothing was written")
+    importing.write(found, checkpoint, out, configuration)
+    log.info("features differ by %.1e from the formulas in float64", difference)
+    log.info("hlfeat extract ... -c %s --weights %s", configuration, out)
+
+
 @bench_app.command("harmonic")
 def bench_harmonic(
     device: DeviceOption = "auto",

@@ -6,6 +6,7 @@ valid name. Only plain data is loaded.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,9 +77,12 @@ def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]
         raise ConfigError(f"{_place(places, e.key, str(path))}: {e}") from e
 
 
-def config_from_dict(data: Mapping[str, Any]) -> Config:
-    """Check a configuration that is already plain data."""
-    return _validate(dict(data), {}, "configuration")
+def config_from_dict(data: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "configuration") -> Config:
+    """Check a configuration that is already plain data; `source` stands in messages where a file's name would."""
+    own, places = copy.deepcopy(dict(data)), dict[Key, str]()
+    for override in overrides:
+        _override(own, override, places)
+    return _validate(own, places, source)
 
 
 def config_dir() -> Path:

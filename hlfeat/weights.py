@@ -6,8 +6,9 @@ import hashlib
 import io
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,15 @@ def load_weights(extractor: nn.Module, path: Path) -> str:
     Raises ConfigError that names the keys that do not fit.
     """
     state, digest = read_state(path)
-    expected = extractor.state_dict()
     if state and not any(k.startswith(("frontend.", "stack.")) for k in state):
         state = {f"frontend.{k}": v for k, v in state.items()}  # a frontend's own state_dict
+    fit(extractor, state, path)
+    return digest
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load a state_dict whose keys, shapes and values have to fit; else ConfigError that names those that do not."""
+    expected = module.state_dict()
     problems = [f"missing {k}" for k in expected if k not in state]
     problems += [f"unknown {k}" for k in state if k not in expected]
     problems += [
@@ -35,8 +42,7 @@ def load_weights(extractor: nn.Module, path: Path) -> str:
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise ConfigError(f"{path}: weights do not fit the configuration: {shown}")
-    extractor.load_state_dict(state)
-    return digest
+    module.load_state_dict(dict(state))
 
 
 def _dense(value: object) -> bool:
@@ -55,6 +61,27 @@ def _finite(value: Tensor, dtype: torch.dtype) -> bool:
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     """A state_dict and the file's SHA-256. Never unpickles code."""
+    state, digest = _read(path)
+    plain = isinstance(state, Mapping) and all(isinstance(k, str) and _dense(v) for k, v in state.items())
+    if not plain:
+        raise ConfigError(f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}")
+    return dict(state), digest
+
+
+def read_checkpoint(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
+    """The dense tensors of a training checkpoint, whose state_dict may lie under one of the keys `nests`."""
+    found = _read(path)[0]
+    for key in nests:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{path}: expected a checkpoint or a state_dict, got {type(found).__name__}")
+    return {k: v for k, v in found.items() if isinstance(k, str) and _dense(v)}
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    """What a file of weights holds, and its SHA-256."""
     try:
         data = path.read_bytes()
     except OSError as e:
@@ -63,11 +90,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
 
-            state = load(data)
+            found: Any = load(data)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it warns of what makes it raise next
-                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:  # torch's message advises to run the code in the file: no
         raise ConfigError(f"{path}: not weights in .pt format, or more than tensors, which is not loaded") from e
     except Exception as e:  # both readers raise many kinds for a file that is not theirs
@@ -75,7 +102,4 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
         raise ConfigError(
             f"{path}: not weights in {path.suffix or 'a known'} format: {reason[0] if reason else e!r}"
         ) from e
-    plain = isinstance(state, Mapping) and all(isinstance(k, str) and _dense(v) for k, v in state.items())
-    if not plain:
-        raise ConfigError(f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}")
-    return dict(state), hashlib.sha256(data).hexdigest()
+    return found, hashlib.sha256(data).hexdigest()

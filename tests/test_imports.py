@@ -24,7 +24,7 @@ LAYERS = [
     "frontends store weights",
     "leaf",
     "extractor",
-    "pipeline bench",
+    "pipeline bench checkpoint",
     "bench_harmonic bench_frontend",
     "cli",
     "__main__",

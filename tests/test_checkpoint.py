@@ -1,0 +1,192 @@
+"""import-weights: the published script's checkpoint and its relatives, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import hlfeat
+from hlfeat.configfile import load_config
+from tests.test_cli import failed
+
+GOLDEN = Path(__file__).parent / "golden"
+CHECKPOINT = GOLDEN / "checkpoint/net_best_model.pth"
+
+
+def frontend_state() -> dict[str, torch.Tensor]:
+    network = torch.load(CHECKPOINT, weights_only=True)["network"]
+    return {k.removeprefix("_frontend."): v for k, v in network.items() if k.startswith("_frontend.")}
+
+
+def error(config: Path, weights: Path) -> float:
+    """Of the features, against the published implementation's."""
+    golden = np.load(GOLDEN / "eleaf-8g-opt-40-checkpoint.npz")
+    with torch.no_grad():
+        y = hlfeat.build(config, weights=weights).eval()(torch.from_numpy(golden["x"]))
+    return float(np.linalg.norm(y.numpy() - golden["features"]) / np.linalg.norm(golden["features"]))
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_the_published_scripts_checkpoint(hlfeat, tmp_path, name):
+    result = hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name)
+    assert result.returncode == 0, result.stderr
+    assert "4 other tensors of the checkpoint are not the frontend's" in result.stderr
+    assert "from the formulas in float64" in result.stderr
+    config = tmp_path / "new/w.yaml"
+    assert error(config, tmp_path / "new" / name) < 1e-5
+    frontend = load_config(config).frontend
+    assert (frontend.num_groups, frontend.conv_win_factor, frontend.stride_factor) == (8, 6, 16)
+    failed(hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name), 2, "is there already")
+    assert hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name, "--overwrite").returncode == 0
+
+
+GROUPS = ("--set", "frontend.num_groups=8", "--set", "frontend.conv_win_factor=6", "--set", "frontend.stride_factor=16")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module._frontend.", "frontend."])
+@pytest.mark.parametrize("form", ["pt", "safetensors", "nested"])
+def test_other_layouts(hlfeat, tmp_path, prefix, form):
+    state = {prefix + k: v for k, v in frontend_state().items()}
+    path = tmp_path / ("c.safetensors" if form == "safetensors" else "c.pt")
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if form == "nested" else state, path)
+    result = hlfeat("import-weights", path, "-o", tmp_path / "w.safetensors", *GROUPS)
+    assert result.returncode == 0, result.stderr
+    assert error(tmp_path / "w.yaml", tmp_path / "w.safetensors") < 1e-5
+
+
+KINDS = {
+    "pcen": lambda: hlfeat.EfficientLeaf(8, 4, compression="pcen"),
+    "pcen as logarithms": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.PCEN(8)),
+    "plain logarithm": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.LogTBN(8, a=5, trainable=True)),
+    "no affine": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.LogTBN(8, affine=False, a=5)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_compression_follows_from_the_weights(tmp_path, kind):
+    from hlfeat import checkpoint
+
+    torch.manual_seed(0)
+    leaf = KINDS[kind]()
+    leaf(torch.randn(3, 5000))  # running statistics that are none of the initial ones
+    torch.save(leaf.state_dict(), tmp_path / "c.pt")
+    found = checkpoint.import_weights(tmp_path / "c.pt", None, [])
+    x = torch.randn(2, 4000)
+    with torch.no_grad():
+        torch.testing.assert_close(checkpoint.build_with(found, tmp_path).frontend(x), leaf.eval()(x))
+    assert checkpoint.parity(found, tmp_path) < 1e-5
+
+
+def test_the_original_leaf_by_its_arguments(hlfeat, tmp_path):
+    torch.save({"network": {f"_frontend.{k}": v for k, v in hlfeat_leaf().state_dict().items()}}, tmp_path / "c.pth")
+    (tmp_path / "a.txt").write_text("frontend=Leaf\ncompression=PCEN\n")
+    result = hlfeat("import-weights", tmp_path / "c.pth", "--args", tmp_path / "a.txt", "-o", tmp_path / "w.pt")
+    assert result.returncode == 0, result.stderr
+    assert load_config(tmp_path / "w.yaml").frontend.kind == "leaf"
+
+
+def hlfeat_leaf() -> hlfeat.Leaf:
+    return hlfeat.Leaf(6)
+
+
+def test_oddities_are_told(hlfeat, tmp_path):
+    state = frontend_state()
+    state["filterbank.center_freqs"] = state["filterbank.center_freqs"].flip(0)
+    state["filterbank.bandwidths"][2] = -1.0
+    torch.save(state, tmp_path / "c.pt")
+    result = hlfeat("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt")
+    assert result.returncode == 0, result.stderr
+    assert "bandwidths lie outside their range and are used as clamped" in result.stderr
+    assert "39 filters are not above their lower neighbour" in result.stderr
+    assert "num_groups = 4, conv_win_factor = 4.77, stride_factor = 1.0" in result.stderr
+
+
+def test_parity_sees_a_difference(tmp_path, monkeypatch):
+    from hlfeat import checkpoint, gabor
+
+    found = checkpoint.import_weights(CHECKPOINT, None, [])
+    assert checkpoint.parity(found, CHECKPOINT) < 1e-5
+    energies = gabor.energies
+    monkeypatch.setattr(gabor, "energies", lambda *a: energies(*a) * 1.01)
+    assert checkpoint.parity(found, CHECKPOINT) > 1e-4
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def broken(name: str) -> object:
+    state = frontend_state()
+    if name == "no frontend":
+        return {"_encoder.weight": torch.zeros(3)}
+    if name == "two frontends":
+        return {**state, **{f"b.{k}": v for k, v in state.items()}}
+    if name == "missing":
+        del state["filterbank.bandwidths"]
+    if name == "shape":
+        state["filterbank.bandwidths"] = torch.ones(3)
+    if name == "unknown":
+        state["compression.w"] = torch.ones(3)
+    if name == "no compression":
+        return {k: v for k, v in state.items() if not k.startswith("compression")}
+    if name == "not finite":
+        state["filterbank.bandwidths"][3] = torch.nan
+    return state
+
+
+REFUSED = {
+    "no frontend": "expected the weights of a frontend (filterbank.center_freqs), found the keys _encoder.weight",
+    "two frontends": "expected one frontend, found several",
+    "missing": "missing frontend.filterbank.bandwidths",
+    "shape": "frontend.filterbank.bandwidths has shape [3], expected [40]",
+    "unknown": "unknown frontend.compression.w",
+    "no compression": "expected the weights of LogTBN or PCEN, found the keys none",
+    "not finite": "frontend.filterbank.bandwidths is not finite",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused(hlfeat, tmp_path, name):
+    torch.save(broken(name), tmp_path / "c.pt")
+    failed(hlfeat("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt"), 2, REFUSED[name])
+    assert not (tmp_path / "w.pt").exists()
+
+
+def test_code_is_never_unpickled(hlfeat, tmp_path):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"network": Evil()}))
+    failed(
+        hlfeat("import-weights", "evil.pth", "-o", "w.pt", cwd=tmp_path), 2, "more than tensors, which is not loaded"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bad_calls(hlfeat, tmp_path):
+    (tmp_path / "cut.pth").write_bytes(CHECKPOINT.read_bytes()[:3000])
+    out = ("-o", tmp_path / "w.pt")
+    failed(hlfeat("import-weights", tmp_path / "cut.pth", *out), 2, "cut.pth: not weights in .pth format")
+    failed(hlfeat("import-weights", tmp_path / "none.pth", *out), 2, "weights cannot be read: No such file")
+    failed(hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "w.npy"), 2, "ends in .safetensors or .pt")
+    failed(
+        hlfeat("import-weights", CHECKPOINT, *out, "--set", "frontend.groups=2"),
+        2,
+        "unknown key; did you mean num_groups",
+    )
+    failed(hlfeat("import-weights", CHECKPOINT, *out, "--max-freq", "9000"), 2, "at most half of audio.sample_rate")
+    (tmp_path / "a.txt").write_text("num_groups=many\n")
+    failed(
+        hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"),
+        2,
+        "num_groups: expected int, got 'many'",
+    )
+    (tmp_path / "a.txt").write_text("num_groups\n")
+    failed(hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, "a.txt:1: expected name=value")
