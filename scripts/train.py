@@ -151,13 +151,13 @@ def optimizer_for(model: Classifier, lr: float, steps: int) -> torch.optim.Optim
 
     Adam moves a number by about its learning rate a step, whatever the number's unit. Bandwidths (samples) and pooling
     widths get a rate in proportion to the smallest. Centre frequencies get one that over all steps, with a schedule
-    whose mean is a half, adds up to less than half their smallest distance: neighbours cannot cross.
+    that adds up to (steps + 1) / 2, stays below half their smallest distance, so that neighbours hardly cross.
     """
     groups = []
     for name, p in model.named_parameters():
         rate = lr
         if name.endswith("center_freqs"):
-            rate = 0.9 * float(p.detach().diff().min()) / steps if len(p) > 1 else lr * float(p.detach())
+            rate = 0.8 * float(p.detach().diff().min()) / (steps + 1) if len(p) > 1 else lr * float(p.detach())
         elif "filterbank." in name:
             rate = lr * float(p.detach().min())
         groups.append({"params": [p], "lr": rate, "weight_decay": 0.01 if p.dim() > 1 else 0.0})
