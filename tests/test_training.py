@@ -1,4 +1,4 @@
-"""Training: gradients reach every parameter, in one process and in two, rounded or not; and the example script."""
+"""Training: gradients reach every parameter and nothing else decides them, in one process and in two; the example."""
 
 from __future__ import annotations
 
