@@ -38,11 +38,16 @@ class Runs:
 
 
 def race(
-    candidates: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, least: int = 3
+    candidates: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    seconds: float,
+    least: int = 3,
+    patience: float | None = None,
 ) -> dict[str, Runs]:
     """Runs of each candidate; they run in turn, so that a change of the machine's mood meets all alike.
 
-    The first lap warms up and is not counted, but for a candidate that takes longer than `seconds`: it runs once.
+    The first lap warms up and is not counted, but for a candidate that takes longer than `patience` (if not given,
+    `seconds`): it runs once.
     """
     taken = {name: Runs() for name in candidates}
     slow: set[str] = set()
@@ -57,7 +62,7 @@ def race(
                 candidates[name]()
             synchronize(device)
             spent = time.perf_counter() - start
-            if lap < 0 and spent > seconds:
+            if lap < 0 and spent > (seconds if patience is None else patience):
                 slow.add(name)
             if lap >= 0 or name in slow:
                 taken[name].seconds.append(spent)
