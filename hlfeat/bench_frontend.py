@@ -91,9 +91,11 @@ INPUTS = [Input(256, 1), Input(32, 8), PAPERS, Input(1, 600)]
 QUICK_SETTINGS = ["eleaf-default-40", "8G-opt-80", "leaf-40"]
 QUICK_INPUTS = [Input(16, 1), Input(1, 16)]
 
-# A candidate is left out if an eighth of its input shows that all of it would take more than this of the free memory, or
-# more seconds than this.
+# A candidate is left out if an eighth of its input shows that all of it would take more than this of the free memory,
+# or more seconds than this.
 PARTS, SHARE, LONGEST = 8, 0.8, 20.0
+# On the CPU, torch takes minutes for one convolution of more samples than this at stride 1 (163 s were measured).
+CPU_SAMPLES = 1 << 22
 
 
 class LogMel(nn.Module):
@@ -216,6 +218,11 @@ def errors(setting: Setting, found: Mapping[str, Candidate], device: torch.devic
     return relative
 
 
+def slow_on_cpu(candidate: Candidate) -> bool:
+    """Whether a plain version has a convolution at stride 1."""
+    return isinstance(candidate.module, PlainLeaf) and any(g.stride == 1 for g in candidate.module.bank.groups())
+
+
 def timed(
     found: Mapping[str, Candidate], x: Tensor, seconds: float, training: bool
 ) -> tuple[dict[str, Runs], dict[str, str]]:
@@ -230,6 +237,9 @@ def timed(
         return partial(candidate.step, x) if training else without_gradient(partial(candidate.forward, x))
 
     for name, candidate in found.items():
+        if x.device.type == "cpu" and x.shape[1] > CPU_SAMPLES and name == "plain" and slow_on_cpu(candidate):
+            left_out[name] = "minutes for one convolution of so many samples at stride 1"
+            continue
         there, start = free_bytes(x.device), time.perf_counter()
         needed = (peak_bytes(call(candidate, part), x.device) or 0) * PARTS
         synchronize(x.device)
