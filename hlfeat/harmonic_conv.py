@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hlfeat.harmonic_plan import Block, Plan, interpolation, plan_for
+from hlfeat.harmonic_plan import Block, Budget, Plan, interpolation, plan_for
 
 
 class Time(NamedTuple):
@@ -62,7 +62,9 @@ def kernel_of(weight: Tensor, block: Block) -> Tensor:
 def pieces(x: Tensor, weight: Tensor, plan: Plan, frames: int) -> tuple[int, list[Block]]:
     """Batch items at once, and blocks of rows, from the work of one row of one harmonic."""
     row_bytes = x.shape[1] * x.shape[3] * x.element_size()
-    return plan.pieces(len(x), frames * weight.numel() // plan.harmonics, row_bytes)
+    size_out = len(x) * len(weight) * plan.rows_out * frames
+    budget = Budget.on(x.device, (x.numel() + size_out) * x.element_size())
+    return plan.pieces(len(x), frames * weight.numel() // plan.harmonics, row_bytes, budget)
 
 
 class _HarmonicConv(torch.autograd.Function):

@@ -24,6 +24,23 @@ from torch import Tensor
 SNAP = 1e-9  # a position this close to a whole row is that row (rounding in f * k / n and in logarithms)
 PIECE_BYTES = 8 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
 PIECE_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
+# The same on a GPU: an estimate (three launches of 10 us at 20 T multiply-adds a second), not measured.
+DEVICE_COST = 600_000_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What decides how work is cut: bytes gathered at once, and multiply-adds that one more block is worth."""
+
+    piece_bytes: int
+    block_cost: int
+
+    @staticmethod
+    def on(device: torch.device, bytes_in_and_out: int) -> Budget:
+        """On the CPU pieces stay in cache; elsewhere they are few, of at most the memory of input and output."""
+        if device.type == "cpu":
+            return Budget(PIECE_BYTES, PIECE_COST)
+        return Budget(max(PIECE_BYTES, bytes_in_and_out), DEVICE_COST)
 
 
 @dataclass(frozen=True)
@@ -114,9 +131,9 @@ class Plan:
         self.pair, self.share = interpolation(positions, rows)
         self.low, self.frac = self.pair[0].numpy(), self.share[1].numpy()
         self.active = self.share.sum(0).numpy() > 0
-        self._blocks: dict[tuple[int, int], list[Block]] = {}
+        self._blocks: dict[tuple[int, int, Budget], list[Block]] = {}
 
-    def pieces(self, batch: int, row_cost: int, row_bytes: int) -> tuple[int, list[Block]]:
+    def pieces(self, batch: int, row_cost: int, row_bytes: int, budget: Budget) -> tuple[int, list[Block]]:
         """Batch items to do at once, and the blocks of output rows.
 
         Args:
@@ -124,17 +141,17 @@ class Plan:
             row_cost, row_bytes: multiply-adds of, and bytes gathered for, one row of one harmonic of one item.
         """
         needed = max(1, int(self.active.sum()) * row_bytes)
-        at_once = max(1, min(batch, PIECE_BYTES // needed))
-        return at_once, self.blocks(at_once * row_cost, at_once * row_bytes)
+        at_once = max(1, min(batch, budget.piece_bytes // needed))
+        return at_once, self.blocks(at_once * row_cost, at_once * row_bytes, budget)
 
-    def blocks(self, row_cost: int, row_bytes: int) -> list[Block]:
+    def blocks(self, row_cost: int, row_bytes: int, budget: Budget) -> list[Block]:
         """Cut the output rows into blocks of least total work.
 
-        A block costs PIECE_COST + rows * harmonics * row_cost. A cut can only pay where the set of active harmonics
-        changes; the best choice of cuts follows from a short dynamic programme. Blocks that gather more than
-        PIECE_BYTES are then divided evenly.
+        A block costs budget.block_cost + rows * harmonics * row_cost. A cut can only pay where the set of active
+        harmonics changes; the best choice of cuts follows from a short dynamic programme. Blocks that gather more than
+        budget.piece_bytes are then divided evenly.
         """
-        key = (row_cost, row_bytes)
+        key = (row_cost, row_bytes, budget)
         if key in self._blocks:
             return self._blocks[key]
         changes = np.flatnonzero((self.active[:, 1:] != self.active[:, :-1]).any(0)) + 1
@@ -142,12 +159,12 @@ class Plan:
         best: list[tuple[int, list[int]]] = [(0, [0])]  # least work up to each cut, and the cuts it takes
         for j, last in enumerate(cuts[1:], 1):
             work = [(last - i) * int(self.active[:, i:last].any(1).sum()) for i in cuts[:j]]
-            cost, i = min((best[i][0] + PIECE_COST + work[i] * row_cost, i) for i in range(j))
+            cost, i = min((best[i][0] + budget.block_cost + work[i] * row_cost, i) for i in range(j))
             best.append((cost, [*best[i][1], last]))
         found = []
         for first, last in pairwise(best[-1][1]):
             ks = np.flatnonzero(self.active[:, first:last].any(1))
-            parts = -(-(last - first) * len(ks) * row_bytes // PIECE_BYTES)
+            parts = -(-(last - first) * len(ks) * row_bytes // budget.piece_bytes)
             edges = np.linspace(first, last, max(1, min(parts, last - first)) + 1).astype(int).tolist()
             found += [Block(self, a, b, ks) for a, b in pairwise(edges)]
         if len(self._blocks) >= 8:

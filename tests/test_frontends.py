@@ -299,3 +299,11 @@ def test_torch_export(name):
         want = frontend(x, lengths)
         exported = torch.export.export(frontend, (x, lengths)).module()
         torch.testing.assert_close(exported(x, lengths), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_an_empty_batch(name):
+    frontend = FRONTENDS[name]().eval()
+    one = frontend(torch.randn(1, 3000))
+    assert frontend(torch.zeros(0, 3000)).shape == (0, *one.shape[1:])
+    assert frontend(torch.zeros(0, 3000), torch.zeros(0, dtype=torch.long)).shape == (0, *one.shape[1:])

@@ -48,7 +48,7 @@ def test_harmonic_convolution_equals_that_of_the_cpu(name):
 def test_gathering_is_the_same_to_the_bit_every_time():
     conv = CONVOLUTIONS["centre"]().cuda()
     x = torch.randn(3, 4, 48, 70, device="cuda", requires_grad=True)
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         grads = [torch.autograd.grad(conv(x).square().sum(), x)[0] for _ in range(4)]
     assert all(torch.equal(grads[0], g) for g in grads[1:])
 

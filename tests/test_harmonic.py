@@ -16,7 +16,9 @@ from torchvision.ops import deform_conv2d
 
 import hlfeat
 from hlfeat import harmonic_plan
+from hlfeat.axes import LinearAxis
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
+from hlfeat.harmonic_plan import Budget, plan_for
 from hlfeat.spacing import spaced_frequencies
 
 AXES = ["linear", "log", "centre"]
@@ -362,3 +364,21 @@ def test_impossible_inputs():
         hlfeat.HarmonicConv2d(2, 3, 3, centre_freqs=[1.0, 2.0, 3.0])(torch.zeros(1, 2, 4, 5))
     with pytest.raises(ValueError, match="radix > 1"):
         hlfeat.LogHarmonicConv2d(2, 3, 3, radix=1.0)
+
+
+def test_on_a_gpu_pieces_are_few_and_take_no_more_memory_than_input_and_output():
+    """Plans are made on the host, so a GPU's can be looked at without one."""
+    plan = plan_for(LinearAxis().positions(256, 7, 1), 256)
+    row_bytes, row_cost = 16 * 256 * 4, 256 * 16 * 32 * 7
+    size = 16 * (16 + 32) * 256 * 256 * 4
+    cpu, gpu = (Budget.on(torch.device(d), size) for d in ("cpu", "cuda"))
+    assert cpu.piece_bytes == harmonic_plan.PIECE_BYTES
+    counts = []
+    for budget in (cpu, gpu):
+        at_once, blocks = plan.pieces(16, row_cost, row_bytes, budget)
+        counts.append(len(blocks) * -(-16 // at_once))
+        for block in blocks:
+            assert at_once * block.n_ks * (block.last - block.first) * row_bytes <= 1.1 * budget.piece_bytes
+        assert [b.first for b in blocks] == [0, *(b.last for b in blocks[:-1])]
+        assert blocks[-1].last == 256
+    assert counts[1] <= 4 < counts[0]
