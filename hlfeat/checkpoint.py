@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from hlfeat import config
 from hlfeat.compression import PCEN, LogTBN
 from hlfeat.config import Config, Eleaf
 from hlfeat.configfile import config_from_dict, dump_config
@@ -114,6 +115,9 @@ def describe(
     if arguments.get("frontend", "EfficientLeaf").lower() == "leaf":
         frontend["kind"] = "leaf"
     else:
+        if "frontend" not in arguments:
+            notes.append("the weights do not tell EfficientLEAF from LEAF: EfficientLEAF is assumed "
+                         "(--set frontend.kind=leaf)")  # fmt: skip
         keys = {"num_groups": int, "conv_win_factor": float, "stride_factor": float}
         frontend.update({k: number(k, kind) for k, kind in keys.items() if k in arguments})
         absent = [f"{k} = {Eleaf.model_fields[k].default}" for k in keys if k not in arguments]
@@ -131,6 +135,7 @@ def describe_compression(
     """The compression that shapes and arguments tell."""
     n = state[FILTERBANK[0]].numel()
     if "compression.TBN.bn.running_mean" in state:
+        same_compression("TBN", number)
         a = state.get("compression.log1p.a")
         channels, rest = divmod(state["compression.TBN.bn.running_mean"].numel(), n)
         if rest or channels not in (1, 2):
@@ -152,17 +157,32 @@ def describe_compression(
         return found
     parameters = [state.get(f"compression.{k}") for k in ("s", "alpha", "delta", "r")]
     if all(p is not None for p in parameters):
+        same_compression("PCEN", number)
         # s lies between 0 and 1: a logarithm of it is below 0, and the value is not
-        logs = bool((state["compression.s"] < 0).any())
-        found = {"kind": "pcen", "learn_logs": logs}
-        found.update({"eps": 1e-6, "clamp": None} if logs else {"eps": 1e-12, "clamp": 1e-5})
+        logs = number("pcen_learn_logs", bool)
+        if logs is None:
+            logs = bool((state["compression.s"] < 0).any())
+            kind, other = ("logarithms", "false") if logs else ("the values themselves", "true")
+            notes.append(f"PCEN's parameters look like {kind}, which is assumed "
+                         f"(--set frontend.compression.learn_logs={other})")  # fmt: skip
+        found = config.PCEN(learn_logs=logs).model_dump(include={"kind", "learn_logs", "eps", "clamp"})
         notes.append(
             f"not told by the weights, so the published constants: PCEN's eps = {found['eps']:g}, "
-            f"clamp = {found['clamp']} (--set changes them)"
+            f"clamp = {found['clamp']:g} (--set changes them)"
         )
         return found
     keys = ", ".join(k for k in state if k.startswith("compression.")) or "none"
     raise ConfigError(f"{source}: expected the weights of LogTBN or PCEN, found the keys {keys}")
+
+
+def same_compression(found: str, number: _Arguments) -> None:
+    """ConfigError where the arguments name another compression than the weights': they are of another training."""
+    said = number.arguments.get("compression", found)
+    if said.upper() != found:
+        raise ConfigError(
+            f"{number.source}: the weights are those of compression={found}, but the arguments say {said}; "
+            "expected those of the same training (--args FILE)"
+        )
 
 
 class _Arguments:
@@ -255,12 +275,14 @@ def straight_compression(compression: nn.Module, x: Tensor) -> Tensor:
     return y.unflatten(1, (2, -1)) if compression.n_channels == 2 else y  # type: ignore[no-untyped-call]
 
 
-def beside(weights: Path, overwrite: bool) -> Path:
+def beside(weights: Path, checkpoint: Path, overwrite: bool) -> Path:
     """Path of the configuration that goes with these weights; ConfigError where the two cannot be written."""
     if weights.suffix not in (".safetensors", ".pt", ".pth"):
         raise ConfigError(f"{weights}: expected a name that ends in .safetensors or .pt")
     configuration = weights.with_suffix(".yaml")
     for path in (weights, configuration):
+        if path.exists() and checkpoint.exists() and path.samefile(checkpoint):
+            raise ConfigError(f"{path}: expected another name than the checkpoint's, of which much is left out")
         if path.exists() and not overwrite:
             raise ConfigError(f"{path}: is there already; choose another name, or --overwrite")
     return configuration
@@ -279,8 +301,8 @@ def write(found: Imported, source: Path, weights: Path, configuration: Path) -> 
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-    name = re.sub(r"[^\x20-\x7e]", "?", source.name)
-    text = f"# Imported from {name}; use with --weights {weights.name}\n{dump_config(found.config)}"
+    names = [re.sub(r"[^\x20-\x7e]", "?", path.name) for path in (source, weights)]  # a comment is one line
+    text = f"# Imported from {names[0]}; use with --weights {names[1]}\n{dump_config(found.config)}"
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(weights, data)

@@ -291,7 +291,7 @@ def import_weights(
     _logging(verbose, quiet=False)
     from hlfeat import checkpoint as importing
 
-    configuration = importing.beside(out, overwrite)
+    configuration = importing.beside(out, checkpoint, overwrite)
     told = {"window_len": window_len, "window_stride": window_stride, "min_freq": min_freq, "max_freq": max_freq}
     asked = [f"audio.sample_rate={sample_rate}", *(f"frontend.{k}={v!r}" for k, v in told.items())]
     found = importing.import_weights(checkpoint, args, [*asked, *(settings or [])])

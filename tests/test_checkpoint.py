@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 
 import hlfeat
+from hlfeat import FeatureStore
 from hlfeat.configfile import load_config
 from tests.test_cli import failed
 
@@ -65,7 +67,7 @@ def test_other_layouts(hlfeat, tmp_path, prefix, form):
 
 KINDS = {
     "pcen": lambda: hlfeat.EfficientLeaf(8, 4, compression="pcen"),
-    "pcen as logarithms": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.PCEN(8)),
+    "pcen as logarithms": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.PCEN(8, eps=1e-12, clamp=1e-5)),
     "plain logarithm": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.LogTBN(8, a=5, trainable=True)),
     "no affine": lambda: hlfeat.EfficientLeaf(8, 4, compression=hlfeat.LogTBN(8, affine=False, a=5)),
 }
@@ -84,6 +86,52 @@ def test_the_compression_follows_from_the_weights(tmp_path, kind):
     with torch.no_grad():
         torch.testing.assert_close(checkpoint.build_with(found, tmp_path).frontend(x), leaf.eval()(x))
     assert checkpoint.parity(found, tmp_path) < 1e-5
+
+
+SCRIPT = {  # what the published script writes to args.txt for these
+    "eleaf-4g40-pcen": "frontend=EfficientLeaf compression=PCEN pcen_learn_logs=False",
+    "eleaf-4g40-pcen-log-trained": "frontend=EfficientLeaf compression=PCEN pcen_learn_logs=True",
+    "eleaf-logtbn-inplace-median": "frontend=EfficientLeaf compression=TBN log1p_initial_a=5.0 tbn_median_filter=True",
+    "leaf-default": "frontend=Leaf compression=PCEN pcen_learn_logs=False num_groups=4",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPT)
+def test_published_values_of_every_kind(tmp_path, name):
+    """The script's constants (PCEN's eps and clamp) are no part of the weights: only the features show them."""
+    from hlfeat import checkpoint
+
+    golden = np.load(GOLDEN / f"{name}.npz")
+    state = {f"_frontend.{k[6:]}": torch.from_numpy(golden[k]) for k in golden if k.startswith("state/")}
+    torch.save({"network": state}, tmp_path / "c.pth")
+    (tmp_path / "args.txt").write_text(SCRIPT[name].replace(" ", "\n"))
+    found = checkpoint.import_weights(tmp_path / "c.pth", None, [])
+    with torch.no_grad():
+        y = checkpoint.build_with(found, tmp_path).frontend(torch.from_numpy(golden["x"])).numpy()
+    assert np.linalg.norm(y - golden["features"]) / np.linalg.norm(golden["features"]) < 1e-5
+
+
+def test_extract_takes_what_was_imported(hlfeat, tmp_path):
+    golden = np.load(GOLDEN / "eleaf-8g-opt-40-checkpoint.npz")
+    for i, x in enumerate(golden["x"]):
+        soundfile.write(tmp_path / f"{i}.wav", x, 16000, subtype="FLOAT")
+    assert hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "w.safetensors").returncode == 0
+    run = ("extract", "0.wav", "1.wav", "-o", "out", "-c", "w.yaml", "--weights", "w.safetensors")
+    result = hlfeat(*run, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    store = FeatureStore(tmp_path / "out")
+    y = np.stack([store["0.wav"], store["1.wav"]]).transpose(0, 2, 3, 1)  # [B, C, F, N]
+    assert np.linalg.norm(y - golden["features"]) / np.linalg.norm(golden["features"]) < 1e-5
+
+
+def test_a_name_that_is_no_text_stays_out_of_the_yaml(tmp_path):
+    from hlfeat import checkpoint
+
+    found = checkpoint.import_weights(CHECKPOINT, None, [])
+    for weights in (tmp_path / "new\nline: [.pt", tmp_path / os.fsdecode(b"\xff.pt")):
+        configuration = checkpoint.beside(weights, CHECKPOINT, False)
+        checkpoint.write(found, CHECKPOINT, weights, configuration)
+        assert load_config(configuration) == found.config
 
 
 def test_the_original_leaf_by_its_arguments(hlfeat, tmp_path):
@@ -108,6 +156,7 @@ def test_oddities_are_told(hlfeat, tmp_path):
     assert "bandwidths lie outside their range and are used as clamped" in result.stderr
     assert "39 filters are not above their lower neighbour" in result.stderr
     assert "num_groups = 4, conv_win_factor = 4.77, stride_factor = 1.0" in result.stderr
+    assert "EfficientLEAF is assumed" in result.stderr
 
 
 def test_parity_sees_a_difference(tmp_path, monkeypatch):
@@ -176,6 +225,10 @@ def test_bad_calls(hlfeat, tmp_path):
     failed(hlfeat("import-weights", tmp_path / "cut.pth", *out), 2, "cut.pth: not weights in .pth format")
     failed(hlfeat("import-weights", tmp_path / "none.pth", *out), 2, "weights cannot be read: No such file")
     failed(hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "w.npy"), 2, "ends in .safetensors or .pt")
+    (tmp_path / "own.pth").write_bytes(CHECKPOINT.read_bytes())
+    own = ("import-weights", tmp_path / "own.pth", "-o", tmp_path / "own.pth", "--overwrite")
+    failed(hlfeat(*own), 2, "expected another name than the checkpoint's")
+    assert (tmp_path / "own.pth").read_bytes() == CHECKPOINT.read_bytes()
     failed(
         hlfeat("import-weights", CHECKPOINT, *out, "--set", "frontend.groups=2"),
         2,
@@ -188,5 +241,8 @@ def test_bad_calls(hlfeat, tmp_path):
         2,
         "num_groups: expected int, got 'many'",
     )
+    (tmp_path / "a.txt").write_text("frontend=EfficientLeaf\ncompression=PCEN\n")
+    words = "the weights are those of compression=TBN, but the arguments say PCEN"
+    failed(hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, words)
     (tmp_path / "a.txt").write_text("num_groups\n")
     failed(hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, "a.txt:1: expected name=value")
