@@ -7,36 +7,23 @@ import os
 import signal
 import sys
 import traceback
-import warnings
 from contextlib import suppress
-from enum import Enum, IntEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hlfeat import __version__
+from hlfeat.cli_bench import bench_app
+from hlfeat.cli_config import config_app, import_weights
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
+from hlfeat.options import DEFAULT, ConfigOption, DeviceOption, Exit, SetOption, VerboseOption, set_up_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-
-    from hlfeat.bench import Row
     from hlfeat.config import Config
     from hlfeat.report import Report
     from hlfeat.sources import Inputs
-
-
-class Exit(IntEnum):
-    """What the exit status says."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    SOME_CLIPS_FAILED = 3
-    INTERRUPTED = 130
 
 
 class Format(str, Enum):
@@ -62,25 +49,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(no_args_is_help=True, help="Named and own configurations.", rich_markup_mode=None)
-app.add_typer(config_app, name="config")
-bench_app = typer.Typer(
-    no_args_is_help=True, help="Speed on this machine, against the plain alternatives.", rich_markup_mode=None
-)
-app.add_typer(bench_app, name="bench")
-
-ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", metavar="NAME|FILE", help="A shipped configuration or a YAML file.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
-DEFAULT = "eleaf-8g-opt"
 WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -145,7 +113,7 @@ def extract(
     Exit status: 0 all clips done, 1 the run failed, 2 usage or configuration, 3 done but some clips failed,
     130 interrupted.
     """
-    _logging(verbose, quiet)
+    set_up_logging(verbose, quiet)
     stop = _Stop()
     from hlfeat.configfile import explained, load_config
     from hlfeat.progress import count
@@ -192,6 +160,11 @@ def extract(
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
+app.command("import-weights")(import_weights)
+app.add_typer(config_app, name="config")
+app.add_typer(bench_app, name="bench")
+
+
 def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
     from hlfeat.clip import printable
     from hlfeat.extractor import build
@@ -225,168 +198,6 @@ def _summarise(report: Report, out: Path) -> None:
     if report.failures:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
         log.warning("%s failed (%s): %s", count(len(report.failures), "clip"), codes, out / "failures.jsonl")
-
-
-@config_app.command("list")
-def config_list() -> None:
-    """The shipped configurations."""
-    from hlfeat.configfile import config_names, load_config
-
-    names = config_names()
-    for name in names:
-        print(f"{name:{max(map(len, names))}}  {load_config(name).description}")
-
-
-@config_app.command("show")
-def config_show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE")] = DEFAULT, settings: SetOption = None
-) -> None:
-    """A configuration with every default written out, as YAML."""
-    from hlfeat.configfile import dump_config, load_config
-
-    print(dump_config(load_config(name, settings or [])), end="")
-
-
-@config_app.command("check")
-def config_check(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
-    settings: SetOption = None,
-    verbose: VerboseOption = False,
-) -> None:
-    """Read a configuration, build its modules, say what comes out."""
-    _logging(verbose, quiet=False)
-    from hlfeat.configfile import explained, load_config
-    from hlfeat.extractor import build
-
-    cfg = load_config(name, settings or [])
-    with explained(name, settings or []):
-        extractor = build(cfg)
-    rate = extractor.sample_rate / extractor.hop
-    parameters = sum(p.numel() for p in extractor.parameters())
-    print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
-          f"{parameters} parameters")  # fmt: skip
-
-
-@app.command("import-weights")
-def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="Of the published training script, or a state_dict.")],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The weights, .safetensors or .pt.")],
-    args: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The script's arguments; default: args.txt beside CHECKPOINT.")
-    ] = None,
-    sample_rate: Annotated[int, typer.Option(help="Hertz.")] = 16000,
-    window_len: Annotated[float, typer.Option(help="Pooling window, milliseconds.")] = 25.0,
-    window_stride: Annotated[float, typer.Option(help="Distance of frames, milliseconds.")] = 10.0,
-    min_freq: Annotated[float, typer.Option(help="Where the filters began, hertz.")] = 60.0,
-    max_freq: Annotated[float, typer.Option(help="Where the filters ended, hertz.")] = 7800.0,
-    settings: SetOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Trained EfficientLEAF or LEAF weights for extract, and the configuration that goes with them, beside them.
-
-    What the weights and the arguments do not tell has the published constants as defaults. Ends with a comparison of
-    the imported modules with the formulas.
-    """
-    _logging(verbose, quiet=False)
-    from hlfeat import checkpoint as importing
-
-    configuration = importing.beside(out, checkpoint, overwrite)
-    told = {"window_len": window_len, "window_stride": window_stride, "min_freq": min_freq, "max_freq": max_freq}
-    asked = [f"audio.sample_rate={sample_rate}", *(f"frontend.{k}={v!r}" for k, v in told.items())]
-    found = importing.import_weights(checkpoint, args, [*asked, *(settings or [])])
-    log = logging.getLogger("hlfeat")
-    for note in found.notes:
-        log.info("%s", note)
-    difference = importing.parity(found, checkpoint)
-    if not difference <= importing.PARITY:
-        raise HlfeatError(f"{checkpoint}: features differ by {difference:.1e} from the formulas; nothing was written")
-    importing.write(found, checkpoint, out, configuration)
-    log.info("features differ by %.1e from the formulas in float64", difference)
-    log.info("hlfeat extract ... -c %s --weights %s", configuration, out)
-
-
-@bench_app.command("harmonic")
-def bench_harmonic(
-    device: DeviceOption = "auto",
-    batch: Annotated[int | None, typer.Option(min=1, help="Clips at once; default 16 on a GPU, 4 on the CPU.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Four settings, briefly.")] = False,
-    json: JsonOption = None,
-    plot: PlotOption = None,
-    verbose: VerboseOption = False,
-) -> None:
-    """Harmonic convolution against nn.Conv2d, deformable convolution and lowering."""
-    _logging(verbose, quiet=False)
-    if plot is not None:
-        _need_matplotlib()
-    from hlfeat import bench_harmonic as bench
-    from hlfeat.pipeline import choose_device
-
-    on = choose_device(device)
-    batch = batch or (4 if on.type == "cpu" else 16)
-    rows = _measured(f"harmonic, batch {batch}", on, json, lambda say: bench.run(on, batch, quick, say))
-    if plot is not None:
-        bench.plot(rows, plot)
-
-
-@bench_app.command("frontend")
-def bench_frontend(
-    device: DeviceOption = "auto",
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Settings with this in their name only; repeatable.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Short inputs, three of the settings.")] = False,
-    all: Annotated[
-        bool, typer.Option("--all", help="On the CPU too, train at every input, not only at 16 x 16 s.")
-    ] = False,
-    json: JsonOption = None,
-    plot: PlotOption = None,
-    verbose: VerboseOption = False,
-) -> None:
-    """EfficientLEAF and LEAF against torchaudio's log-mel and plain torch versions."""
-    _logging(verbose, quiet=False)
-    if plot is not None:
-        _need_matplotlib()
-    from hlfeat import bench_frontend as bench
-    from hlfeat.pipeline import choose_device
-
-    on, settings = choose_device(device), bench.chosen(only or [])
-    rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
-    if plot is not None:
-        bench.plot(rows, plot)
-
-
-def _measured(
-    what: str, on: torch.device, json: Path | None, run: Callable[[Callable[[str], None]], list[Row]]
-) -> list[Row]:
-    """The rows of a bench, whose tables it prints as they are done."""
-    from hlfeat.bench import circumstances, write_json
-
-    facts = circumstances(on)
-    log = logging.getLogger("hlfeat")
-    log.info("%s, torch %s: %s, float32, medians", facts["device"], facts["versions"]["torch"], what)
-    rows = run(lambda table: print(table, end="", flush=True))
-    if json is not None:
-        write_json(json, what, on, rows)
-    return rows
-
-
-def _need_matplotlib() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise UsageError("pictures need matplotlib: pip install 'hlfeat[plot]'")
-
-
-def _logging(verbose: bool, quiet: bool) -> None:
-    from hlfeat.progress import TqdmHandler
-
-    log = logging.getLogger("hlfeat")
-    handler = TqdmHandler()
-    handler.setFormatter(logging.Formatter("hlfeat: %(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
-    warnings.showwarning = lambda message, *_: log.warning("%s", " ".join(str(message).split()))
 
 
 def _print_path(path: Path) -> None:

@@ -26,6 +26,8 @@ LAYERS = [
     "extractor",
     "pipeline bench checkpoint",
     "bench_harmonic bench_frontend",
+    "options",
+    "cli_bench cli_config",
     "cli",
     "__main__",
 ]

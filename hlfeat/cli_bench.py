@@ -1,0 +1,87 @@
+"""hlfeat bench ...: the measurements as commands."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hlfeat.options import DeviceOption, JsonOption, PlotOption, VerboseOption, need_matplotlib, set_up_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from hlfeat.bench import Row
+
+bench_app = typer.Typer(
+    no_args_is_help=True, help="Speed on this machine, against the plain alternatives.", rich_markup_mode=None
+)
+
+
+@bench_app.command("harmonic")
+def bench_harmonic(
+    device: DeviceOption = "auto",
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips at once; default 16 on a GPU, 4 on the CPU.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Four settings, briefly.")] = False,
+    json: JsonOption = None,
+    plot: PlotOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Harmonic convolution against nn.Conv2d, deformable convolution and lowering."""
+    set_up_logging(verbose, quiet=False)
+    if plot is not None:
+        need_matplotlib()
+    from hlfeat import bench_harmonic as bench
+    from hlfeat.pipeline import choose_device
+
+    on = choose_device(device)
+    batch = batch or (4 if on.type == "cpu" else 16)
+    rows = _measured(f"harmonic, batch {batch}", on, json, lambda say: bench.run(on, batch, quick, say))
+    if plot is not None:
+        bench.plot(rows, plot)
+
+
+@bench_app.command("frontend")
+def bench_frontend(
+    device: DeviceOption = "auto",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Settings with this in their name only; repeatable.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Short inputs, three of the settings.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="On the CPU too, train at every input, not only at 16 x 16 s.")
+    ] = False,
+    json: JsonOption = None,
+    plot: PlotOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """EfficientLEAF and LEAF against torchaudio's log-mel and plain torch versions."""
+    set_up_logging(verbose, quiet=False)
+    if plot is not None:
+        need_matplotlib()
+    from hlfeat import bench_frontend as bench
+    from hlfeat.pipeline import choose_device
+
+    on, settings = choose_device(device), bench.chosen(only or [])
+    rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
+    if plot is not None:
+        bench.plot(rows, plot)
+
+
+def _measured(
+    what: str, on: torch.device, json: Path | None, run: Callable[[Callable[[str], None]], list[Row]]
+) -> list[Row]:
+    """The rows of a bench, whose tables it prints as they are done."""
+    from hlfeat.bench import circumstances, write_json
+
+    facts = circumstances(on)
+    log = logging.getLogger("hlfeat")
+    log.info("%s, torch %s: %s, float32, medians", facts["device"], facts["versions"]["torch"], what)
+    rows = run(lambda table: print(table, end="", flush=True))
+    if json is not None:
+        write_json(json, what, on, rows)
+    return rows
