@@ -18,11 +18,11 @@ from hlfeat import __version__
 from hlfeat.cli_bench import bench_app
 from hlfeat.cli_config import config_app, import_weights
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
-from hlfeat.options import DEFAULT, ConfigOption, DeviceOption, Exit, SetOption, VerboseOption, set_up_logging
+from hlfeat.options import DEFAULT, ConfigOption, Exit, SetOption, VerboseOption, set_up_logging
+from hlfeat.parts import parse_part, part_of_job
 
 if TYPE_CHECKING:
     from hlfeat.config import Config
-    from hlfeat.report import Report
     from hlfeat.sources import Inputs
 
 
@@ -49,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _version(show: bool) -> None:
@@ -92,13 +92,23 @@ def extract(
     shard_size: Annotated[
         str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips a shard, or a size such as 256MB.")
     ] = None,
-    device: DeviceOption = "auto",
-    batch_seconds: Annotated[float, typer.Option(min=0.01, help="Audio in a batch, padding included.")] = 64.0,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode and resample.")] = WORKERS,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.")
+    ] = "auto",
+    batch_seconds: Annotated[float, typer.Option(min=0.01, help="Audio in a batch on a GPU, with padding.")] = 64.0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode and, on a CPU, compute.")] = WORKERS,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N parts; tasks of SLURM arrays and torchrun know theirs."),
+    ] = None,
     on_error: Annotated[OnError, typer.Option(help="What a clip that cannot be used does to the run.")] = OnError.skip,
     max_failures: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Stop when more clips than this fail.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed in earlier runs.")
+    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Compute clips anew whose files have changed.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to the folder.")
     ] = False,
@@ -135,9 +145,17 @@ def extract(
         with explained(config, overrides):
             _dry_run(cfg, found, weights)
         return
+    from hlfeat.devices import extract_on, several
     from hlfeat.pipeline import InterruptedRunError, Options, choose_device, extract
 
-    choose_device(device)
+    mine, why = (parse_part(part), "") if part is not None else part_of_job(os.environ)
+    if why:
+        log.info("part %s (%s)", mine, why)
+        if device == "auto" and "LOCAL_RANK" in os.environ:
+            device = _local_device(os.environ["LOCAL_RANK"])
+    devices = several(device)
+    for name in devices:
+        choose_device(name)
     options = Options(
         device=device,
         batch_seconds=batch_seconds,
@@ -145,18 +163,27 @@ def extract(
         on_error=on_error.value,
         max_failures=max_failures,
         overwrite=overwrite,
+        retry_failed=retry_failed,
+        update=update,
+        part=mine,
         quiet=quiet,
         weights=weights,
     )
     stop.working = True
     try:
         with explained(config, overrides):
-            report = extract(cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=_print_path)
+            if len(devices) > 1:
+                facts = extract_on(
+                    devices, cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=_print_path
+                )
+            else:
+                report = extract(cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=_print_path)
+                facts = report.as_dict()
     except InterruptedRunError:
         log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    _summarise(report, folder)
-    if report.failures:
+    _summarise(facts, folder)
+    if facts["failures"]:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
@@ -181,23 +208,29 @@ def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
         logging.getLogger("hlfeat").debug("%s", printable(clip.path))
 
 
-def _summarise(report: Report, out: Path) -> None:
+def _local_device(rank: str) -> str:
+    """The GPU that torchrun means a process to use, if there is one."""
+    import torch
+
+    return f"cuda:{rank}" if torch.cuda.is_available() and rank.isdecimal() else "auto"
+
+
+def _summarise(facts: dict[str, Any], out: Path) -> None:
     from hlfeat.progress import count, duration
 
     log = logging.getLogger("hlfeat")
-    facts = report.as_dict()
     log.info(
         "%s, %s of audio, in %.1f s (%.0f times real time) on %s -> %s",
-        count(report.clips, "clip"),
-        duration(report.audio_seconds),
+        count(facts["clips_this_run"], "clip"),
+        duration(facts["hours_this_run"] * 3600),
         facts["seconds"]["total"],
         facts["real_time_factor"],
-        report.device,
+        facts["device"],
         out,
     )
-    if report.failures:
+    if facts["failures"]:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
-        log.warning("%s failed (%s): %s", count(len(report.failures), "clip"), codes, out / "failures.jsonl")
+        log.warning("%s failed (%s): %s", count(facts["failures"], "clip"), codes, out / "failures.jsonl")
 
 
 def _print_path(path: Path) -> None:

@@ -6,12 +6,15 @@ and Far-Field Keyword Spotting", ICASSP 2017 (PCEN).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hlfeat.gabor import clamp_keep_grad
 from hlfeat.masking import batch_norm, frame_mask
+from hlfeat.spool import Spool
 
 
 class Compression(nn.Module):
@@ -21,6 +24,10 @@ class Compression(nn.Module):
     """
 
     n_channels = 1
+
+    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], Spool]) -> Iterator[Tensor]:
+        """One clip in pieces of [1, F, n], in order. As it is here, for what treats every frame alone."""
+        return map(self, pieces)
 
 
 def median_over_time(x: Tensor, frames: Tensor | None) -> Tensor:
@@ -102,24 +109,41 @@ class LogTBN(Compression):
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         x = self.log1p(x)
-        if self.median_filter:
-            filtered = x - median_over_time(x, frames)
+        return self._normalise(x, median_over_time(x, frames) if self.median_filter else None, frames)
+
+    def _normalise(self, x: Tensor, median: Tensor | None, frames: Tensor | None = None) -> Tensor:
+        if median is not None:
+            filtered = x - median
             x = torch.stack([x, filtered], dim=1) if self.append_filtered else filtered
         return self.TBN(x, frames)  # type: ignore[no-any-return]
+
+    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], Spool]) -> Iterator[Tensor]:
+        if not self.median_filter:
+            yield from map(self, pieces)
+            return
+        with spool() as logs:  # the median is known after the last piece
+            for piece in pieces:
+                logs.append(self.log1p(piece))
+            median = logs.median()
+            for x in logs:
+                yield self._normalise(x, median)
 
 
 BLOCK = 32  # frames that one triangular product covers
 
 
-def smooth(x: Tensor, s: Tensor) -> Tensor:
-    """M_t = (1 - s) M_{t-1} + s x_t with M_0 = x_0, per band.
+def smooth(x: Tensor, s: Tensor, before: Tensor | None = None) -> Tensor:
+    """M_t = (1 - s) M_{t-1} + s x_t with M_0 = x_0, or from M_{-1} = `before` on, per band.
 
     As a recursion from rest, whose first input is x_0 / s. (Smoothing x - x_0 and adding x_0 back would do too, but
     cancels catastrophically where a loud first frame is followed by silence.)
 
-    Shape: x [B, F, N], s [F] -> [B, F, N].
+    Shape: x [B, F, N], s [F], before [B, F, 1] or None -> [B, F, N].
     """
-    start = torch.cat([x[..., :1], s[:, None] * x[..., 1:]], dim=-1)
+    first = x[..., :1]
+    if before is not None:
+        first = (1 - s[:, None]) * before + s[:, None] * first
+    start = torch.cat([first, s[:, None] * x[..., 1:]], dim=-1)
     return decaying_sum(start, 1 - s, 2 if torch.compiler.is_exporting() else None)
 
 
@@ -205,11 +229,22 @@ class PCEN(Compression):
         )
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        return self._normalise(x, None)[0]
+
+    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], Spool]) -> Iterator[Tensor]:
+        smoothed = None
+        for piece in pieces:
+            y, smoothed = self._normalise(piece, smoothed)
+            yield y
+
+    def _normalise(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output, and M of the last frame: [B, F, N], [B, F, 1]."""
         with torch.autocast(x.device.type, enabled=False):
             s, alpha, delta, r = self.values()
             x = x.to(s.dtype)
             if self.clamp is not None:
                 x = x.clamp(min=self.clamp)
-            gain = (self.eps + smooth(x, s)) ** -alpha[:, None]
+            smoothed = smooth(x, s, before)
+            gain = (self.eps + smoothed) ** -alpha[:, None]
             delta, r = delta[:, None], r[:, None]
-            return (x * gain + delta) ** r - delta**r
+            return (x * gain + delta) ** r - delta**r, smoothed[..., -1:]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,15 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> Waveform:
-    """Read a clip.
+    """Read a clip whole. Arguments and errors are those of Reader."""
+    with Reader(clip, channels, cancelled) as reader:
+        blocks = list(reader.blocks())
+    samples = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+    return Waveform(samples, reader.sample_rate, reader.file_channels)
+
+
+class Reader:
+    """An open clip: what its header says, and its samples in blocks.
 
     Args:
         clip: what to read.
@@ -61,17 +70,83 @@ def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool
             goes before it.
         cancelled: asked between blocks; when true, reading ends with a ClipError "cancelled".
 
+    Attributes:
+        sample_rate: hertz.
+        file_channels: channels of the file; kept: of these, what the policy keeps.
+        samples: of the clip, as the header promises; None where it does not say.
+
     Raises:
         ClipError: with one of the codes missing, unreadable, not-audio, unsupported, empty, truncated, corrupt,
-            non-finite, bad-channel, bad-rate, bad-segment, cancelled.
+            non-finite, bad-channel, bad-rate, bad-segment, out-of-memory, cancelled.
     """
-    channels = channels if clip.channel is None else clip.channel
-    _check_file(clip)
+
+    def __init__(self, clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.clip, self._cancelled = clip, cancelled
+        self._channels = channels if clip.channel is None else clip.channel
+        _check_file(clip)
+        with _explained(clip):
+            self._file = _Stream(os.fsencode(clip.path))
+        try:
+            with _explained(clip):
+                _check_header(self._file, clip, self._channels)
+                self._first, self._stop = _bounds(self._file, clip)
+        except BaseException:
+            self._file.close()
+            raise
+        self.sample_rate: int = self._file.samplerate
+        self.file_channels: int = self._file.channels
+        self.kept = self.file_channels if self._channels == "each" else 1
+        end = self._file.frames if self._stop is None else self._stop
+        self.samples: int | None = None if end == UNKNOWN_FRAMES else end - self._first
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The samples from start to end, once: float32 [kept, T] each, T from 1 up.
+
+        A header's length is a promise, not a fact: it is checked at the end.
+        """
+        f, clip, first, stop = self._file, self.clip, self._first, self._stop
+        size = max(1, BLOCK_SAMPLES // f.channels)
+        got, found = 0, False
+        with _explained(clip):
+            if first and f.format in EXACT_SEEK and f.frames != UNKNOWN_FRAMES:
+                got = f.seek(first)
+        while stop is None or got < stop:
+            if self._cancelled():
+                raise ClipError("cancelled", "the run was stopped")
+            wanted = size if stop is None else min(size, stop - got)
+            with _explained(clip):
+                block = f.read(wanted, dtype="float32", always_2d=True)  # [T, channels]
+            if not np.isfinite(block).all():
+                where = got + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
+                raise ClipError("non-finite", f"sample {where} is not a finite number")
+            part = block[max(0, first - got) :]
+            got += len(block)
+            if len(part):
+                found = True
+                yield _keep(part, self._channels)
+            if len(block) < wanted:
+                break
+        if got == 0:
+            raise ClipError("empty", "no samples")
+        if got < (f.frames if stop is None else stop) != UNKNOWN_FRAMES:
+            if f.frames == UNKNOWN_FRAMES:
+                raise _beyond(clip, got / f.samplerate)
+            raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
+        if not found:
+            raise _beyond(clip, got / f.samplerate)
+
+
+@contextmanager
+def _explained(clip: Clip) -> Iterator[None]:
+    """What libsndfile and soundfile say, as the clip's error."""
     try:
-        with _Stream(os.fsencode(clip.path)) as f:
-            _check_header(f, clip, channels)
-            samples = _read(f, clip, channels, cancelled)
-            return Waveform(samples, f.samplerate, f.channels)
+        yield
     except soundfile.LibsndfileError as e:
         raise _explain(e, clip) from e
     except (TypeError, ValueError) as e:  # soundfile on a format that needs more than the file, such as RAW
@@ -136,37 +211,6 @@ def _bounds(f: soundfile.SoundFile, clip: Clip) -> tuple[int, int | None]:
 def _beyond(clip: Clip, seconds: float) -> ClipError:
     wanted = f"{clip.start or 0:.10g} s to {'its end' if clip.end is None else f'{clip.end:.10g} s'}"
     return ClipError("bad-segment", f"expected a segment within the file's {seconds:.10g} s, got {wanted}")
-
-
-def _read(f: soundfile.SoundFile, clip: Clip, channels: str | int, cancelled: Callable[[], bool]) -> np.ndarray:
-    """Samples float32 [channels, T]; in blocks, because a header's length is a promise, not a fact."""
-    blocks = []
-    first, stop = _bounds(f, clip)
-    size = max(1, BLOCK_SAMPLES // f.channels)
-    got = f.seek(first) if first and f.format in EXACT_SEEK and f.frames != UNKNOWN_FRAMES else 0
-    while stop is None or got < stop:
-        if cancelled():
-            raise ClipError("cancelled", "the run was stopped")
-        wanted = size if stop is None else min(size, stop - got)
-        block = f.read(wanted, dtype="float32", always_2d=True)  # [T, channels]
-        if not np.isfinite(block).all():
-            where = got + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
-            raise ClipError("non-finite", f"sample {where} is not a finite number")
-        part = block[max(0, first - got) :]
-        got += len(block)
-        if len(part):
-            blocks.append(_keep(part, channels))
-        if len(block) < wanted:
-            break
-    if got == 0:
-        raise ClipError("empty", "no samples")
-    if got < (f.frames if stop is None else stop) != UNKNOWN_FRAMES:
-        if f.frames == UNKNOWN_FRAMES:
-            raise _beyond(clip, got / f.samplerate)
-        raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
-    if not blocks:
-        raise _beyond(clip, got / f.samplerate)
-    return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 
 def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:

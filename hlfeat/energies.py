@@ -15,6 +15,11 @@ from hlfeat.masking import mask_frames
 # Numbers in the intermediate results of one piece of work: on the CPU they stay in cache, elsewhere they bound memory.
 CPU_PIECE, DEVICE_PIECE = 1 << 22, 1 << 26
 
+# A row of a matrix product is the same whatever the other rows are, as long as there are a few: MKL takes another way
+# for one to three, whose sums are rounded differently. So a piece has this many blocks at least, and a clip's energies
+# do not depend, to the bit, on what is computed with it (measured, and tested in tests/test_gabor.py).
+LEAST_BLOCKS = 4
+
 
 class Scratch:
     """Memory that one call's pieces of work use in turn; without it, most of the time goes into fresh pages.
@@ -50,23 +55,27 @@ def group_energies(
     frames = filters.frames
     group = frames.group
     a_block = frames.block // frames.outputs  # frames of a block
-    outputs = ((samples - 1) // group.stride // frames.block + 1) * frames.block  # whole blocks
+    blocks = blocks_of(frames, samples)
+    outputs = blocks * frames.block
     first = origin - group.kernel // 2
     x = padded[:, first : first + (outputs - 1) * group.stride + group.kernel]
     x = x.unfold(1, frames.width, frames.advance)  # [B, M, width]
-    clips, blocks = x.shape[0], x.shape[1] // a_block
+    clips = x.shape[0]
     masks = outputs_inside(frames, samples, lengths, blocks, x.device)
     numbers = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # in the results for one block
-    rows = max(1, (CPU_PIECE if x.device.type == "cpu" else DEVICE_PIECE) // numbers)  # blocks at once
+    # blocks at once
+    rows = max(2 * LEAST_BLOCKS, (CPU_PIECE if x.device.type == "cpu" else DEVICE_PIECE) // numbers)
+    turns = -(-blocks // rows)
     at_once = max(1, rows // blocks)
     sums: list[list[Tensor]] = [[] for _ in filters.parts]
     for i in range(0, clips, at_once):
-        for j in range(0, blocks, rows):
-            some = x[i : i + at_once, j * a_block : (j + rows) * a_block]
+        for turn in range(turns):
+            j, end = turn * blocks // turns, (turn + 1) * blocks // turns  # about the same for each: never too few
+            some = x[i : i + at_once, j * a_block : end * a_block]
             if lengths is not None:
-                inside: list[Tensor] | None = [m[i : i + at_once, j : j + rows] for m in masks]
+                inside: list[Tensor] | None = [m[i : i + at_once, j:end] for m in masks]
             else:
-                inside = masks if j + rows >= blocks else None
+                inside = masks if end == blocks else None
             for found, result in zip(sums, piece(some, filters, inside, scratch), strict=True):
                 found.append(result)
     smooth = []
@@ -74,6 +83,11 @@ def group_energies(
         total = torch.cat(found).view(clips, blocks, frames.reach, part.n)
         smooth.append(overlap_add(total, frames.hops)[:, -frames.earliest :])
     return smooth[0] if len(smooth) == 1 else torch.cat(smooth, -1)
+
+
+def blocks_of(frames: Frames, samples: int) -> int:
+    """Blocks that hold all outputs of a clip."""
+    return max(LEAST_BLOCKS, (samples - 1) // frames.group.stride // frames.block + 1)
 
 
 def piece(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch) -> list[Tensor]:
@@ -114,11 +128,11 @@ def piece(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch
 def outputs_inside(
     frames: Frames, samples: int, lengths: Tensor | None, blocks: int, device: torch.device
 ) -> list[Tensor]:
-    """Which outputs lie inside their clip, of each kind: 1.0 or 0.0; without lengths for the last block alone.
+    """Which outputs lie inside their clip, of each kind: 1.0 or 0.0; without lengths for the last blocks alone.
 
-    Shape: -> [B or 1, blocks or 1, frames of a block, outputs, 1].
+    Shape: -> [B or 1, blocks or fewer, frames of a block, outputs, 1].
     """
-    first = 0 if lengths is not None else blocks - 1
+    first = 0 if lengths is not None else (samples - 1) // frames.group.stride // frames.block
     start = torch.arange(first * frames.block, blocks * frames.block, frames.outputs, device=device)
     start = start.view(1, blocks - first, -1, 1)
     end: Tensor | int = samples if lengths is None else lengths[:, None, None, None]
@@ -165,7 +179,8 @@ def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters],
     samples = x.shape[1]
     frames = [f.frames for f in filters]
     before = max(f.group.kernel // 2 for f in frames)
-    after = max(f.block * f.group.stride + f.group.kernel // 2 for f in frames)
+    after = max((blocks_of(f, samples) * f.block - 1) * f.group.stride + f.group.kernel // 2 + 1 for f in frames)
+    after = max(0, after - samples)
     zeros = x.new_zeros(x.shape[0], before + after)
     padded = torch.cat([zeros[:, :before], x, zeros[:, before:]], 1)  # faster than F.pad
     scratch = Scratch(x, not torch.is_grad_enabled())

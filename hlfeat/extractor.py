@@ -73,10 +73,13 @@ class Extractor(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.follow_centre_freqs()
-        y = self.frontend(x, lengths)
+        frames = None if lengths is None else self.frontend.num_frames(lengths)
+        return self.layers(self.frontend(x, lengths), frames)
+
+    def layers(self, y: Tensor, frames: Tensor | None = None) -> Tensor:
+        """The stack: y [B, F, N] or [B, C, F, N] of the frontend, frames [B] or None -> [B, C, F, N]."""
         if y.dim() == 3:
             y = y[:, None]  # [B, 1, F, N]
-        frames = None if lengths is None else self.frontend.num_frames(lengths)
         return self.stack(y, frames)[0]  # type: ignore[no-any-return]
 
 

@@ -10,6 +10,7 @@ frames past the end come back as zero: a clip's features do not depend on its ne
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import overload
 
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 
 from hlfeat.masking import frame_mask, mask_frames
 from hlfeat.spacing import spaced_frequencies
+from hlfeat.spool import Spool
 
 
 class Frontend(nn.Module):
     """What every frontend has in common: sizes, frame count, and the handling of shapes and lengths.
 
-    A subclass sets the four attributes and computes `features(x [B, T], lengths, frames)`.
+    A subclass sets the four attributes and computes `local`, what a frame's neighbourhood alone decides, and `rest`,
+    what comes after and may look further.
     """
 
     sample_rate: int
@@ -35,8 +38,21 @@ class Frontend(nn.Module):
         """Centre frequency of each band, hertz: [F], detached."""
         raise NotImplementedError
 
-    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+    def reach(self) -> int:
+        """Samples on either side of a frame's centre that `local` looks at."""
         raise NotImplementedError
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Shape: x [B, T], lengths [B] or None -> [B, F, N]; frames past a clip's end may hold anything."""
+        raise NotImplementedError
+
+    def rest(self, y: Tensor, frames: Tensor | None) -> Tensor:
+        """Shape: y [B, F, N] of `local`, frames [B] or None -> [B, F, N] or [B, C, F, N]."""
+        return y
+
+    def rest_of(self, pieces: Iterable[Tensor], spool: Callable[[], Spool]) -> Iterator[Tensor]:
+        """The same for one clip in pieces of [1, F, n]; what needs all of them at once is kept in a spool."""
+        return iter(pieces)
 
     @overload
     def num_frames(self, lengths: int) -> int: ...
@@ -58,9 +74,9 @@ class Frontend(nn.Module):
         if lengths is not None:
             check_lengths(lengths, x.shape[1])
         if x.shape[0] == 0 and not self.training:  # the FFT and the matrix products know no empty batch
-            return self.features(x.new_zeros(1, x.shape[1]), None, None)[:0]
+            return self.rest(self.local(x.new_zeros(1, x.shape[1]), None), None)[:0]
         frames = None if lengths is None else self.num_frames(lengths)
-        return mask_frames(self.features(x, lengths, frames), frames)
+        return mask_frames(self.rest(self.local(x, lengths), frames), frames)
 
 
 def check_lengths(lengths: Tensor, longest: int) -> None:
@@ -132,7 +148,10 @@ class LogMel(Frontend):
     def centre_freqs(self) -> Tensor:
         return self.get_buffer("_centre_freqs")
 
-    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+    def reach(self) -> int:
+        return int(self.mel.n_fft) // 2
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return torch.log(spectrum(self.mel, x, lengths, self.hop) + self.floor)
 
 
@@ -170,7 +189,10 @@ class Spectrogram(Frontend):
     def centre_freqs(self) -> Tensor:
         return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
 
-    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
+    def reach(self) -> int:
+        return self.n_fft // 2
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return torch.log(spectrum(self.stft, x, lengths, self.hop)[:, : self.n_bands] + self.floor)
 
 

@@ -7,7 +7,7 @@ Sources: Schlüter & Gutenbrunner, "EfficientLEAF: A Faster LEarnable Audio Fron
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from hlfeat.compression import PCEN, Compression, LogTBN
 from hlfeat.frontends import Frontend, window_and_hop
 from hlfeat.gabor import GaborFilterbank, Grouping, odd
 from hlfeat.spacing import Scale, initial_filters
+from hlfeat.spool import Spool
 
 
 class LearnableFrontend(Frontend):
@@ -49,11 +50,21 @@ class LearnableFrontend(Frontend):
     def centre_freqs(self) -> Tensor:
         return self.filterbank.clamped()[0].detach() * (self.sample_rate / (2 * math.pi))
 
-    def features(self, x: Tensor, lengths: Tensor | None, frames: Tensor | None) -> Tensor:
-        energies = self.filterbank(x, lengths)
+    def reach(self) -> int:
+        return max(g.kernel // 2 + g.window // 2 * g.stride for g in self.filterbank.groups())
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.filterbank(x, lengths)  # type: ignore[no-any-return]
+
+    def rest(self, y: Tensor, frames: Tensor | None) -> Tensor:
         if isinstance(self.compression, Compression):
-            return self.compression(energies, frames)  # type: ignore[no-any-return]
-        return self.compression(energies)  # type: ignore[no-any-return]
+            return self.compression(y, frames)  # type: ignore[no-any-return]
+        return self.compression(y)  # type: ignore[no-any-return]
+
+    def rest_of(self, pieces: Iterable[Tensor], spool: Callable[[], Spool]) -> Iterator[Tensor]:
+        if isinstance(self.compression, Compression):
+            return self.compression.stream(pieces, spool)
+        return map(self.compression, pieces)
 
 
 class EfficientLeaf(LearnableFrontend):

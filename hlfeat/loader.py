@@ -1,4 +1,4 @@
-"""Clips decoded and resampled ahead of the device: threads, input order, bounded memory."""
+"""Clips read (and on a CPU, computed) ahead of whoever writes them: threads, input order, bounded memory."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hlfeat.clip import Clip, printable
-from hlfeat.decode import decode
+from hlfeat.decode import Reader
 from hlfeat.errors import ClipError
 from hlfeat.resample import Resampler
 
 log = logging.getLogger("hlfeat")
 
-LOOK_AHEAD_BYTES = 128 << 20  # decoded audio that may wait, beyond what the threads are at
+LOOK_AHEAD_BYTES = 128 << 20  # decoded audio and features that may wait, beyond what the threads are at
+LONG = 1 << 20  # samples (65 s at 16 kHz); longer clips are read while they are computed
+BUNDLE_BYTES, BUNDLE_CLIPS = 1 << 19, 32  # short files that a thread takes at once, a few seconds of work
 
 
 def out_of_memory(e: BaseException) -> bool:
@@ -30,90 +34,147 @@ def out_of_memory(e: BaseException) -> bool:
 
 
 @dataclass
-class Prepared:
-    """A decoded and resampled clip: a waveform [T] for each entry it makes in the output."""
+class Item:
+    """A clip on its way: what its file says, and what has been made of it so far.
+
+    `length` is its samples after resampling. `waveforms` ([T], one for each entry that it makes in the output) are
+    empty for a clip that is too long to be held, and once `features` ([n, C, F] each, or why not) have been made.
+    """
 
     clip: Clip
-    waveforms: list[Tensor]
     sample_rate: int
     file_channels: int
-    duration: float
+    duration: float  # seconds
     size: int  # of the file, bytes
     modified: int  # nanoseconds since 1970
-    seconds: dict[str, float]  # spent on it, by stage
+    entries: int
+    length: int
+    waveforms: list[Tensor] = field(default_factory=list)
+    features: list[np.ndarray | ClipError] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # spent on it, by stage
+    opens_shard: bool = False
+
+    @property
+    def long(self) -> bool:
+        return not self.waveforms and not self.features
 
     @property
     def nbytes(self) -> int:
-        return sum(w.nbytes for w in self.waveforms)
+        return sum(w.nbytes for w in self.waveforms) + sum(y.nbytes for y in self.features if isinstance(y, np.ndarray))
+
+
+Failure = tuple[Clip, ClipError]
 
 
 class Loader:
-    """Decodes and resamples clips ahead.
+    """Reads clips: files to waveforms at the rate that is wanted.
 
     Args:
-        sample_rate: what clips are resampled to, hertz.
+        resampler: to that rate.
         channels: the channel policy (see `decode`).
-        workers: threads. soundfile and torch release the interpreter's lock, so threads are enough.
     """
 
-    def __init__(self, sample_rate: int, channels: str | int, workers: int) -> None:
+    def __init__(self, resampler: Resampler, channels: str | int) -> None:
+        self.resampler = resampler
         self.channels = channels
-        self.workers = workers
-        self.resampler = Resampler(sample_rate)
 
-    def stream(self, clips: Sequence[Clip], stopped: Callable[[], bool]) -> Iterator[Prepared | tuple[Clip, ClipError]]:
-        """The clips in order, each with its samples or the reason why not; `stopped` cuts short what is being read."""
-        with _Ahead(clips, self.workers, lambda clip, over: self._prepare(clip, lambda: over() or stopped())) as ahead:
-            yield from ahead
+    def __call__(self, clip: Clip, cancelled: Callable[[], bool], resample: bool = True) -> Item:
+        """One clip, or of a long one what its header says. Without `resample`, waveforms stay at the file's rate.
 
-    def _prepare(self, clip: Clip, cancelled: Callable[[], bool]) -> Prepared:
-        """Decode and resample one clip, in a worker thread."""
+        Raises ClipError, whatever a reader or a file system comes up with: that is one clip's failure, not the run's.
+        """
         start = time.perf_counter()
         try:
-            wave = decode(clip, self.channels, cancelled)
+            with Reader(clip, self.channels, cancelled) as reader:
+                rate = reader.sample_rate
+                samples, blocks = self._read(reader)
+                channels = reader.file_channels, reader.kept
             info = os.stat(clip.path)
             decoded = time.perf_counter()
-            samples = self.resampler(torch.from_numpy(wave.samples), wave.sample_rate)
+            old, new, _ = self.resampler.ratio(rate)
+            item = Item(clip, rate, channels[0], samples / rate, info.st_size, info.st_mtime_ns, channels[1],
+                        -(-samples * new // old))  # fmt: skip
+            if blocks:
+                whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+                x = torch.from_numpy(whole)
+                item.waveforms = list(self.resampler(x, rate) if resample else x)
         except ClipError:
             raise
-        except Exception as e:  # whatever a reader or a file system comes up with is one clip's failure, not the run's
+        except Exception as e:
             if out_of_memory(e):
                 raise ClipError("out-of-memory", "too large to be held in memory") from e
             log.debug("%s", printable(clip.path), exc_info=True)
             raise ClipError("unreadable", f"{type(e).__name__}: {e}") from e
-        seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
-        return Prepared(
-            clip,
-            list(samples),
-            wave.sample_rate,
-            wave.file_channels,
-            wave.duration,
-            info.st_size,
-            info.st_mtime_ns,
-            seconds,
-        )
+        item.seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
+        return item
+
+    def _read(self, reader: Reader) -> tuple[int, list[np.ndarray]]:
+        """Samples of the clip, and themselves; a long clip's are left for later, and only counted if need be."""
+        most = LONG * reader.sample_rate // self.resampler.rate
+        if reader.samples is not None and reader.samples > most:
+            return reader.samples, []
+        blocks, count = [], 0
+        for block in reader.blocks():
+            count += block.shape[1]
+            blocks.append(block)
+            if count > most:
+                blocks = []
+        return count, blocks if count <= most else []
+
+    def pieces(self, item: Item, entry: int, cancelled: Callable[[], bool]) -> Iterator[Tensor]:
+        """The samples of one entry of a long clip, not resampled: [1, t] each."""
+        with Reader(item.clip, self.channels, cancelled) as reader:
+            for block in reader.blocks():
+                yield torch.from_numpy(block[entry : entry + 1])
 
 
-class _Ahead:
-    """Prepares clips in threads, ahead of the iteration over them.
+Work = Callable[[list[Clip], Callable[[], bool]], list[Item | Failure]]
 
-    A new clip is begun while fewer than two a thread are being worked on and less than LOOK_AHEAD_BYTES wait. Threads
-    begin new ones themselves as they finish, so that they stay busy while the consumer computes.
+
+def bundles(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+    """Neighbouring clips that a thread takes at once: a few where the files are small, as each turn has its cost."""
+    bundle: list[Clip] = []
+    size = 0
+    for clip in clips:
+        bundle.append(clip)
+        if clip.start is not None or clip.end is not None:
+            size += BUNDLE_BYTES if clip.end is None else int((clip.end - (clip.start or 0)) * 32000)
+        else:
+            with suppress(OSError, ValueError):  # reading it will say what is wrong
+                size += os.stat(clip.path).st_size
+        if size >= BUNDLE_BYTES or len(bundle) >= BUNDLE_CLIPS:
+            yield bundle
+            bundle, size = [], 0
+    if bundle:
+        yield bundle
+
+
+class Ahead:
+    """Does the work on clips in threads, ahead of the iteration over its results, which come in order.
+
+    A new bundle of clips is begun while fewer than two a thread are being worked on and less than LOOK_AHEAD_BYTES
+    wait. Threads begin new ones themselves as they finish, so that they stay busy whatever the consumer does.
+
+    Args:
+        clips: in order.
+        workers: threads. libsndfile and torch release the interpreter's lock, so threads are enough.
+        work: called with some clips, and a function that becomes true when it should stop early.
+        start: called in each thread first.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], workers: int, prepare: Callable[[Clip, Callable[[], bool]], Prepared]
+        self, clips: Iterable[Clip], workers: int, work: Work, start: Callable[[], None] = lambda: None
     ) -> None:
-        self.upcoming = iter(clips)
+        self.upcoming = bundles(clips)
         self.workers = workers
-        self.prepare = prepare
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self.work = work
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="clips", initializer=start)
         self.lock = threading.RLock()
-        self.queue: deque[tuple[Clip, Future[Prepared]]] = deque()
+        self.queue: deque[Future[list[Item | Failure]]] = deque()
         self.busy = self.waiting_bytes = 0
         self.over = False
 
-    def __enter__(self) -> _Ahead:
+    def __enter__(self) -> Ahead:
         self._begin_more()
         return self
 
@@ -122,35 +183,30 @@ class _Ahead:
             self.over = True
         self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Prepared | tuple[Clip, ClipError]]:
+    def __iter__(self) -> Iterator[Item | Failure]:
         while self.queue:
-            clip, future = self.queue.popleft()
-            try:
-                prepared = future.result()
-            except ClipError as e:
-                self._begin_more()
-                yield clip, e
-            else:
-                self._begin_more(-prepared.nbytes)
-                yield prepared
+            for item in self.queue.popleft().result():
+                if isinstance(item, Item):
+                    self._begin_more(-item.nbytes)
+                yield item
+            self._begin_more()
 
     def _begin_more(self, waiting_bytes: int = 0, finished: int = 0) -> None:
         with self.lock:
             self.waiting_bytes += waiting_bytes
             self.busy -= finished
             while not self.over and self.busy < 2 * self.workers and self.waiting_bytes < LOOK_AHEAD_BYTES:
-                clip = next(self.upcoming, None)
-                if clip is None:
+                bundle = next(self.upcoming, None)
+                if bundle is None:
                     return
                 self.busy += 1
-                self.queue.append((clip, self.pool.submit(self._work, clip)))
+                self.queue.append(self.pool.submit(self._do, bundle))
 
-    def _work(self, clip: Clip) -> Prepared:
-        # Counts before it returns: whoever has the result may rely on the next clip having been begun.
+    def _do(self, bundle: list[Clip]) -> list[Item | Failure]:
+        # Counts before it returns: whoever has the result may rely on the next bundle having been begun.
+        done: list[Item | Failure] = []
         try:
-            prepared = self.prepare(clip, lambda: self.over)
-        except BaseException:
-            self._begin_more(finished=1)
-            raise
-        self._begin_more(prepared.nbytes, finished=1)
-        return prepared
+            done = self.work(bundle, lambda: self.over)
+        finally:
+            self._begin_more(sum(item.nbytes for item in done if isinstance(item, Item)), finished=1)
+        return done

@@ -7,7 +7,8 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ import numpy as np
 import yaml
 
 from hlfeat.errors import OutputError, UsageError
-from hlfeat.shards import TEMPORARY, Record, json_lines, shard_name, write_atomically
+from hlfeat.parts import WHOLE, Part, shard_place
+from hlfeat.shards import TEMPORARY, Record, json_lines, write_atomically
 
-OURS = re.compile(r"(shard-\d{5,}\.(npy|pt|jsonl)|hlfeat\.yaml|failures\.jsonl|report\.json)(\.tmp)?")
-SHARD_INDEX = re.compile(r"shard-(\d{5,})\.jsonl")
+PART = r"(-p\d+of\d+)?"
+OURS = re.compile(
+    rf"(shard{PART}-\d{{5,}}\.(npy|pt|jsonl)|hlfeat{PART}\.yaml|failures{PART}\.jsonl|report{PART}\.json)(\.tmp)?"
+    rf"|hlfeat{PART}\.lock"
+)
 
 
-def shard_indexes(folder: Path) -> list[Path]:
-    """The index files of all committed shards, in the order of their numbers."""
-    found = [(int(m[1]), p) for p in folder.iterdir() if (m := SHARD_INDEX.fullmatch(p.name))]
-    return [p for _, p in sorted(found)]
+def shard_indexes(folder: Path) -> dict[tuple[Part, int], Path]:
+    """The index files of all committed shards by part and number, in this order."""
+    found = {place: p for p in folder.iterdir() if p.suffix == ".jsonl" and (place := shard_place(p.stem))}
+    return dict(sorted(found.items()))
 
 
 INDEX_KEYS = {"id": str, "path": str, "shard": str, "row": int, "frames": int, "duration": float}
@@ -71,17 +76,21 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
 class OutputDir:
     """A directory that one run writes to: made, locked, and checked against the fingerprint.
 
-    The lock is on the directory itself and belongs to the process: a killed run leaves none behind.
+    The lock is on the directory itself and belongs to the process: a killed run leaves none behind. Runs of different
+    parts share it, and each has one of its own on a file, which is gone when the run is done.
 
     Args:
         folder: created where it is missing.
+        part: of the inputs, that the run is about.
 
     Raises:
         OutputError: cannot be made or written, or another run is at work in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, part: Part = WHOLE) -> None:
+        self.folder, self.part = folder, part
+        self._part_lock: int | None = None
+        self._lock_file = folder / part.file("hlfeat.lock")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -91,14 +100,33 @@ class OutputDir:
             )
             raise OutputError(f"{folder}: cannot be used as output: {what}") from e
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if part == WHOLE:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._part_lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+                fcntl.flock(self._part_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(self._part_lock).st_nlink == 0:  # whoever had it has just removed it
+                    raise BlockingIOError
         except BlockingIOError as e:
-            os.close(self._lock)
-            raise OutputError(f"{folder}: another run is writing here") from e
+            self._close()
+            doing = "" if part == WHOLE else f" part {part}"
+            raise OutputError(f"{folder}: another run is writing{doing} here") from e
+        except OSError as e:
+            self._close()
+            raise OutputError(f"{folder}: cannot be used as output: {e.strerror}") from e
+
+    def _close(self) -> None:
+        if self._part_lock is not None:
+            os.close(self._part_lock)
+        os.close(self._lock)
 
     def close(self) -> None:
         """Give up the lock."""
-        os.close(self._lock)
+        if self._part_lock is not None:
+            with suppress(OSError):
+                self._lock_file.unlink()
+        self._close()
 
     def __enter__(self) -> OutputDir:
         return self
@@ -114,31 +142,47 @@ class OutputDir:
         Raises UsageError where the features there have another fingerprint, or files of these names are not hlfeat's.
         """
         path = self.folder / "hlfeat.yaml"
-        ours = [p for p in self.folder.iterdir() if OURS.fullmatch(p.name)]
+        if overwrite and self.part != WHOLE:
+            raise UsageError(
+                "--overwrite does not go with parts, as it would remove the others' work: remove the folder"
+            )
+        ours = [p for p in self.folder.iterdir() if OURS.fullmatch(p.name) and p.suffix != ".lock"]
+        for there, _ in shard_indexes(self.folder):
+            if there.of != self.part.of and not overwrite:
+                raise UsageError(
+                    f"{self.folder}: holds features of a run in {_parts(there.of)}, not in {_parts(self.part.of)}; "
+                    "choose another folder"
+                )
         if ours and not path.exists() and any(p.suffix != TEMPORARY for p in ours):
             names = ", ".join(sorted(p.name for p in ours)[:3])
             raise UsageError(f"{self.folder}: has {names} but no hlfeat.yaml, so they are not hlfeat's to touch")
-        if path.exists() and not overwrite:
-            there = read_description(self.folder)
-            if there.get("fingerprint") != description["fingerprint"]:
-                keys = ", ".join(_differences(there, description)) or "the configuration"
-                raise UsageError(
-                    f"{self.folder}: holds features of another configuration ({keys} differ); "
-                    "choose another folder, or --overwrite"
-                )
         continued = path.exists() and not overwrite
-        self._clean(ours, everything=not continued)
+        if continued:
+            self._compare(description)
+        self._clean(ours, everything=not continued and self.part == WHOLE)
         if not continued:
-            write_atomically(path, yaml.safe_dump(description, sort_keys=False, allow_unicode=True).encode())
+            text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+            write_atomically(path, text.encode(), beside=self.part.file("hlfeat.yaml"))
+            self._compare(description)  # of two parts that begin at once, one has had the last word
         return continued
+
+    def _compare(self, description: dict[str, Any]) -> None:
+        there = read_description(self.folder)
+        if there.get("fingerprint") != description["fingerprint"]:
+            keys = ", ".join(_differences(there, description)) or "the configuration"
+            raise UsageError(
+                f"{self.folder}: holds features of another configuration ({keys} differ); "
+                "choose another folder, or --overwrite"
+            )
 
     def _clean(self, ours: list[Path], everything: bool) -> None:
         """Remove what a killed run left half-made, or all that runs have written."""
-        committed = {p.stem for p in ours if SHARD_INDEX.fullmatch(p.name)}
+        committed = {p.stem for p in ours if p.suffix == ".jsonl" and shard_place(p.stem)}
         # commit marks go first and hlfeat.yaml, the sign that the rest is ours, last
         for path in sorted(ours, key=lambda p: (p.name == "hlfeat.yaml", p.suffix != ".jsonl", p.name)):
+            own = self.part.label == (found[0] if (found := re.search(r"-p\d+of\d+", path.name)) else "")
             orphan = path.suffix in (".npy", ".pt") and path.stem not in committed
-            if everything or orphan or path.suffix == TEMPORARY:
+            if everything or (own and (orphan or path.suffix == TEMPORARY)):
                 path.unlink()
 
     def check_place(self) -> None:
@@ -150,35 +194,63 @@ class OutputDir:
         if not same:
             raise OutputError(f"{self.folder}: was removed or moved away while the run was writing to it")
 
-    def committed(self) -> tuple[int, dict[str, Record]]:
-        """Number of the next shard, and the index line of each clip that is done, by id, in order.
+    def committed(self) -> Iterator[tuple[int, list[Record]]]:
+        """Numbers of the finished shards of this part and their index lines, in order.
 
-        Raises OutputError where a shard is missing or shorter than its index says.
+        Raises OutputError where a shard's data is missing or shorter than its index says.
         """
-        done: dict[str, Record] = {}
-        number = 0
-        for index in shard_indexes(self.folder):
-            if index.stem != shard_name(number):
-                raise OutputError(f"{self.folder}: {shard_name(number)} is missing; --overwrite starts anew")
-            number += 1
-            records = list(read_records(index, INDEX_KEYS))
-            done.update((r["id"], r) for r in records)
-            if records:
-                check_shard(self.folder / records[-1]["shard"], records[-1]["row"] + records[-1]["frames"])
-        return number, done
+        for (part, number), index in shard_indexes(self.folder).items():
+            if part == self.part:
+                records = list(read_records(index, INDEX_KEYS))
+                if records:
+                    check_shard(self.folder / records[-1]["shard"], records[-1]["row"] + records[-1]["frames"])
+                yield number, records
+
+    def uncommit(self, number: int) -> None:
+        """Take a finished shard back, its index first."""
+        for extension in ("jsonl", "npy", "pt"):
+            (self.folder / f"{self.part.shard(number)}.{extension}").unlink(missing_ok=True)
 
     def failures(self) -> list[Record]:
-        """The failures that earlier runs recorded."""
-        path = self.folder / "failures.jsonl"
+        """The failures that earlier runs of this part recorded."""
+        path = self.folder / self.part.file("failures.jsonl")
         return list(read_records(path, FAILURE_KEYS)) if path.exists() else []
 
     def write_failures(self, failures: list[Record]) -> None:
-        """Replace failures.jsonl."""
-        write_atomically(self.folder / "failures.jsonl", json_lines(failures))
+        """Replace failures.jsonl, or the part's."""
+        write_atomically(self.folder / self.part.file("failures.jsonl"), json_lines(failures))
 
-    def write_report(self, report: dict[str, Any]) -> None:
-        """Replace report.json."""
-        write_atomically(self.folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    def begin(self) -> None:
+        """There is something to do: the part is not complete any more."""
+        if self.part != WHOLE:
+            (self.folder / self.part.file("report.json")).unlink(missing_ok=True)
+
+    def finish(self, report: Record, merge: Callable[[list[Record]], Record]) -> bool:
+        """Write the report. True if the directory is complete, which with parts it is when all of them are.
+
+        The last part to finish writes failures.jsonl and report.json of the whole. Should two parts both be the last,
+        they write the same.
+        """
+        self._write_json("report.json", self.part.file("report.json"), report)
+        if self.part == WHOLE:
+            return True
+        parts = WHOLE.split(self.part.of)
+        try:
+            reports = [json.loads((self.folder / p.file("report.json")).read_bytes()) for p in parts]
+            failures = b"".join((self.folder / p.file("failures.jsonl")).read_bytes() for p in parts)
+        except FileNotFoundError:
+            return False
+        beside = self.part.file("failures.jsonl")
+        write_atomically(self.folder / "failures.jsonl", failures, beside)
+        self._write_json(self.part.file("report.json"), "report.json", merge(reports))
+        return True
+
+    def _write_json(self, beside: str, name: str, value: dict[str, Any]) -> None:
+        write_atomically(self.folder / name, (json.dumps(value, indent=2) + "\n").encode(), beside)
+
+
+def _parts(n: int) -> str:
+    return "one part" if n == 1 else f"{n} parts"
 
 
 def read_description(folder: Path) -> dict[str, Any]:

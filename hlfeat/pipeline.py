@@ -1,10 +1,8 @@
-"""The run: clips are decoded ahead by threads, computed in batches of similar length, written in input order.
+"""The run: clips are read (and on a CPU computed) ahead by threads, and written in input order.
 
-What ends up in the output depends on the clips and the configuration alone, never on timing. Clips arrive in input
-order whatever thread finishes first; a block of consecutive clips is filled up to a fixed amount of audio, cut into
-batches by the lengths in it, and written in input order; a shard is closed when the next clip would not fit, and no
-batch reaches across a shard's end. A run that was killed goes on from its last finished shard and writes the same
-bytes.
+What ends up in the output depends on the clips and the configuration alone, never on timing. Results come in input
+order whatever thread finishes first, and a shard is closed when the next clip would not fit. A run that was killed goes
+on from its last finished shard and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +20,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from hlfeat.batching import pad, plan_batches
 from hlfeat.clip import Clip, printable
+from hlfeat.compute import computer
 from hlfeat.config import Config, shard_bytes
 from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageError
 from hlfeat.extractor import Extractor, build
-from hlfeat.loader import Loader, Prepared, out_of_memory
+from hlfeat.loader import Ahead, Failure, Item
 from hlfeat.outdir import OutputDir, disk_error
-from hlfeat.progress import Progress
-from hlfeat.report import Report, device_name, peak_memory, versions
-from hlfeat.shards import Record, ShardWriter, shard_name, shard_number
+from hlfeat.parts import WHOLE, Part, shard_place
+from hlfeat.progress import Progress, count, duration
+from hlfeat.report import Report, device_name, merged, peak_memory, versions
+from hlfeat.shards import Record, ShardPlan, ShardWriter
 from hlfeat.sources import Inputs
 from hlfeat.weights import load_weights
 
 log = logging.getLogger("hlfeat")
-
-BLOCK_BATCHES = 8  # a block of clips is sorted by length and cut into about this many batches
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,9 @@ class Options:
     on_error: str = "skip"
     max_failures: int | None = None
     overwrite: bool = False
+    retry_failed: bool = False
+    update: bool = False
+    part: Part = WHOLE
     quiet: bool = False
     weights: Path | None = None
 
@@ -68,6 +67,7 @@ def extract(
     *,
     stopped: Callable[[], bool] = lambda: False,
     finished_shard: Callable[[Path], None] = lambda path: None,
+    progress: Callable[[int, int, bool], Progress] = Progress,
 ) -> Report:
     """Features of all clips into `out`; goes on where an earlier run of the same configuration stopped.
 
@@ -78,6 +78,7 @@ def extract(
         options: how to run.
         stopped: asked often; when true, the run ends with InterruptedRunError and can be resumed.
         finished_shard: told the path of each shard once it is complete.
+        progress: makes what is told of every clip: (clips, of these done before, quiet).
 
     Raises:
         UsageError: the output holds other features; an option that cannot be.
@@ -102,11 +103,13 @@ def extract(
     extractor = extractor.eval().to(device)
     if digest is None and any(True for _ in extractor.stack.parameters()):
         log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
-    with OutputDir(out) as output:
-        run = _Run(config, options, extractor, device, output, stopped, finished_shard)
+    if extractor.stack.reach is None:
+        log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
+    with OutputDir(out, options.part) as output:
+        run = _Run(config, options, extractor, device, output, stopped, finished_shard, progress)
         try:
             continued = output.adopt(describe(config, extractor, options.weights, digest), options.overwrite)
-            return run.go(inputs.clips, continued)
+            return run.go(inputs.clips[options.part.slice(len(inputs.clips))], continued)
         except OSError as e:
             raise disk_error(e, out) from e
 
@@ -149,7 +152,7 @@ def describe(config: Config, extractor: Extractor, weights: Path | None, digest:
 
 
 class _Run:
-    """The loop and its state: a block of clips, an open shard, the failures so far."""
+    """The loop and its state: an open shard, the failures so far."""
 
     def __init__(
         self,
@@ -160,166 +163,231 @@ class _Run:
         output: OutputDir,
         stopped: Callable[[], bool],
         finished_shard: Callable[[Path], None],
+        progress: Callable[[int, int, bool], Progress],
     ) -> None:
-        self.config, self.options, self.extractor, self.device = config, options, extractor, device
-        self.output, self.stopped, self.finished_shard = output, stopped, finished_shard
+        self.config, self.options, self.extractor = config, options, extractor
+        self.device, self.output, self.stopped, self.finished_shard = device, output, stopped, finished_shard
+        self.make_progress = progress
         self.each = config.audio.channels == "each"  # every channel of a file is an entry of its own
         self.dtype = np.dtype(config.output.dtype)
         size = config.output.shard_size
-        self.shard_clips = size if isinstance(size, int) else None
-        self.shard_bytes = shard_bytes(size) if isinstance(size, str) else None
-        self.frame_bytes = extractor.n_channels * extractor.n_bands * self.dtype.itemsize
-        self.batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
-        self.loader = Loader(config.audio.sample_rate, config.audio.channels, options.workers)
+        self.plan = ShardPlan(
+            size if isinstance(size, int) else None,
+            shard_bytes(size) if isinstance(size, str) else None,
+            extractor.n_channels * extractor.n_bands * self.dtype.itemsize,
+        )
+        batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
+        self.computer = computer(extractor, device, self.dtype, config.audio.channels, batch_samples, stopped)
         self.report = Report(device=device_name(device))
-        self.block: list[Prepared] = []
-        self.block_samples = 0
         self.shard: ShardWriter | None = None
-        self.planned_clips = self.planned_bytes = 0  # of the open shard, the block included
-        self.order: dict[str, int] = {}
+        self.taken: set[int] = set()  # numbers of finished shards
+        self.number = 0  # of the open shard: the first that is not taken
+        self.after_done: set[str] = set()  # clips to do whose predecessor is done
 
     def go(self, clips: Sequence[Clip], continued: bool) -> Report:
         started = time.perf_counter()
-        self.order = {clip.id: i for i, clip in enumerate(clips)}
-        self.number, done = self.output.committed()
-        by_input = {id_.rpartition("#")[0] if self.each else id_: record for id_, record in done.items()}
-        done_ids = set(by_input)
-        self._check_changes(clips, by_input)
-        self._keep_failures(done_ids)
+        order = {clip.id: i for i, clip in enumerate(clips)}
+        if len(order) < len(clips):
+            raise UsageError("expected clips of different ids")
+        done = self._done(clips, order)
+        self._keep_failures(done, order)
         failed = {f["id"] for f in self.report.failures}
-        todo = [clip for clip in clips if clip.id not in done_ids and clip.id not in failed]
-        self.report.clips_before = len(done)
-        if continued:
+        todo = [clip for clip, is_done in zip(clips, done, strict=True) if not is_done and clip.id not in failed]
+        self.after_done = (
+            {clip.id for before, clip in zip(done, clips[1:], strict=False) if before} if self.holes else set()
+        )
+        if continued and self.report.clips_before:
             log.info("%d of %d clips are done already", len(clips) - len(todo), len(clips))
-        self.progress = Progress(len(clips), len(clips) - len(todo), self.options.quiet)
+        self.progress = self.make_progress(len(clips), len(clips) - len(todo), self.options.quiet)
+        if todo:
+            self.output.begin()
+        threads = torch.get_num_threads()
         try:
-            with ExitStack() as self.open_shard:
-                for item in self.loader.stream(todo, self.stopped):
+            with (
+                ExitStack() as self.open_shard,
+                Ahead(todo, self.options.workers, self._work, self.computer.start_thread) as ahead,
+            ):
+                self.computer.use(ahead.pool, self.options.workers)
+                for item in self.computer.stream(self._planned(self._timed(ahead))):
                     self._check_stopped()
-                    if isinstance(item, Prepared):
-                        self._add(item)
+                    if isinstance(item, Item):
+                        self._take(item)
                     else:
                         self._fail(*item)
                 self._finish_shard()
                 assert self.progress.clips == len(clips), "a clip is neither in the index nor among the failures"
         finally:
+            torch.set_num_threads(threads)
             self.progress.close()
-            self.report.failures.sort(key=lambda f: self.order.get(f["id"], len(self.order)))
+            self.report.failures.sort(key=lambda f: order.get(f["id"], len(order)))
             self.output.check_place()
             self.output.write_failures(self.report.failures)
         self.report.spend("total", time.perf_counter() - started)
         self.report.peak_bytes = peak_memory(self.device)
-        self.output.write_report(self.report.as_dict())
+        self.report.complete = self.output.finish(self.report.as_dict(), merged)
         return self.report
 
-    def _keep_failures(self, done: set[str]) -> None:
+    # --- what earlier runs have done -------------------------------------------------------------------------
+
+    def _done(self, clips: Sequence[Clip], order: Mapping[str, int]) -> bytearray:
+        """Which clips are done; with `update`, shards with a clip that has changed since are taken back.
+
+        Refuses another file under the name of a finished clip.
+        """
+        done = bytearray(len(clips))
+        changed = redone = 0
+        for number, records in self.output.committed():
+            ids = [r["id"].rpartition("#")[0] if self.each else r["id"] for r in records]
+            known = [(clips[order[id_]], r) for id_, r in zip(ids, records, strict=True) if id_ in order]
+            now = sum(self._has_changed(clip, record) for clip, record in known)
+            changed += now
+            if now and self.options.update:
+                if len(known) < len(records):
+                    other = next(r["id"] for id_, r in zip(ids, records, strict=True) if id_ not in order)
+                    raise UsageError(
+                        f"{self.output.folder}: --update would lose {printable(other)}, which shares a shard with a "
+                        "clip that has changed and is not among the inputs"
+                    )
+                self.output.uncommit(number)
+                redone += len(records)
+                continue
+            self._take_number(number)
+            self.report.clips_before += len(records)
+            for clip, _ in known:
+                done[order[clip.id]] = 1
+        self.holes = self.taken != set(range(len(self.taken)))
+        if redone:
+            log.info("%s changed since: %d in the same shards are computed anew", count(changed, "clip"), redone)
+        elif changed:
+            log.warning("%d finished clips have changed since; --update computes them anew", changed)
+        return done
+
+    def _has_changed(self, clip: Clip, record: Record) -> bool:
+        """Whether a finished clip's file is not what it was."""
+        part = {k: v for k, v in record.items() if k in ("start", "end") or (k == "channel" and not self.each)}
+        if segment(clip) != part:
+            whole = "the whole file"
+            raise UsageError(
+                f"{self.output.folder}: has the id {printable(clip.id)} from {part or whole}, not from "
+                f"{segment(clip) or whole}; choose another folder"
+            )
+        try:
+            info = os.stat(clip.path)
+        except OSError:
+            return False  # gone: its features are still those of the clip
+        if (info.st_size, info.st_mtime_ns) == (record.get("size"), record.get("modified")):
+            return False
+        if clip.path != record["path"]:
+            raise UsageError(
+                f"{self.output.folder}: has the id {printable(clip.id)} from {printable(record['path'])}, "
+                f"not from {printable(clip.path)}; choose another folder"
+            )
+        return True
+
+    def _keep_failures(self, done: bytearray, order: Mapping[str, int]) -> None:
         """Failures of earlier runs that stand: those beside finished shards, or all, if no clip is left to do.
 
-        What failed after the last finished shard is tried again with the clips around it.
+        What failed after the last finished shard is tried again with the clips around it; with `retry_failed`, all is.
         """
-        earlier = [f for f in self.output.failures() if f["id"] not in done]
-        complete = self.order.keys() <= done | {f["id"] for f in earlier}
-        # failures of clips that are no input of this run are not this run's to forget
-        self.report.failures = [
-            f for f in earlier if complete or f["id"] not in self.order or shard_number(f["shard"]) < self.number
-        ]
+        earlier = [f for f in self.output.failures() if f["id"] not in order or not done[order[f["id"]]]]
+        among = sum(f["id"] in order for f in earlier)
+        complete = sum(done) + among == len(done)
+        for f in earlier:
+            place = shard_place(f["shard"])
+            stands = complete or (place is not None and place[1] in self.taken)
+            # failures of clips that are no input of this run are not this run's to forget
+            if f["id"] not in order or (stands and not self.options.retry_failed):
+                self.report.failures.append(f)
 
-    def _check_changes(self, clips: Sequence[Clip], done: Mapping[str, Record]) -> None:
-        """Say which finished clips' files have changed since; refuse another file under the name of a finished clip."""
-        changed = 0
-        for clip in clips:
-            record = done.get(clip.id)
-            if record is None:
-                continue
-            try:
-                info = os.stat(clip.path)
-            except OSError:
-                continue  # gone: its features are still those of the clip
-            part = {k: v for k, v in record.items() if k in ("start", "end") or (k == "channel" and not self.each)}
-            if segment(clip) != part:
-                whole = "the whole file"
-                raise UsageError(
-                    f"{self.output.folder}: has the id {printable(clip.id)} from {part or whole}, not from "
-                    f"{segment(clip) or whole}; choose another folder"
-                )
-            if (info.st_size, info.st_mtime_ns) != (record.get("size"), record.get("modified")):
-                if clip.path != record["path"]:
-                    raise UsageError(
-                        f"{self.output.folder}: has the id {printable(clip.id)} from {printable(record['path'])}, "
-                        f"not from {printable(clip.path)}; choose another folder"
-                    )
-                changed += 1
-        if changed:
-            log.warning("%d finished clips have changed since; --overwrite computes all anew", changed)
+    # --- clips and shards ------------------------------------------------------------------------------------
 
-    # --- blocks and shards -----------------------------------------------------------------------------------
+    def _work(self, clips: list[Clip], over: Callable[[], bool]) -> list[Item | Failure]:
+        return self.computer.work(clips, lambda: over() or self.stopped())
 
-    def _add(self, item: Prepared) -> None:
-        """Put a clip into the block, after closing what it does not fit into."""
+    def _timed(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
+        """The same, with the time spent waiting for them counted."""
+        source = iter(items)
+        while True:
+            start = time.perf_counter()
+            item = next(source, None)
+            self.report.spend("wait", time.perf_counter() - start)
+            if item is None:
+                return
+            yield item
+
+    def _planned(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
+        """The same, told with which a new shard begins."""
+        for item in items:
+            if isinstance(item, Item):
+                frames = int(self.extractor.num_frames(torch.tensor(item.length)))
+                if self.holes and item.clip.id in self.after_done:  # a hole is filled with what was there
+                    self.plan.begin()
+                    item.opens_shard = True
+                item.opens_shard |= self.plan.opens(item.entries, frames)
+            yield item
+
+    def _take(self, item: Item) -> None:
+        """Write a clip, or say why not."""
+        if item.opens_shard:
+            self._finish_shard()
         for stage, seconds in item.seconds.items():
             self.report.spend(stage, seconds)
-        frames = int(self.extractor.num_frames(torch.tensor(len(item.waveforms[0]))))
-        clips, size = len(item.waveforms), len(item.waveforms) * frames * self.frame_bytes
-        full = (self.shard_clips is not None and self.planned_clips + clips > self.shard_clips) or (
-            self.shard_bytes is not None and self.planned_bytes + size > self.shard_bytes
-        )
-        if full and self.planned_clips:
-            self._finish_shard()
-        self.block.append(item)
-        self.planned_clips += clips
-        self.planned_bytes += size
-        self.block_samples += sum(len(w) for w in item.waveforms)
-        if self.block_samples >= BLOCK_BATCHES * self.batch_samples:
-            self._finish_block()
+        failed = next((y for y in item.features if isinstance(y, ClipError)), None)
+        if failed is None:
+            try:
+                self._write(item)
+                return
+            except ClipError as e:  # of a long clip, which is read and computed while it is written
+                failed = e
+        self._check_stopped()
+        self._fail(item.clip, failed)
 
-    def _finish_block(self) -> None:
-        """Compute the block's clips and append them to the open shard in input order."""
-        block, self.block, self.block_samples = self.block, [], 0
-        waveforms = [(i, c, w) for i, item in enumerate(block) for c, w in enumerate(item.waveforms)]
-        results: dict[tuple[int, int], np.ndarray | ClipError] = {}
+    def _write(self, item: Item) -> None:
         start = time.perf_counter()
-        for batch in plan_batches([len(w) for _, _, w in waveforms], self.batch_samples):
-            self._check_stopped()
-            outcome = self._compute([waveforms[j][2] for j in batch])
-            results.update(((waveforms[j][0], waveforms[j][1]), y) for j, y in zip(batch, outcome, strict=True))
-        computed = time.perf_counter()
-        for i, item in enumerate(block):
-            features = [results[i, c] for c in range(len(item.waveforms))]
-            failed = next((y for y in features if isinstance(y, ClipError)), None)
-            if failed is not None:
-                self._fail(item.clip, failed)
-            else:
-                self._write(item, [y for y in features if isinstance(y, np.ndarray)])
-        self.report.spend("compute", computed - start)
-        self.report.spend("write", time.perf_counter() - computed)
-
-    def _write(self, item: Prepared, features: Sequence[np.ndarray]) -> None:
         if self.shard is None:
             shape = self.extractor.n_channels, self.extractor.n_bands
-            writer = ShardWriter(self.output.folder, self.number, self.config.output.format, self.dtype, *shape)
+            name = self.output.part.shard(self.number)
+            writer = ShardWriter(self.output.folder, name, self.config.output.format, self.dtype, *shape)
             self.shard = self.open_shard.enter_context(writer)
-        for c, y in enumerate(features):
-            record = {
-                "id": f"{item.clip.id}#{c}" if self.each else item.clip.id,
-                "path": item.clip.path,
-                "duration": item.duration,
-                "sample_rate": item.sample_rate,
-                "channels": item.file_channels,
-                "size": item.size,
-                "modified": item.modified,
-                **segment(item.clip),
-            }
-            self.shard.append({**record, "channel": c} if self.each else record, y)
-        self.report.clips += len(features)
-        self.report.audio_seconds += item.duration * len(features)
-        self.progress.add(1, item.duration * len(features))
+        record = {
+            "path": item.clip.path,
+            "duration": item.duration,
+            "sample_rate": item.sample_rate,
+            "channels": item.file_channels,
+            "size": item.size,
+            "modified": item.modified,
+            **segment(item.clip),
+        }
+        for c in range(item.entries):
+            own = {"id": f"{item.clip.id}#{c}", **record, "channel": c} if self.each else {"id": item.clip.id, **record}
+            pieces: Iterable[np.ndarray] = self._long(item, c) if item.long else [item.features[c]]  # type: ignore[list-item]
+            try:
+                self.shard.append(own, pieces)
+            except ClipError:
+                self.shard.drop(c)
+                raise
+        self.report.spend("write", time.perf_counter() - start)
+        self.report.clips += item.entries
+        self.report.audio_seconds += item.duration * item.entries
+        self.progress.add(1, item.duration * item.entries)
+
+    def _long(self, item: Item, entry: int) -> Iterator[np.ndarray]:
+        """A long clip's features, with the time that they take counted as computing."""
+        log.debug("%s: %s, computed piece by piece", printable(item.clip.path), duration(item.duration))
+        source = self.computer.long(item, entry, self.output.folder, self.stopped)
+        while True:
+            start = time.perf_counter()
+            y = next(source, None)
+            spent = time.perf_counter() - start
+            self.report.spend("compute", spent)
+            self.report.spend("write", -spent)
+            if y is None:
+                return
+            yield y
 
     def _finish_shard(self) -> None:
-        """Compute what is left, record the failures so far, then publish: the index is the last thing to appear."""
-        if self.block:
-            self._finish_block()
-        self.planned_clips = self.planned_bytes = 0
-        if self.shard is None:
+        """Record the failures so far, then publish: the index is the last thing to appear."""
+        if self.shard is None or not self.shard.records:
             return
         start = time.perf_counter()
         self.output.check_place()
@@ -327,45 +395,20 @@ class _Run:
         path = self.shard.commit()
         self.open_shard.close()
         self.shard = None
-        self.number += 1
+        self._take_number(self.number)
         self.report.spend("write", time.perf_counter() - start)
         self.finished_shard(path)
 
-    # --- computing -------------------------------------------------------------------------------------------
-
-    def _compute(self, waveforms: Sequence[Tensor]) -> list[np.ndarray | ClipError]:
-        """Features [frames, channels, bands] of each clip of a batch; where memory does not suffice, in halves."""
-        try:
-            return self._forward(waveforms)
-        except (RuntimeError, MemoryError) as e:
-            if not out_of_memory(e):
-                raise
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        if len(waveforms) == 1:
-            return [ClipError("out-of-memory", f"too long for the memory of {self.report.device}")]
-        log.info("out of memory with a batch of %d clips: going on with halves", len(waveforms))
-        half = len(waveforms) // 2
-        return self._compute(waveforms[:half]) + self._compute(waveforms[half:])
-
-    def _forward(self, waveforms: Sequence[Tensor]) -> list[np.ndarray | ClipError]:
-        x, lengths = pad(waveforms)
-        frames = self.extractor.num_frames(lengths).tolist()
-        with torch.inference_mode():
-            y = self.extractor(x.to(self.device), lengths.to(self.device))  # [B, C, F, N]
-            y = y.permute(0, 3, 1, 2).to(getattr(torch, self.dtype.name)).cpu()  # [B, N, C, F]
-        clips = [clip[:n].contiguous().numpy() for clip, n in zip(y, frames, strict=True)]
-        message = f"features that {self.dtype.name} cannot hold: samples as large as"
-        return [
-            c if np.isfinite(c).all() else ClipError("non-finite", f"{message} {float(w.abs().max()):.3g}")
-            for c, w in zip(clips, waveforms, strict=True)
-        ]
+    def _take_number(self, number: int) -> None:
+        self.taken.add(number)
+        while self.number in self.taken:
+            self.number += 1
 
     # --- failures and stopping -------------------------------------------------------------------------------
 
     def _fail(self, clip: Clip, error: ClipError) -> None:
         record = {"id": clip.id, "path": clip.path, "code": error.code, "message": str(error)}
-        record["shard"] = shard_name(self.number)
+        record["shard"] = self.output.part.shard(self.number)
         self.report.failures.append(record)
         self.progress.add(1, 0.0)
         log.warning("%s: %s: %s", printable(clip.path), error.code, printable(str(error)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import torchaudio
 import hlfeat
 from hlfeat.shards import Record
 
-STAGES = ("decode", "resample", "compute", "write", "total")
+STAGES = ("decode", "resample", "compute", "wait", "write", "total")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     device: str = ""
     peak_bytes: int = 0
+    complete: bool = True  # with parts: all of them
 
     def spend(self, stage: str, seconds: float) -> None:
         """Count time towards a stage; decoding and resampling are summed over threads."""
@@ -49,6 +51,28 @@ class Report:
             "peak_memory_bytes": self.peak_bytes,
             "versions": versions(),
         }
+
+
+def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report of a run in parts: sums, and the longest and largest of what parts have side by side."""
+    codes: Counter[str] = Counter()
+    for r in reports:
+        codes.update(r["failures_by_code"])
+    seconds = {k: round(sum(r["seconds"].get(k, 0.0) for r in reports), 3) for k in STAGES}
+    seconds["total"] = max(r["seconds"]["total"] for r in reports)
+    hours = sum(r["hours_this_run"] for r in reports)
+    return {
+        **{k: sum(r[k] for r in reports) for k in ("clips", "clips_this_run")},
+        "hours_this_run": hours,
+        "failures": sum(r["failures"] for r in reports),
+        "failures_by_code": dict(sorted(codes.items())),
+        "seconds": seconds,
+        "real_time_factor": hours * 3600 / seconds["total"] if seconds["total"] else 0.0,
+        "device": ", ".join(dict.fromkeys(r["device"] for r in reports)),
+        "peak_memory_bytes": max(r["peak_memory_bytes"] for r in reports),
+        "parts": len(reports),
+        "versions": reports[0]["versions"],
+    }
 
 
 def versions() -> dict[str, str]:

@@ -26,23 +26,30 @@ class Resampler:
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        self._kernels: dict[int, AT.Resample] = {}
+        self._kernels: dict[tuple[int, torch.device], AT.Resample] = {}
         self._lock = threading.Lock()
 
     def __call__(self, x: Tensor, source_rate: int) -> Tensor:
         if source_rate == self.rate:
             return x
-        divisor = math.gcd(source_rate, self.rate)
-        old, new = source_rate // divisor, self.rate // divisor
-        if new * (old + 2 * half_width(old, new)) > MAX_TABLE:
+        old, new, width = self.ratio(source_rate)
+        if new * (old + 2 * width) > MAX_TABLE:
             return resample_direct(x, old, new)
         with self._lock:
-            if source_rate not in self._kernels:
+            key = source_rate, x.device
+            if key not in self._kernels:
                 # made in float64, rounded once: torchaudio's float32 kernel is off by 1e-4 of full scale for 11,025 Hz
-                self._kernels[source_rate] = AT.Resample(
+                kernel = AT.Resample(
                     source_rate, self.rate, lowpass_filter_width=WIDTH, rolloff=ROLLOFF, dtype=torch.float64
-                ).float()
-        return self._kernels[source_rate](x)  # type: ignore[no-any-return]
+                )
+                self._kernels[key] = kernel.float().to(x.device)
+        return self._kernels[key](x)  # type: ignore[no-any-return]
+
+    def ratio(self, source_rate: int) -> tuple[int, int, int]:
+        """`old` input samples make `new` output samples, which look at so many input samples on either side."""
+        divisor = math.gcd(source_rate, self.rate)
+        old, new = source_rate // divisor, self.rate // divisor
+        return old, new, half_width(old, new)
 
 
 def half_width(old: int, new: int) -> int:
@@ -59,12 +66,12 @@ def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 20) -> Tens
     Shape: x [C, T], rates without a common divisor -> [C, ceil(T * new / old)].
     """
     width, cutoff = half_width(old, new), min(old, new) * ROLLOFF
-    taps = torch.arange(-width, width + 2)
+    taps = torch.arange(-width, width + 2, device=x.device)
     step = max(1, block // (len(taps) * len(x)))  # output samples at once: bounded memory whatever the rates
     padded = torch.nn.functional.pad(x, (width, width + 2))
     out = x.new_empty(x.shape[0], -(-x.shape[1] * new // old))
     for start in range(0, out.shape[1], step):
-        n = torch.arange(start, min(start + step, out.shape[1]))
+        n = torch.arange(start, min(start + step, out.shape[1]), device=x.device)
         first = n * old // new  # the input sample at or before each output sample
         # n / new - k / old, exact in integers up to one division
         offset = (n * old - first * new)[:, None] - taps * new  # [n, taps], in units of 1 / (old new)

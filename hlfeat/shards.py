@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -23,18 +22,12 @@ TEMPORARY = ".tmp"
 Record = dict[str, Any]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file beside its name, sync it, rename it into place, sync the folder."""
-    with _published(path) as f:
-        f.write(data)
-
-
-@contextmanager
-def _published(path: Path) -> Iterator[IO[bytes]]:
-    temporary = path.with_name(path.name + TEMPORARY)
+def write_atomically(path: Path, data: bytes, beside: str | None = None) -> None:
+    """Write a whole file beside its name (as `beside`.tmp), sync it, rename it into place, sync the folder."""
+    temporary = path.with_name((beside or path.name) + TEMPORARY)
     try:
         with open(temporary, "wb") as f:
-            yield f
+            f.write(data)
             _sync(f)
         publish(temporary, path)
     except BaseException:
@@ -62,33 +55,52 @@ def json_lines(records: Iterable[Record]) -> bytes:
     return "".join(json.dumps(r) + "\n" for r in records).encode("ascii")
 
 
-def shard_name(number: int) -> str:
-    """shard-00000, shard-00001, ..."""
-    return f"shard-{number:05d}"
+class ShardPlan:
+    """Where shards end: by the clips alone, never by timing.
 
+    Args:
+        most_clips, most_bytes: of a shard; None for any number.
+        frame_bytes: of one frame of features.
+    """
 
-def shard_number(name: str) -> int:
-    """The number of shard-00000, also with an extension; -1 for what is no shard's name."""
-    found = re.match(r"shard-(\d+)", name)
-    return int(found[1]) if found else -1
+    def __init__(self, most_clips: int | None, most_bytes: int | None, frame_bytes: int) -> None:
+        self._most_clips, self._most_bytes, self._frame_bytes = most_clips, most_bytes, frame_bytes
+        self._planned_clips = self._planned_bytes = 0
+
+    def opens(self, clips: int, frames: int) -> bool:
+        """Whether the next clips, `frames` each, do not fit in and a new shard begins with them."""
+        size = clips * frames * self._frame_bytes
+        full = (self._most_clips is not None and self._planned_clips + clips > self._most_clips) or (
+            self._most_bytes is not None and self._planned_bytes + size > self._most_bytes
+        )
+        opens = full and self._planned_clips > 0
+        if opens:
+            self.begin()
+        self._planned_clips += clips
+        self._planned_bytes += size
+        return opens
+
+    def begin(self) -> None:
+        """A new shard begins for another reason."""
+        self._planned_clips = self._planned_bytes = 0
 
 
 class ShardWriter:
     """One shard, from its first clip to its commit; leaving the context without `commit` leaves no trace.
 
-    `.npy` data goes to the disk clip by clip; `.pt`, a dict id -> tensor, is collected and written at commit.
+    `.npy` data goes to the disk piece by piece; `.pt`, a dict id -> tensor, is collected and written at commit.
 
     Args:
         folder: the output directory.
-        number: of the shard.
+        name: of the shard, without extension.
         format: "npy" or "pt".
         dtype: of the features.
         channels, bands: of the features.
     """
 
-    def __init__(self, folder: Path, number: int, format: str, dtype: np.dtype[Any], channels: int, bands: int) -> None:
-        self.path = folder / f"{shard_name(number)}.{format}"
-        self.index = folder / f"{shard_name(number)}.jsonl"
+    def __init__(self, folder: Path, name: str, format: str, dtype: np.dtype[Any], channels: int, bands: int) -> None:
+        self.path = folder / f"{name}.{format}"
+        self.index = folder / f"{name}.jsonl"
         self.format = format
         self.dtype = dtype
         self.frame_shape = (channels, bands)
@@ -99,6 +111,7 @@ class ShardWriter:
         self._file = open(self._temporary, "wb")
         if format == "npy":
             self._write_header()
+        self._data_start = self._file.tell()
 
     def _write_header(self) -> None:
         """Reserve or fill in the header: numpy pads it, so that its length does not depend on the number of rows."""
@@ -107,20 +120,46 @@ class ShardWriter:
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def append(self, record: Record, features: np.ndarray) -> None:
+    def append(self, record: Record, pieces: Iterable[np.ndarray]) -> None:
         """Add a clip.
 
-        Shape: features [frames, channels, bands] of the writer's dtype.
+        What `pieces` raises leaves the shard as it was before.
+
+        Shape: pieces [n, channels, bands] each, of the writer's dtype.
         """
-        if features.shape[1:] != self.frame_shape or features.dtype != self.dtype:
-            raise ValueError(f"expected {self.dtype} [*, {self.frame_shape}], got {features.dtype} {features.shape}")
-        place = {"shard": self.path.name, "row": self.rows, "frames": len(features)}
-        self.records.append({"id": record["id"], "path": record["path"], **place, **record})
-        self.rows += len(features)
+        row, checksum = self.rows, 0
+        try:
+            held = []
+            for piece in pieces:
+                if piece.shape[1:] != self.frame_shape or piece.dtype != self.dtype:
+                    raise ValueError(f"expected {self.dtype} [*, {self.frame_shape}], got {piece.dtype} {piece.shape}")
+                data = np.ascontiguousarray(piece)
+                checksum = zlib.crc32(data.data, checksum)
+                self.rows += len(data)
+                if self.format == "npy":
+                    self._file.write(data.data)
+                else:
+                    held.append(data)
+        except BaseException:
+            self._cut(row)
+            raise
+        if self.format == "pt":
+            self._tensors[record["id"]] = np.concatenate(held)
+        place = {"shard": self.path.name, "row": row, "frames": self.rows - row}
+        self.records.append({"id": record["id"], "path": record["path"], **place, **record, "crc32": checksum})
+
+    def drop(self, clips: int) -> None:
+        """Take back the last so many clips."""
+        for _ in range(clips):
+            record = self.records.pop()
+            self._tensors.pop(record["id"], None)
+            self._cut(record["row"])
+
+    def _cut(self, rows: int) -> None:
+        self.rows = rows
         if self.format == "npy":
-            self._file.write(np.ascontiguousarray(features).data)
-        else:
-            self._tensors[record["id"]] = features
+            self._file.seek(self._data_start + rows * int(np.prod(self.frame_shape)) * self.dtype.itemsize)
+            self._file.truncate()
 
     def commit(self) -> Path:
         """Publish data, then index. Returns the path of the data."""

@@ -10,7 +10,6 @@ which one they leave behind.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,9 +32,14 @@ class Shape(NamedTuple):
 
 
 class Layer(nn.Module):
-    """A part of a stack. `stride` is how many input frames one output frame stands for."""
+    """A part of a stack.
+
+    `stride` is how many input frames one output frame stands for, `reach` how many on either side of these it looks at
+    (None: at all of the clip's).
+    """
 
     stride = 1
+    reach: int | None = 0
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         """Take the axis of the input's bands, return that of the output's."""
@@ -64,6 +68,9 @@ class ConvLayer(Layer):
         self.conv = conv
         self.axis = axis
         self.band_stride, self.stride = stride
+        one: nn.Module = conv.branches[0] if isinstance(conv, MixedHarmonicConv2d) else conv
+        assert isinstance(one, nn.Conv2d | _HarmonicConv2d)
+        self.reach = one.dilation[1] * (one.kernel_size[1] // 2)
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         if not isinstance(self.conv, nn.Conv2d):
@@ -107,6 +114,8 @@ class LayerNorm(Layer):
 
 class InstanceNorm(Layer):
     """Normalisation of each channel over the bands and frames of its clip. Not local in time: needs the whole clip."""
+
+    reach = None
 
     def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
         super().__init__()
@@ -198,7 +207,7 @@ class Residual(Layer):
         super().__init__()
         self.body = body
         self.shortcut = shortcut
-        self.stride = body.stride
+        self.stride, self.reach = body.stride, body.reach
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         return self.body.set_axis(axis)
@@ -217,7 +226,13 @@ class Stack(Layer):
     def __init__(self, layers: Iterable[Layer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.stride = math.prod(layer.stride for layer in self)
+        self.stride = 1
+        for layer in self:
+            if layer.reach is None or self.reach is None:
+                self.reach = None
+            else:
+                self.reach += layer.reach * self.stride
+            self.stride *= layer.stride
 
     def __iter__(self) -> Iterator[Layer]:
         for layer in self.layers:

@@ -32,7 +32,7 @@ class FeatureStore:
         self.folder = Path(folder)
         self.description = read_description(self.folder)
         self.records: list[Record] = []
-        for index in shard_indexes(self.folder):
+        for index in shard_indexes(self.folder).values():
             self.records.extend(read_records(index, INDEX_KEYS))
         self._by_id = {r["id"]: r for r in self.records}
         self._shards: dict[str, Any] = {}

@@ -211,3 +211,20 @@ def meta(f: folding.GroupFilters) -> folding.GroupFilters:
     """The same filters on a device that computes nothing, but refuses the tensors of others as a GPU would."""
     parts = [folding.Part(p.n, p.even.to("meta"), p.odd.to("meta"), [q.to("meta") for q in p.pools]) for p in f.parts]
     return folding.GroupFilters(f.frames, parts, f.gabor.to("meta"), f.pool.to("meta"))
+
+
+@given(seed=st.integers(0, 999), groups=st.integers(1, 4))
+def test_energies_do_not_depend_on_the_batch_to_the_bit(seed, groups):
+    """Alone, in a batch, and padded; lengths from one sample up, where products have very few rows."""
+    generator = torch.Generator().manual_seed(seed)
+    factor, stride = [(6.0, 16.0), (4.77, 1.0)][seed % 2]
+    bank = hlfeat.EfficientLeaf(2 * groups + seed % 7, groups, conv_win_factor=factor, stride_factor=stride).eval()
+    lengths = [1, 2, 37, *torch.randint(100, 20_000, (4,), generator=generator).tolist()]
+    x = torch.zeros(len(lengths), max(lengths))
+    for row, n in zip(x, lengths, strict=True):
+        row[:n] = torch.randn(n, generator=generator)
+    with torch.no_grad():
+        together = bank.filterbank(x, torch.tensor(lengths))
+        for row, n, found in zip(x, lengths, together, strict=True):
+            alone = bank.filterbank(row[None, :n])[0]
+            assert torch.equal(found[:, : alone.shape[1]], alone)

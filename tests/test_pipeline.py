@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat import loader, pipeline
+from hlfeat import compute, loader, pipeline, streaming
 from hlfeat.clip import Clip
 from hlfeat.configfile import load_config
-from hlfeat.decode import decode
+from hlfeat.decode import Reader, decode
 from hlfeat.errors import ClipError, OutputError, TooManyFailuresError, UsageError
 from hlfeat.outdir import OutputDir
 from hlfeat.pipeline import InterruptedRunError, Options, extract
@@ -184,7 +184,7 @@ def test_a_finished_run_opens_no_audio_and_keeps_its_failures(clips, tmp_path, m
     synth.broken_clips(clips / "broken")
     first = run(clips, tmp_path / "out")
     want = contents(tmp_path / "out")
-    monkeypatch.setattr(loader, "decode", lambda *a: pytest.fail("opened audio"))
+    monkeypatch.setattr(loader, "Reader", lambda *a: pytest.fail("opened audio"))
     again = run(clips, tmp_path / "out")
     assert (again.clips, again.clips_before) == (0, 12)
     assert again.failures == first.failures
@@ -237,7 +237,121 @@ def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
         run(Inputs([Clip(first.id, str(tmp_path / "other.wav"))]), tmp_path / "out")
     Path(first.path).write_bytes((tmp_path / "other.wav").read_bytes())
     run(inputs, tmp_path / "out")
-    assert "1 finished clips have changed since" in caplog.text
+    assert "1 finished clips have changed since; --update computes them anew" in caplog.text
+
+
+def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):
+    """A change that keeps every length gives the directory that a run from nothing gives, stopped or not."""
+    out, size = tmp_path / "out", "output.shard_size=3"
+    inputs = collect([str(clips)], io.BytesIO())
+    run(inputs, out, size)
+    before = contents(out)
+    for i in (4, 10):
+        path = inputs.clips[i].path
+        info = soundfile.info(path)
+        x, rate = soundfile.read(path)
+        soundfile.write(path, x[::-1], rate, format=info.format, subtype=info.subtype)
+    run(inputs, tmp_path / "want", size)
+    want = contents(tmp_path / "want")
+    for patience in (3, 12, 10**6):
+        asked = []
+        try:
+            stopped = lambda a=asked, n=patience: (a.append(1), len(a) > n)[1]  # noqa: E731
+            report = run(inputs, out, size, options=Options(quiet=True, update=True, workers=1), stopped=stopped)
+        except InterruptedRunError:
+            continue
+    assert report.clips > 0
+    assert contents(out) == want
+    assert contents(out) != before
+    again = run(inputs, out, size, options=Options(quiet=True, update=True))
+    assert (again.clips, again.clips_before) == (0, 12)
+
+
+def test_update_does_not_lose_clips_that_are_no_inputs(clips, tmp_path):
+    inputs = collect([str(clips)], io.BytesIO())
+    run(inputs, tmp_path / "out")
+    want = contents(tmp_path / "out")
+    first = inputs.clips[0]
+    soundfile.write(first.path, synth.tone(1, 8000), 8000)
+    with pytest.raises(UsageError, match=r"--update would lose .*, which shares a shard"):
+        run(Inputs([first]), tmp_path / "out", options=Options(quiet=True, update=True))
+    assert contents(tmp_path / "out") == want
+
+
+def test_retry_failed(clips, tmp_path):
+    codes = synth.broken_clips(clips / "broken")
+    out = tmp_path / "out"
+    run(clips, out, "output.shard_size=5")
+    soundfile.write(clips / "broken/nan.wav", synth.tone(1, 8000), 8000)
+    assert len(run(clips, out, "output.shard_size=5").failures) == len(codes)
+    asked = []
+    retry = Options(quiet=True, retry_failed=True)
+    with pytest.raises(InterruptedRunError):
+        run(clips, out, "output.shard_size=5", options=retry, stopped=lambda: (asked.append(1), len(asked) > 8)[1])
+    report = run(clips, out, "output.shard_size=5", options=retry)
+    assert {f["id"] for f in report.failures} == {f"broken/{name}" for name in codes if name != "nan.wav"}
+    store = hlfeat.FeatureStore(out)
+    assert len(store) == 13
+    assert store.ids()[-1] == "broken/nan.wav"
+
+
+@pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
+@pytest.mark.parametrize("form", ["npy", "pt"])
+def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer, config, form):
+    """Among short ones, with a channel each, at another rate, and with a bad end: as if they were short."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, seconds, rate in (("a", 0.5, 16000), ("b", 9, 16000), ("c", 8, 22050), ("d", 0.4, 8000), ("f", 7, 16000)):
+        soundfile.write(folder / f"{name}.flac", rng.uniform(-0.5, 0.5, (int(seconds * rate), 2)), rate)
+    x = rng.uniform(-0.5, 0.5, (100_000, 2)).astype(np.float32)
+    x[-5] = np.nan
+    soundfile.write(folder / "e.wav", x, 16000, subtype="FLOAT")
+    overrides = [f"output.format={form}", "audio.channels=each", "output.shard_size=5"]
+    cheap = [] if config == "log-mel" else CHEAP
+    inputs = collect([str(folder)], io.BytesIO())
+    extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "want", QUIET)
+    monkeypatch.setattr(loader, "LONG", 50_000)
+    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 20_000)
+    report = extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "out", QUIET)
+    assert [(f["id"], f["code"]) for f in report.failures] == [("e.wav", "non-finite")]
+    want, found = hlfeat.FeatureStore(tmp_path / "want"), hlfeat.FeatureStore(tmp_path / "out")
+    assert found.ids() == want.ids()
+    for id_, y in want:
+        assert {**found.record(id_), "crc32": 0} == {**want.record(id_), "crc32": 0}
+        np.testing.assert_allclose(found[id_], y, atol=3e-5 * np.abs(y).max())
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in (tmp_path / "want").iterdir())
+
+
+def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, monkeypatch):
+    """A FLAC from a pipe, long enough to be computed piece by piece."""
+    soundfile.write(tmp_path / "a.flac", synth.tone(5, 16000), 16000)
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21] &= 0xF0  # the total number of samples, 36 bits of STREAMINFO
+    data[22:26] = bytes(4)
+    (tmp_path / "b.flac").write_bytes(data)
+    monkeypatch.setattr(loader, "LONG", 20_000)
+    inputs = Inputs([Clip(n, str(tmp_path / n)) for n in ("a.flac", "b.flac")])
+    assert run(inputs, tmp_path / "out").failures == []
+    store = hlfeat.FeatureStore(tmp_path / "out")
+    assert np.array_equal(store["a.flac"], store["b.flac"])
+
+
+@pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel", "eleaf-default"])
+def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, monkeypatch, config):
+    """Clips of all lengths, alone, in bundles and in batches, on one thread or more."""
+    folder = synth.good_clips(tmp_path / "clips", 14, longest=2.5)
+    cheap = [] if config == "log-mel" else CHEAP
+    results = []
+    for bundle, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
+        monkeypatch.setattr(loader, "BUNDLE_CLIPS", bundle)
+        monkeypatch.setattr(loader, "BUNDLE_BYTES", 1 << 40)
+        monkeypatch.setattr(compute, "CPU_BATCH", batch)
+        out = tmp_path / f"{bundle}"
+        options = Options(quiet=True, batch_seconds=seconds, workers=workers)
+        extract(load_config(config, cheap), collect([str(folder)], io.BytesIO()), out, options)
+        results.append(contents(out))
+    assert results[0] == results[1] == results[2]
 
 
 def test_resuming_after_a_failure_in_computing_gives_the_same_bytes(tmp_path):
@@ -323,65 +437,104 @@ def test_each_channel_is_an_entry_of_its_own(tmp_path):
     assert run(inputs, tmp_path / "out", "audio.channels=each", "output.shard_size=1").clips == 0
 
 
-def test_out_of_memory_halves_the_batch(clips, tmp_path, monkeypatch):
-    run(clips, tmp_path / "a")
+@pytest.fixture(params=["cpu", "device"])
+def computer(request, monkeypatch):
+    """Both ways of computing; that of other devices on the CPU too."""
+    kind = {"cpu": compute.CpuComputer, "device": compute.DeviceComputer}[request.param]
+    if request.param == "device":
+        monkeypatch.setattr(pipeline, "computer", kind)
+    return kind
+
+
+def test_out_of_memory_halves_the_batch(clips, tmp_path, monkeypatch, computer):
+    run(clips, tmp_path / "a", options=Options(quiet=True))
     sizes = []
-    forward = pipeline._Run._forward
+    forward = computer._forward
 
-    def small(self, waveforms):
+    def small(self, waveforms, *rate):
         sizes.append(len(waveforms))
-        if len(waveforms) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return forward(self, waveforms)
+        if len(waveforms) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, waveforms, *rate)
 
-    monkeypatch.setattr(pipeline._Run, "_forward", small)
+    monkeypatch.setattr(computer, "_forward", small)
     run(clips, tmp_path / "b", options=Options(quiet=True))
-    assert max(sizes) > 2
+    assert max(sizes) > 1
     a, b = hlfeat.FeatureStore(tmp_path / "a"), hlfeat.FeatureStore(tmp_path / "b")
     assert a.ids() == b.ids()
     for id_ in a.ids():
         np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
 
-    def never(self, waveforms):
+    def never(self, waveforms, *rate):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pipeline._Run, "_forward", never)
+    monkeypatch.setattr(computer, "_forward", never)
     report = run(clips, tmp_path / "c")
     assert {f["code"] for f in report.failures} == {"out-of-memory"}
     assert len(report.failures) == 12
+
+
+def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
+    synth.broken_clips(clips / "broken")
+    for config in ("eleaf-8g-opt", "eleaf-pcen", "log-mel"):
+        overrides = [] if config == "log-mel" else CHEAP
+        inputs = collect([str(clips)], io.BytesIO())
+        options = Options(quiet=True, batch_seconds=5)
+        outs = [tmp_path / f"{config}-{i}" for i in range(2)]
+        extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[0], options)
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline, "computer", compute.DeviceComputer)
+            extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[1], options)
+        a, b = map(hlfeat.FeatureStore, outs)
+        assert [{**r, "crc32": 0} for r in a.records] == [{**r, "crc32": 0} for r in b.records]
+        assert (outs[0] / "failures.jsonl").read_bytes() == (outs[1] / "failures.jsonl").read_bytes()
+        for id_, y in a:
+            np.testing.assert_allclose(b[id_], y, atol=2e-5 * np.abs(y).max())
+
+
+def test_on_a_device_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "computer", compute.DeviceComputer)
+    test_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, "npy")
 
 
 def test_a_reader_that_raises_anything_fails_one_clip(clips, tmp_path, monkeypatch):
     def moody(clip, *rest):
         if clip.id.endswith("4.mp3"):
             raise RuntimeError("disk on fire")
-        return decode(clip, *rest)
+        return Reader(clip, *rest)
 
-    monkeypatch.setattr(loader, "decode", moody)
+    monkeypatch.setattr(loader, "Reader", moody)
     report = run(clips, tmp_path / "out")
     assert report.clips == 11
     assert [(f["code"], f["message"]) for f in report.failures] == [("unreadable", "RuntimeError: disk on fire")]
 
 
-@given(workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40))
-def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n):
+@given(
+    workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40), bundle=st.integers(1, 5)
+)
+def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n, bundle):
     clips = [Clip(str(i), "") for i in range(n)]
     held = []
 
-    def prepare(clip, over):
-        if int(clip.id) % 5 == 4:
-            raise ClipError("corrupt", clip.id)
-        held.append(1)
-        return loader.Prepared(clip, [torch.zeros(100)], 1, 1, 1.0, 0, 0, {})
+    def work(clips, over):
+        found = []
+        for clip in clips:
+            if int(clip.id) % 5 == 4:
+                found.append((clip, ClipError("corrupt", clip.id)))
+            else:
+                held.append(1)
+                found.append(loader.Item(clip, 1, 1, 1.0, 0, 0, 1, 100, [torch.zeros(100)]))
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "LOOK_AHEAD_BYTES", limit)
-        with loader._Ahead(clips, workers, prepare) as ahead:
+        patch.setattr(loader, "BUNDLE_CLIPS", bundle)
+        with loader.Ahead(clips, workers, work) as ahead:
             order = []
             for item in ahead:
                 waiting = len(held) - sum(1 for i in order if int(i) % 5 != 4) - 1
-                assert waiting * 400 <= limit + 2 * workers * 400
-                order.append(item.clip.id if isinstance(item, loader.Prepared) else item[0].id)
+                assert waiting * 400 <= limit + (2 * workers + 1) * bundle * 400
+                order.append(item.clip.id if isinstance(item, loader.Item) else item[0].id)
     assert order == [c.id for c in clips]
 
 
