@@ -71,13 +71,15 @@ def _main(
 def extract(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Audio files, folders, lists of paths (*.txt), manifests; - is a list on standard input."),
+        typer.Argument(
+            help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin."
+        ),
     ] = None,
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
     manifest: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, or Kaldi data folder; repeatable."),
+        typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, .tar, or Kaldi data folder; repeatable."),
     ] = None,
     config: ConfigOption = DEFAULT,
     settings: SetOption = None,
@@ -193,7 +195,7 @@ app.add_typer(bench_app, name="bench")
 
 
 def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
-    from hlfeat.clip import printable
+    from hlfeat.clip import place
     from hlfeat.extractor import build
     from hlfeat.progress import count
 
@@ -205,7 +207,7 @@ def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
         file=sys.stderr,
     )
     for clip in found.clips:
-        logging.getLogger("hlfeat").debug("%s", printable(clip.path))
+        logging.getLogger("hlfeat").debug("%s", place(clip))
 
 
 def _local_device(rank: str) -> str:

@@ -16,10 +16,22 @@ AUDIO = READABLE | UNREADABLE
 
 
 @dataclass(frozen=True)
+class Span:
+    """A member of an archive: its name and where its bytes are. `stamp`: the archive's size and time when listed."""
+
+    member: str
+    offset: int
+    size: int
+    stamp: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Clip:
     """One input: `id` names it in the output, `path` is where to read it.
 
     A segment has a start and an end in seconds (None: those of the file). A channel, from 0, goes before the policy.
+    A member of an archive has a span of the file at `path`. A fault, a code and a message, is what is known to be wrong
+    before it is read.
     """
 
     id: str
@@ -27,6 +39,13 @@ class Clip:
     start: float | None = None
     end: float | None = None
     channel: int | None = None
+    span: Span | None = None
+    fault: tuple[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the audio file is called, in its folder or in its archive."""
+        return self.path if self.span is None else self.span.member
 
 
 def extension(path: str) -> str:
@@ -37,6 +56,11 @@ def extension(path: str) -> str:
 def printable(text: str) -> str:
     """The text on one line, whatever bytes a file name holds."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def place(clip: Clip) -> str:
+    """Where a clip is read from, on one line: `a.wav`, `a.tar: b.wav`."""
+    return printable(clip.path if clip.span is None else f"{clip.path}: {clip.span.member}")
 
 
 def below(path: str) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import soundfile
 
 from hlfeat.clip import UNREADABLE, Clip, extension
 from hlfeat.errors import ClipError
+from hlfeat.ranges import check_span, open_bytes, sound_source
 
 MIN_RATE, MAX_RATE = 1000, 768000
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's word for a stream that does not state its length
@@ -84,15 +85,11 @@ class Reader:
         self.clip, self._cancelled = clip, cancelled
         self._channels = channels if clip.channel is None else clip.channel
         _check_file(clip)
-        with _explained(clip):
-            self._file = _Stream(os.fsencode(clip.path))
-        try:
-            with _explained(clip):
-                _check_header(self._file, clip, self._channels)
-                self._first, self._stop = _bounds(self._file, clip)
-        except BaseException:
-            self._file.close()
-            raise
+        with ExitStack() as opened, _explained(clip):
+            self._file = opened.enter_context(_Stream(opened.enter_context(sound_source(clip)), closefd=False))
+            _check_header(self._file, clip, self._channels)
+            self._first, self._stop = _bounds(self._file, clip)
+            self._opened = opened.pop_all()
         self.sample_rate: int = self._file.samplerate
         self.file_channels: int = self._file.channels
         self.kept = self.file_channels if self._channels == "each" else 1
@@ -103,7 +100,7 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._opened.close()
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The samples from start to end, once: float32 [kept, T] each, T from 1 up.
@@ -156,6 +153,8 @@ def _explained(clip: Clip) -> Iterator[None]:
 
 
 def _check_file(clip: Clip) -> None:
+    if clip.fault is not None:
+        raise ClipError(*clip.fault)
     try:
         info = os.stat(clip.path)
     except OSError as e:
@@ -173,6 +172,8 @@ def _check_file(clip: Clip) -> None:
         raise ClipError("empty", "the file has 0 bytes")
     if not os.access(clip.path, os.R_OK):
         raise ClipError("unreadable", "permission denied")
+    if clip.span is not None:
+        check_span(clip.span, info)
 
 
 def _check_header(f: soundfile.SoundFile, clip: Clip, channels: str | int) -> None:
@@ -186,10 +187,10 @@ def _check_header(f: soundfile.SoundFile, clip: Clip, channels: str | int) -> No
             raise ClipError("truncated", f"the header promises {promised} bytes of audio, {there} are there")
     if _SHORT.search(log):
         raise ClipError("truncated", "the file ends before the length that its header gives")
-    if f.format == "OGG" and not _ogg_ends(clip.path):
+    if f.format == "OGG" and not _ogg_ends(clip):
         raise ClipError("truncated", "the Ogg stream has no end page")
     if f.format == "NIST":
-        with open(clip.path, "rb") as header:
+        with open_bytes(clip) as header:
             promise = re.search(rb"sample_count -i (\d+)", header.read(1024))
         if promise and int(promise[1]) > f.frames:
             raise ClipError("truncated", f"the header promises {int(promise[1])} samples, {f.frames} are there")
@@ -225,17 +226,17 @@ def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:
 def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
     reason = re.sub(r"^(Internal )?[Ee]rror ?: ", "", e.error_string.strip()).rstrip(".")
     if e.code == 1:  # SF_ERR_UNRECOGNISED_FORMAT
-        if extension(clip.path) in UNREADABLE:
-            return ClipError("unsupported", f"libsndfile does not read .{extension(clip.path)} files")
+        if extension(clip.name) in UNREADABLE:
+            return ClipError("unsupported", f"libsndfile does not read .{extension(clip.name)} files")
         return ClipError("not-audio", "not an audio file in a format that libsndfile knows")
     if e.code == 2:  # SF_ERR_SYSTEM: the file system's error, not the file's
         return ClipError("unreadable", reason)
     return ClipError("corrupt", reason.replace("SF_INFO struct incomplete", "the header contradicts itself"))
 
 
-def _ogg_ends(path: str) -> bool:
+def _ogg_ends(clip: Clip) -> bool:
     """Whether the last Ogg page is complete and carries the end-of-stream flag (RFC 3533, section 6)."""
-    with open(path, "rb") as f:
+    with open_bytes(clip) as f:
         f.seek(0, os.SEEK_END)
         f.seek(max(0, f.tell() - (1 << 20)))
         tail = f.read()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hlfeat.clip import Clip, printable
+from hlfeat.clip import Clip, place
 from hlfeat.decode import Reader
 from hlfeat.errors import ClipError
 from hlfeat.resample import Resampler
@@ -103,7 +103,7 @@ class Loader:
         except Exception as e:
             if out_of_memory(e):
                 raise ClipError("out-of-memory", "too large to be held in memory") from e
-            log.debug("%s", printable(clip.path), exc_info=True)
+            log.debug("%s", place(clip), exc_info=True)
             raise ClipError("unreadable", f"{type(e).__name__}: {e}") from e
         item.seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
         return item
@@ -137,7 +137,9 @@ def bundles(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
     size = 0
     for clip in clips:
         bundle.append(clip)
-        if clip.start is not None or clip.end is not None:
+        if clip.span is not None:
+            size += clip.span.size
+        elif clip.start is not None or clip.end is not None:
             size += BUNDLE_BYTES if clip.end is None else int((clip.end - (clip.start or 0)) * 32000)
         else:
             with suppress(OSError, ValueError):  # reading it will say what is wrong

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hlfeat.clip import Clip, printable
+from hlfeat.clip import Clip, place, printable
 from hlfeat.compute import computer
 from hlfeat.config import Config, shard_bytes
 from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageError
@@ -129,9 +129,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def segment(clip: Clip) -> dict[str, float | int]:
+def segment(clip: Clip) -> dict[str, str | float | int]:
     """What a clip is of its file, as its index line says it; nothing for the whole file."""
-    keys = {"start": clip.start, "end": clip.end, "channel": clip.channel}
+    member = None if clip.span is None else clip.span.member
+    keys = {"member": member, "start": clip.start, "end": clip.end, "channel": clip.channel}
     return {k: v for k, v in keys.items() if v is not None}
 
 
@@ -190,7 +191,7 @@ class _Run:
         if len(order) < len(clips):
             raise UsageError("expected clips of different ids")
         done = self._done(clips, order)
-        self._keep_failures(done, order)
+        self._keep_failures(clips, done, order)
         failed = {f["id"] for f in self.report.failures}
         todo = [clip for clip, is_done in zip(clips, done, strict=True) if not is_done and clip.id not in failed]
         self.after_done = (
@@ -264,7 +265,8 @@ class _Run:
 
     def _has_changed(self, clip: Clip, record: Record) -> bool:
         """Whether a finished clip's file is not what it was."""
-        part = {k: v for k, v in record.items() if k in ("start", "end") or (k == "channel" and not self.each)}
+        keys = ("member", "start", "end") if self.each else ("member", "start", "end", "channel")
+        part = {k: v for k, v in record.items() if k in keys}
         if segment(clip) != part:
             whole = "the whole file"
             raise UsageError(
@@ -284,17 +286,25 @@ class _Run:
             )
         return True
 
-    def _keep_failures(self, done: bytearray, order: Mapping[str, int]) -> None:
+    def _keep_failures(self, clips: Sequence[Clip], done: bytearray, order: Mapping[str, int]) -> None:
         """Failures of earlier runs that stand: those beside finished shards, or all, if no clip is left to do.
 
         What failed after the last finished shard is tried again with the clips around it; with `retry_failed`, all is.
         """
-        earlier = [f for f in self.output.failures() if f["id"] not in order or not done[order[f["id"]]]]
+        archives = {clip.path for clip in clips if clip.span is not None}
+
+        def over(f: Record) -> bool:
+            """Whether the clip is done, or it is an archive as a whole, whose members alone are inputs now."""
+            if f["id"] in order:
+                return bool(done[order[f["id"]]])
+            return f["path"] in archives and "member" not in f
+
+        earlier = [f for f in self.output.failures() if not over(f)]
         among = sum(f["id"] in order for f in earlier)
         complete = sum(done) + among == len(done)
         for f in earlier:
-            place = shard_place(f["shard"])
-            stands = complete or (place is not None and place[1] in self.taken)
+            at = shard_place(f["shard"])
+            stands = complete or (at is not None and at[1] in self.taken)
             # failures of clips that are no input of this run are not this run's to forget
             if f["id"] not in order or (stands and not self.options.retry_failed):
                 self.report.failures.append(f)
@@ -373,7 +383,7 @@ class _Run:
 
     def _long(self, item: Item, entry: int) -> Iterator[np.ndarray]:
         """A long clip's features, with the time that they take counted as computing."""
-        log.debug("%s: %s, computed piece by piece", printable(item.clip.path), duration(item.duration))
+        log.debug("%s: %s, computed piece by piece", place(item.clip), duration(item.duration))
         source = self.computer.long(item, entry, self.output.folder, self.stopped)
         while True:
             start = time.perf_counter()
@@ -409,11 +419,13 @@ class _Run:
     def _fail(self, clip: Clip, error: ClipError) -> None:
         record = {"id": clip.id, "path": clip.path, "code": error.code, "message": str(error)}
         record["shard"] = self.output.part.shard(self.number)
+        if clip.span is not None:
+            record["member"] = clip.span.member
         self.report.failures.append(record)
         self.progress.add(1, 0.0)
-        log.warning("%s: %s: %s", printable(clip.path), error.code, printable(str(error)))
+        log.warning("%s: %s: %s", place(clip), error.code, printable(str(error)))
         if self.options.on_error == "stop":
-            raise TooManyFailuresError(f"{printable(clip.path)}: {error.code}: {error} (--on-error stop)")
+            raise TooManyFailuresError(f"{place(clip)}: {error.code}: {error} (--on-error stop)")
         if self.options.max_failures is not None and len(self.report.failures) > self.options.max_failures:
             raise TooManyFailuresError(f"more than {self.options.max_failures} clips failed (--max-failures)")
 

@@ -1,4 +1,4 @@
-"""Inputs to clips: files, folders, and lists of paths, in an order that depends on their names alone."""
+"""Inputs to clips: files, folders, archives, and lists of paths, in an order that depends on their names alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from hlfeat.clip import AUDIO, Clip, below, extension, printable
+from hlfeat.archives import is_archive, members, refuse_compressed
+from hlfeat.clip import AUDIO, Clip, below, extension, place, printable
 from hlfeat.errors import UsageError
 from hlfeat.manifests import is_manifest, read_manifest
 
@@ -18,7 +19,7 @@ LISTS = frozenset({"txt", "lst", "list"})
 
 @dataclass
 class Inputs:
-    """All clips of a run, in order, and how many files of folders were passed over for want of an audio extension."""
+    """All clips of a run, in order, and how many files were passed over for want of an audio extension."""
 
     clips: list[Clip] = field(default_factory=list)
     ignored: int = 0
@@ -29,7 +30,9 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False, manifests
 
     A folder stands for the audio files below it (by extension), a clip's id being its path below the folder. A file's
     id is its name. `-` and *.txt are lists of paths, one a line (`null`: NUL-separated); their ids are the paths as
-    written, without leading `/`, `./` and `../`. Manifests (see hlfeat/manifests.py) may also be among the paths.
+    written, without leading `/`, `./` and `../`. An archive stands for its audio members (see hlfeat/archives.py), a
+    clip's id being the member's name; of an archive in a folder, the archive's id, `/` and the member's name. Manifests
+    (see hlfeat/manifests.py) may also be among the paths.
 
     Raises UsageError for two clips of one id, and where there is no clip at all.
     """
@@ -43,6 +46,9 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False, manifests
             inputs.clips += read_manifest(path)
         elif os.path.isdir(path):
             _add_folder(inputs, path)
+        elif is_archive(path):
+            refuse_compressed(path)
+            _add(inputs, members(path, posixpath.basename(path)))
         elif extension(path) in LISTS:
             _add_list_file(inputs, path, null)
         else:
@@ -50,6 +56,11 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False, manifests
     for path in manifests:
         if extension(path) in LISTS:
             _add_list_file(inputs, path, null)
+        elif is_archive(path):
+            refuse_compressed(path)
+            if not os.path.exists(path):
+                raise UsageError(f"{printable(path)}: the archive cannot be read: no such file")
+            _add(inputs, members(path, posixpath.basename(path)))
         else:
             inputs.clips += read_manifest(path)
     if not inputs.clips:
@@ -76,6 +87,8 @@ def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
     for path in map(os.fsdecode, filter(None, lines)):
         if os.path.isdir(path):
             _add_folder(inputs, path)
+        elif is_archive(path):
+            _add(inputs, members(path, below(path)))
         elif below(path):
             inputs.clips.append(Clip(below(path), path))
         else:
@@ -83,11 +96,15 @@ def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
 
 
 def _add_folder(inputs: Inputs, folder: str) -> None:
-    for found in _walk(folder, "", ()):
-        if found is None:
+    _add(inputs, _walk(folder, "", ()))
+
+
+def _add(inputs: Inputs, found: Iterable[Clip | None]) -> None:
+    for clip in found:
+        if clip is None:
             inputs.ignored += 1
         else:
-            inputs.clips.append(found)
+            inputs.clips.append(clip)
 
 
 def _walk(folder: str, below: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[Clip | None]:
@@ -110,6 +127,8 @@ def _walk(folder: str, below: str, ancestors: tuple[tuple[int, int], ...]) -> It
             continue
         if is_folder:
             yield from _walk(path, id_, (*ancestors, here))
+        elif is_archive(name):
+            yield from members(path, id_, id_)
         else:
             yield Clip(id_, path) if extension(name) in AUDIO else None
 
@@ -119,7 +138,12 @@ def _refuse_duplicates(clips: Iterable[Clip]) -> None:
     for clip in clips:
         first = seen.setdefault(clip.id, clip)
         if first is not clip:
-            where = printable(first.path)
-            other = "given twice" if first.path == clip.path else f"and {printable(clip.path)}"
-            hint = "" if first.path == clip.path else "; give the folder above them, or a list of paths"
-            raise UsageError(f"two clips with the id {printable(clip.id)}: {where} {other}{hint}")
+            raise UsageError(f"two clips with the id {printable(clip.id)}: {_both(first, clip)}")
+
+
+def _both(first: Clip, second: Clip) -> str:
+    if first.path != second.path:
+        return f"{place(first)} and {place(second)}; give the folder above them, or a list of paths"
+    if first.span == second.span or first.span is None or second.span is None:
+        return f"{place(first)} given twice"
+    return f"{place(first)} at byte {first.span.offset} and {printable(second.name)} at byte {second.span.offset}"

@@ -16,7 +16,7 @@ LAYERS = [
     "errors",
     "parts",
     "config configfile masking axes clip batching progress",
-    "manifests",
+    "manifests archives ranges",
     "sources",
     "folding spacing spool decode resample shards harmonic_plan",
     "energies harmonic_conv",
