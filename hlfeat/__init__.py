@@ -26,6 +26,7 @@ _WHERE = {
     "Extractor": "extractor",
     "build": "extractor",
     "FeatureStore": "store",
+    "collate": "batching",
     "extract": "pipeline",
     "HlfeatError": "errors",
 }
@@ -45,12 +46,14 @@ __all__ = [
     "MixedHarmonicConv2d",
     "Spectrogram",
     "build",
+    "collate",
     "extract",
     "harmonic_conv2d",
     "load_config",
 ]
 
 if TYPE_CHECKING:
+    from hlfeat.batching import collate
     from hlfeat.compression import PCEN, LogTBN
     from hlfeat.config import Config
     from hlfeat.configfile import load_config

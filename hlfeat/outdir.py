@@ -38,15 +38,27 @@ FAILURE_KEYS = {"id": str, "path": str, "code": str, "message": str, "shard": st
 
 def read_records(path: Path, keys: Mapping[str, type]) -> Iterator[Record]:
     """The lines of an index or of failures.jsonl, each with these keys of these types."""
-    number = 0
+    for _, record in read_lines(path, keys):
+        yield record
+
+
+def read_lines(path: Path, keys: Mapping[str, type]) -> Iterator[tuple[int, Record]]:
+    """The same, each with the place of its first byte in the file."""
+    number = place = 0
+    kinds = tuple(keys.items())
+    decode = json.JSONDecoder().raw_decode  # json.loads takes half as long again for a short line
     try:
-        with open(path, encoding="ascii") as f:
+        with open(path, encoding="ascii", newline="\n") as f:
             for line in f:
                 number += 1
-                record = json.loads(line)
-                if not isinstance(record, dict) or not all(isinstance(record.get(k), t) for k, t in keys.items()):
+                record, end = decode(line)
+                if not isinstance(record, dict) or line[end:].strip():
                     raise ValueError(f"expected {', '.join(keys)}")
-                yield record
+                for key, kind in kinds:
+                    if not isinstance(record.get(key), kind):
+                        raise ValueError(f"expected {', '.join(keys)}")
+                yield place, record
+                place += len(line)
     except (ValueError, RecursionError, OSError) as e:
         raise OutputError(f"{path}: damaged: line {number}: {e}") from e
 

@@ -34,11 +34,12 @@ class Shape(NamedTuple):
 class Layer(nn.Module):
     """A part of a stack.
 
-    `stride` is how many input frames one output frame stands for, `reach` how many on either side of these it looks at
-    (None: at all of the clip's).
+    `stride` is how many input frames one output frame stands for: output frame n is centred on n * stride + `shift`.
+    `reach` is how many on either side of these it looks at (None: at all of the clip's).
     """
 
     stride = 1
+    shift = 0.0
     reach: int | None = 0
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
@@ -156,6 +157,7 @@ class Pool(Layer):
     def __init__(self, kind: str, bands: int, frames: int) -> None:
         super().__init__()
         self.kind, self.bands, self.stride = kind, bands, frames
+        self.shift = (frames - 1) / 2
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         """A pooled row stands for the mean frequency of its window."""
@@ -207,7 +209,7 @@ class Residual(Layer):
         super().__init__()
         self.body = body
         self.shortcut = shortcut
-        self.stride, self.reach = body.stride, body.reach
+        self.stride, self.shift, self.reach = body.stride, body.shift, body.reach
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         return self.body.set_axis(axis)
@@ -228,6 +230,7 @@ class Stack(Layer):
         self.layers = nn.ModuleList(layers)
         self.stride = 1
         for layer in self:
+            self.shift += self.stride * layer.shift
             if layer.reach is None or self.reach is None:
                 self.reach = None
             else:

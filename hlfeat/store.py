@@ -1,99 +1,144 @@
-"""Reading a finished (or growing) feature directory. Needs no torch unless the shards are `.pt`."""
+"""Reading finished (or growing) feature directories. Needs no torch unless the shards are `.pt`."""
 
 from __future__ import annotations
 
-import difflib
 import operator
+import pickle
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.outdir import INDEX_KEYS, read_description, read_records, shard_indexes
+from hlfeat.index import Index
+from hlfeat.outdir import read_description
 from hlfeat.shards import Record
+
+OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 
 
 class FeatureStore:
-    """The clips of a feature directory, by id or by number; a map-style dataset for torch as it is.
+    """The clips of feature directories, by id or by number; a map-style dataset for torch as it is.
 
     `store["a/b.wav"]` is the clip's features; `store[3]` and iteration give (id, features), in the order of the index.
-    `.npy` shards are memory-mapped: only what is touched is read. Changing an array changes no file.
+    Shards are memory-mapped, and a clip's rows are copied out of the map: what you change is yours alone.
+
+    torch's map-style datasets are anything with a length and items, so this one imports and inherits nothing of torch.
+    It can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items.
+
+    Args:
+        folders: one feature directory or more (parts of one set), as one. They must have the same channels, bands and
+            frame rate. What is added to them later is not seen.
 
     Shape: features [frames, channels, bands], float32 or float16.
 
     Raises:
-        OutputError: not a feature directory, or damaged.
+        OutputError: not a feature directory, or damaged; directories that do not go together; an id given twice.
         KeyError: no such id; the nearest are named.
+
+    Attributes:
+        folders: as given.
+        description: what hlfeat.yaml says, of the first folder.
+        frames: int64 [clips], the frames of each clip, in order.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.description = read_description(self.folder)
-        self.records: list[Record] = []
-        for index in shard_indexes(self.folder).values():
-            self.records.extend(read_records(index, INDEX_KEYS))
-        self._by_id = {r["id"]: r for r in self.records}
-        self._shards: dict[str, Any] = {}
+    def __init__(self, folder: str | Path, *folders: str | Path) -> None:
+        self.folders = tuple(map(Path, (folder, *folders)))
+        self.description = read_description(self.folders[0])
+        for other in self.folders[1:]:
+            _check_alike((self.folders[0], self.description), (other, read_description(other)))
+        self._index = Index(self.folders)
+        self._shard = lru_cache(OPEN_SHARDS)(_open_shard)
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self._index.frames
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self._index)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._by_id
+        return isinstance(id_, str) and self._index.find(id_) is not None
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        for record in self.records:
-            yield record["id"], self._features(record)
+        for i in range(len(self)):
+            yield self._index.id(i), self._rows(i, 0, None)
 
     @overload
     def __getitem__(self, key: str) -> np.ndarray: ...
     @overload
     def __getitem__(self, key: SupportsIndex) -> tuple[str, np.ndarray]: ...
     def __getitem__(self, key: str | SupportsIndex) -> np.ndarray | tuple[str, np.ndarray]:
-        if isinstance(key, str):
-            if key not in self._by_id:
-                near = difflib.get_close_matches(key, self._by_id, n=3)
-                raise KeyError(
-                    f"no clip {key!r} in {self.folder}" + (f"; near it are {', '.join(near)}" if near else "")
-                )
-            return self._features(self._by_id[key])
-        record = self.records[operator.index(key)]
-        return record["id"], self._features(record)
+        i = self._number(key)
+        features = self._rows(i, 0, None)
+        return features if isinstance(key, str) else (self._index.id(i), features)
+
+    def read(self, key: str | SupportsIndex, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames `start` to `stop` (None: the end) of a clip, by id or by number; nothing else of it is read.
+
+        Shape: -> [stop - start, channels, bands].
+        """
+        return self._rows(self._number(key), start, stop)
 
     def ids(self) -> list[str]:
         """All ids, in order."""
-        return list(self._by_id)
+        return [self._index.id(i) for i in range(len(self))]
 
     def record(self, id_: str) -> Record:
         """The index line of a clip."""
-        return self._by_id[id_]
+        return self._index.record(self._number(id_))
 
-    def _features(self, record: Record) -> np.ndarray:
-        shard = self._shard(record["shard"])
-        if isinstance(shard, dict):
-            return shard[record["id"]]  # type: ignore[no-any-return]
-        rows: np.ndarray = shard[record["row"] : record["row"] + record["frames"]]
-        if len(rows) != record["frames"]:
-            raise OutputError(f"{self.folder / record['shard']}: damaged: shorter than its index says")
-        return rows
+    def _number(self, key: str | SupportsIndex) -> int:
+        """Where in the index a clip stands."""
+        if isinstance(key, str):
+            found = self._index.find(key)
+            if found is None:
+                near = self._index.nearest(key)
+                where = ", ".join(map(str, self.folders))
+                raise KeyError(f"no clip {key!r} in {where}" + (f"; near it are {', '.join(near)}" if near else ""))
+            return found
+        return range(len(self))[operator.index(key)]
 
-    def _shard(self, name: str) -> Any:
-        if name not in self._shards:
-            path = self.folder / name
-            try:
-                # copy on write: torch would warn of an array that it may not write to
-                self._shards[name] = _load_pt(path) if path.suffix == ".pt" else np.load(path, mmap_mode="c")
-            except (OSError, ValueError) as e:
-                raise OutputError(f"{path}: cannot be read: {e}") from e
-        return self._shards[name]
+    def _rows(self, i: int, start: int, stop: int | None) -> np.ndarray:
+        row, frames, path = self._index.row[i], self._index.frames[i], self._index.data[self._index.shard[i]]
+        stop = frames if stop is None else stop
+        if not 0 <= start <= stop <= frames:
+            raise ValueError(
+                f"expected 0 <= start <= stop <= the {frames} frames of {self._index.id(i)!r}, got {start} and {stop}"
+            )
+        shard = self._shard(path)
+        clip = shard.get(self._index.id(i), ()) if isinstance(shard, dict) else shard[row : row + frames]
+        if len(clip) != frames:
+            raise OutputError(f"{path}: damaged: shorter than its index says")
+        return np.array(clip[start:stop])
 
     def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself
-        return {**self.__dict__, "_shards": {}}
+        return {k: v for k, v in self.__dict__.items() if k != "_shard"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _shard=lru_cache(OPEN_SHARDS)(_open_shard))
+
+
+def _open_shard(path: Path) -> Any:
+    """A map of a shard: an array of all rows, or of `.pt` a dict id -> array."""
+    try:
+        return _load_pt(path) if path.suffix == ".pt" else np.load(path, mmap_mode="r")
+    except (OSError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
+        reason = str(e).strip().splitlines()
+        raise OutputError(f"{path}: cannot be read: {reason[0] if reason else e!r}") from e
 
 
 def _load_pt(path: Path) -> dict[str, np.ndarray]:
     import torch
 
-    return {k: v.numpy() for k, v in torch.load(path, weights_only=True).items()}
+    return {k: v.numpy() for k, v in torch.load(path, weights_only=True, mmap=True).items()}
+
+
+def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
+    """Raises OutputError if the features of directories have not the same shape and frame rate."""
+    features = [description.get("features") for _, description in described]
+    if any(f != features[0] for f in features):
+        told = (f"{folder} has {f}" for (folder, _), f in zip(described, features, strict=True))
+        raise OutputError(f"expected features of the same shape: {'; '.join(told)}")

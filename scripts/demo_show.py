@@ -86,7 +86,7 @@ def show_files(folder: Path, width: int) -> None:
 def show_index(store: FeatureStore, width: int) -> None:
     rows = [
         (r["id"], round(r["duration"], 2), r["sample_rate"], r["frames"], r["shard"], r["row"])
-        for r in store.records[:INDEX_LINES]
+        for r in map(store.record, store.ids()[:INDEX_LINES])
     ]
     print(f"\n== the index: {len(store)} clips" + (f", the first {len(rows)}" if len(rows) < len(store) else ""))
     table(("id", "seconds", "rate", "frames", "in", "from row"), rows, width)
