@@ -17,6 +17,7 @@ import typer
 from hlfeat import __version__
 from hlfeat.cli_bench import bench_app
 from hlfeat.cli_config import config_app, import_weights
+from hlfeat.cli_export import export
 from hlfeat.cli_plot import plot
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
 from hlfeat.options import DEFAULT, ConfigOption, Exit, SetOption, VerboseOption, set_up_logging
@@ -192,6 +193,7 @@ def extract(
 
 app.command("import-weights")(import_weights)
 app.command("plot")(plot)
+app.command("export")(export)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 

@@ -28,30 +28,51 @@ def config_list() -> None:
 def config_show(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE")] = DEFAULT, settings: SetOption = None
 ) -> None:
-    """A configuration with every default written out, as YAML."""
-    from hlfeat.configfile import dump_config, load_config
+    """A configuration with every default written out and explained, as YAML."""
+    from hlfeat.configfile import load_config
+    from hlfeat.configshow import commented
 
-    print(dump_config(load_config(name, settings or [])), end="")
+    print(commented(load_config(name, settings or [])), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """The JSON Schema of configurations, for editors that complete and check YAML."""
+    from hlfeat.configschema import schema_text
+
+    print(schema_text(), end="")
 
 
 @config_app.command("check")
 def config_check(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
     settings: SetOption = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Look at trained weights too: whether they fit, and the filters."),
+    ] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Read a configuration, build its modules, say what comes out."""
+    """Read a configuration, build its modules, say what comes out of every layer.
+
+    What looks wrong, but is possible, is a warning on standard error.
+    """
     set_up_logging(verbose, quiet=False)
     from hlfeat.configfile import explained, load_config
+    from hlfeat.describe import describe, doubts, table
     from hlfeat.extractor import build
 
     cfg = load_config(name, settings or [])
     with explained(name, settings or []):
-        extractor = build(cfg)
+        extractor = build(cfg, weights=weights)
     rate = extractor.sample_rate / extractor.hop
     parameters = sum(p.numel() for p in extractor.parameters())
     print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
-          f"{parameters} parameters")  # fmt: skip
+          f"{parameters} parameters\n")  # fmt: skip
+    print(table(describe(cfg, extractor)), end="")
+    print("(multiply-adds are estimates, for one second of audio)")
+    for doubt in doubts(extractor):
+        logging.getLogger("hlfeat").warning("warning: %s: %s", name, doubt)
 
 
 def import_weights(

@@ -1,6 +1,7 @@
 """The configuration: typed, frozen and strict models; one of them describes features completely.
 
-Reading them from YAML, and saying what is wrong with it, is hlfeat/configfile.py's.
+Reading them from YAML, and saying what is wrong with it, is hlfeat/configfile.py's. Every field has a short
+description, which the JSON Schema (hlfeat/configschema.py) and `hlfeat config show` (hlfeat/configshow.py) repeat.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kMGT]?)B"
 
@@ -78,45 +79,69 @@ def _kernel(value: object) -> object:
     return kernel
 
 
+NUMBER: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 4096}
+ODD: dict[str, Any] = {**NUMBER, "not": {"multipleOf": 2}}
+
+
+def pair_schema(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of a pair, for which one number may stand that is good for both."""
+    # `items` too, for editors that know only drafts without prefixItems
+    pair = {"type": "array", "prefixItems": [first, second], "items": NUMBER, "minItems": 2, "maxItems": 2}
+    return {"anyOf": [{**first, **second}, pair]}
+
+
 Whole = Annotated[int, Field(strict=True, ge=1, le=65536)]  # no memory holds more filters or channels
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(strict=True, gt=0, le=60000)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
-SizePair = Annotated[tuple[int, int], BeforeValidator(_pair)]
-Kernel = Annotated[tuple[int, int], BeforeValidator(_kernel)]
+SizePair = Annotated[tuple[int, int], BeforeValidator(_pair), WithJsonSchema(pair_schema(NUMBER, NUMBER))]
+Kernel = Annotated[tuple[int, int], BeforeValidator(_kernel), WithJsonSchema(pair_schema(NUMBER, ODD))]
+ChannelPolicy = Annotated[
+    Literal["mix", "first", "each"] | int,
+    BeforeValidator(_channels),
+    WithJsonSchema({"anyOf": [{"enum": ["mix", "first", "each"]}, {"type": "integer", "minimum": 0}]}),
+]
 
 
 class Audio(Part):
     """What is read from a file: its samples at one rate, and which of its channels."""
 
-    sample_rate: Annotated[int, Field(strict=True, ge=1000, le=768000)] = 16000
-    channels: Annotated[Literal["mix", "first", "each"] | int, BeforeValidator(_channels)] = "mix"
+    sample_rate: Annotated[int, Field(strict=True, ge=1000, le=768000)] = Field(
+        default=16000, description="hertz; every clip is resampled to this"
+    )
+    channels: ChannelPolicy = Field(default="mix", description="mix, first, each, or the number of a channel from 0")
 
 
 class LogTBN(Part):
     """log(1 + 10^a x), median filter over time, temporal batch norm."""
 
-    kind: Literal["logtbn"] = "logtbn"
-    affine: Flag = True
-    a: Annotated[float, Field(strict=True, ge=-30, le=30)] = 5.0
-    trainable: Flag = True
-    per_band: Flag = True
-    median_filter: Flag = True
-    append_filtered: Flag = True
+    kind: Literal["logtbn"] = Field(default="logtbn", description="logtbn or pcen")
+    affine: Flag = Field(default=True, description="the batch norm has a trainable scale and offset")
+    a: Annotated[float, Field(strict=True, ge=-30, le=30)] = Field(
+        default=5.0, description="exponent in log(1 + 10^a x)"
+    )
+    trainable: Flag = Field(default=True, description="a is a parameter")
+    per_band: Flag = Field(default=True, description="each band has an a of its own")
+    median_filter: Flag = Field(default=True, description="subtract each band's median over the clip")
+    append_filtered: Flag = Field(
+        default=True, description="keep the unfiltered bands, the filtered ones are a second channel"
+    )
 
 
 class PCEN(Part):
     """Per-channel energy normalisation."""
 
-    kind: Literal["pcen"] = "pcen"
-    s: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.04
-    alpha: Positive = 0.96
-    delta: Positive = 2.0
-    r: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
-    eps: Positive = 1e-12
-    learn_logs: Flag = False
-    clamp: NotNegative | None = 1e-5
+    kind: Literal["pcen"] = Field(default="pcen", description="logtbn or pcen")
+    s: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
+        default=0.04, description="smoothing coefficient over frames"
+    )
+    alpha: Positive = Field(default=0.96, description="exponent of the gain")
+    delta: Positive = Field(default=2.0, description="offset before the root")
+    r: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(default=0.5, description="exponent of the root")
+    eps: Positive = Field(default=1e-12, description="added to the smoothed energy")
+    learn_logs: Flag = Field(default=False, description="store the parameters' logarithms")
+    clamp: NotNegative | None = Field(default=1e-5, description="energies are first raised to this; null: not at all")
 
 
 def _compression(value: object) -> object:
@@ -131,11 +156,14 @@ def _compression(value: object) -> object:
 Compression = Annotated[LogTBN | PCEN, Field(discriminator="kind"), BeforeValidator(_compression)]
 
 
+COMPRESSIONS = "logtbn, pcen, or a mapping with their constants"
+
+
 class Window(Part):
     """Window and distance of frames, milliseconds."""
 
-    window_len: Milliseconds = 25.0
-    window_stride: Milliseconds = 10.0
+    window_len: Milliseconds = Field(default=25.0, description="milliseconds")
+    window_stride: Milliseconds = Field(default=10.0, description="milliseconds from frame to frame")
 
 
 SCALES = ("mel", "linear", "log", "bark", "erb", "mel-matrix")
@@ -151,14 +179,30 @@ def _scale(value: object) -> object:
     raise ValueError(f"expected {', '.join(SCALES)}, or a list of frequencies above 0 Hz, got {shown(value)}{word}")
 
 
+ScaleOrFreqs = Annotated[
+    str | tuple[float, ...],
+    BeforeValidator(_scale),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(SCALES)},
+                {"type": "array", "minItems": 1, "items": {"type": "number", "exclusiveMinimum": 0}},
+            ]
+        }
+    ),
+]
+
+
 class Filters(Window):
     """Learnable Gabor filters and where they start."""
 
-    n_filters: Whole = 40
-    min_freq: NotNegative = 60.0
-    max_freq: Positive = 7800.0
-    scale: Annotated[str | tuple[float, ...], BeforeValidator(_scale)] = "mel"
-    filters_per_octave: Positive | None = None
+    n_filters: Whole = Field(default=40, description="bands")
+    min_freq: NotNegative = Field(default=60.0, description="hertz; lower neighbour of the lowest filter")
+    max_freq: Positive = Field(default=7800.0, description="hertz; upper neighbour of the highest filter")
+    scale: ScaleOrFreqs = Field(
+        default="mel", description=f"where filters start: {', '.join(SCALES)}, or a list of hertz"
+    )
+    filters_per_octave: Positive | None = Field(default=None, description="with scale: log, instead of max_freq")
 
     @model_validator(mode="after")
     def _rising(self) -> Filters:
@@ -198,11 +242,11 @@ class Filters(Window):
 class Eleaf(Filters):
     """EfficientLEAF: learnable Gabor filterbank in groups."""
 
-    kind: Literal["eleaf"] = "eleaf"
-    num_groups: Whole = 4
-    conv_win_factor: Positive = 4.77
-    stride_factor: Positive = 1.0
-    compression: Compression = LogTBN()
+    kind: Literal["eleaf"] = Field(default="eleaf", description="eleaf, leaf, log-mel or spectrogram")
+    num_groups: Whole = Field(default=4, description="groups of filters that share a kernel size and a stride")
+    conv_win_factor: Positive = Field(default=4.77, description="kernel size in multiples of a filter's sigma")
+    stride_factor: Positive = Field(default=1.0, description="factor on the largest stride that keeps the Nyquist rate")
+    compression: Compression = Field(default=LogTBN(), description=COMPRESSIONS)
 
     @model_validator(mode="after")
     def _fits(self) -> Eleaf:
@@ -214,51 +258,65 @@ class Eleaf(Filters):
 class Leaf(Filters):
     """The original LEAF: every filter as long as the window, at full rate. Many times the work of eleaf."""
 
-    kind: Literal["leaf"] = "leaf"
-    compression: Compression = PCEN()
+    kind: Literal["leaf"] = Field(default="leaf", description="eleaf, leaf, log-mel or spectrogram")
+    compression: Compression = Field(default=PCEN(), description=COMPRESSIONS)
+
+
+FFT = "FFT size; null: the next power of two from the window up"
 
 
 class LogMel(Window):
     """Log-mel spectrogram of torchaudio."""
 
-    kind: Literal["log-mel"] = "log-mel"
-    n_filters: Whole = 80
-    min_freq: NotNegative = 60.0
-    max_freq: Positive = 7800.0
-    n_fft: Whole | None = None
-    floor: Positive = 1e-6
+    kind: Literal["log-mel"] = Field(default="log-mel", description="eleaf, leaf, log-mel or spectrogram")
+    n_filters: Whole = Field(default=80, description="bands")
+    min_freq: NotNegative = Field(default=60.0, description="hertz; lower edge of the lowest band")
+    max_freq: Positive = Field(default=7800.0, description="hertz; upper edge of the highest band")
+    n_fft: Whole | None = Field(default=None, description=FFT)
+    floor: Positive = Field(default=1e-6, description="added before the logarithm")
 
 
 class Spectrogram(Window):
     """Log power spectrogram of torchaudio: a linear frequency axis from 0 Hz."""
 
-    kind: Literal["spectrogram"] = "spectrogram"
-    n_fft: Whole | None = None
-    n_bands: Whole | None = None
-    floor: Positive = 1e-6
+    kind: Literal["spectrogram"] = Field(default="spectrogram", description="eleaf, leaf, log-mel or spectrogram")
+    n_fft: Whole | None = Field(default=None, description=FFT)
+    n_bands: Whole | None = Field(default=None, description="keep so many rows, the lowest; null: all n_fft / 2 + 1")
+    floor: Positive = Field(default=1e-6, description="added before the logarithm")
+
+
+LAYERS = "harmonic, conv, norm, activation, pool, projection or residual"
+CHANNELS = "channels of the output"
+STRIDE = "keep every n-th [band, frame]"
+GROUPS = "groups of channels that are convolved apart"
+BIAS = "add a trainable offset"
 
 
 class Harmonic(Part):
     """Harmonic convolution; several anchors are mixed by a 1 x 1 convolution."""
 
-    layer: Literal["harmonic"] = "harmonic"
-    out_channels: Whole
-    kernel: Kernel = (5, 5)
-    anchor: Whole | None = None
-    anchors: tuple[Whole, ...] | None = None
-    axis: Literal["auto", "linear", "log", "centre_freqs"] = "auto"
-    bins_per_octave: Positive | None = None
-    stride: SizePair = (1, 1)
-    dilation: Whole = 1
-    groups: Whole = 1
-    bias: Flag = True
+    layer: Literal["harmonic"] = Field(default="harmonic", description=LAYERS)
+    out_channels: Whole = Field(description=CHANNELS)
+    kernel: Kernel = Field(default=(5, 5), description="[harmonics, frames]; an odd number of frames")
+    anchor: Whole | None = Field(
+        default=None, description="n: harmonic k lies at k / n times a row's frequency; null: 1"
+    )
+    anchors: Annotated[tuple[Whole, ...], Field(min_length=1)] | None = Field(
+        default=None, description="several, mixed by a 1 x 1 convolution, instead of anchor"
+    )
+    axis: Literal["auto", "linear", "log", "centre_freqs"] = Field(
+        default="auto", description="where harmonics lie: auto (as the frontend's bands do), linear, log, centre_freqs"
+    )
+    bins_per_octave: Positive | None = Field(default=None, description="with axis: log; null: the frontend's")
+    stride: SizePair = Field(default=(1, 1), description=STRIDE)
+    dilation: Whole = Field(default=1, description="distance of the kernel's frames")
+    groups: Whole = Field(default=1, description=GROUPS)
+    bias: Flag = Field(default=True, description=BIAS)
 
     @model_validator(mode="after")
     def _one_way(self) -> Harmonic:
         if self.anchor is not None and self.anchors is not None:
             raise ValueError("anchors: expected either anchor or anchors, got both")
-        if self.anchors is not None and not self.anchors:
-            raise ValueError("anchors: expected at least one anchor, got none")
         if self.bins_per_octave is not None and self.axis != "log":
             raise ValueError(f"bins_per_octave: expected only with axis: log, got it with axis: {self.axis}")
         return self
@@ -267,13 +325,13 @@ class Harmonic(Part):
 class Conv(Part):
     """Ordinary convolution over bands and time, zero padded to keep the size. kernel[0] must be odd too."""
 
-    layer: Literal["conv"] = "conv"
-    out_channels: Whole
-    kernel: Kernel = (3, 3)
-    stride: SizePair = (1, 1)
-    dilation: SizePair = (1, 1)
-    groups: Whole = 1
-    bias: Flag = True
+    layer: Literal["conv"] = Field(default="conv", description=LAYERS)
+    out_channels: Whole = Field(description=CHANNELS)
+    kernel: Kernel = Field(default=(3, 3), description="[bands, frames], odd")
+    stride: SizePair = Field(default=(1, 1), description=STRIDE)
+    dilation: SizePair = Field(default=(1, 1), description="distance of the kernel's [bands, frames]")
+    groups: Whole = Field(default=1, description=GROUPS)
+    bias: Flag = Field(default=True, description=BIAS)
 
     @model_validator(mode="after")
     def _centred(self) -> Conv:
@@ -287,52 +345,65 @@ class Conv(Part):
 class Norm(Part):
     """Normalisation: batch (statistics of training), layer (each frame), instance (each clip: not local in time)."""
 
-    layer: Literal["norm"] = "norm"
-    kind: Literal["batch", "layer", "instance"] = "batch"
-    affine: Flag = True
+    layer: Literal["norm"] = Field(default="norm", description=LAYERS)
+    kind: Literal["batch", "layer", "instance"] = Field(
+        default="batch", description="batch (statistics of training), layer (each frame), instance (each clip)"
+    )
+    affine: Flag = Field(default=True, description="with a trainable scale and offset")
 
 
 class Activation(Part):
     """Pointwise nonlinearity."""
 
-    layer: Literal["activation"] = "activation"
-    kind: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"] = "relu"
+    layer: Literal["activation"] = Field(default="activation", description=LAYERS)
+    kind: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"] = Field(
+        default="relu", description="relu, leaky_relu, elu, gelu, silu, sigmoid, tanh or softplus"
+    )
 
 
 class Pool(Part):
     """Mean or maximum over neighbouring bands and frames, without overlap; a last, partial window in time counts."""
 
-    layer: Literal["pool"] = "pool"
-    kind: Literal["mean", "max"] = "mean"
-    bands: Whole = 1
-    frames: Whole = 1
+    layer: Literal["pool"] = Field(default="pool", description=LAYERS)
+    kind: Literal["mean", "max"] = Field(default="mean", description="mean or max")
+    bands: Whole = Field(default=1, description="neighbouring bands that become one")
+    frames: Whole = Field(default=1, description="neighbouring frames that become one")
 
 
 class Projection(Part):
     """Linear map of all channels and bands of a frame to this many features."""
 
-    layer: Literal["projection"] = "projection"
-    features: Whole
-    bias: Flag = True
+    layer: Literal["projection"] = Field(default="projection", description=LAYERS)
+    features: Whole = Field(description="bands of the output, which has one channel")
+    bias: Flag = Field(default=True, description=BIAS)
 
 
 class Residual(Part):
     """Layers with a shortcut around them: the identity, or a 1 x 1 convolution where the shape changes."""
 
-    layer: Literal["residual"] = "residual"
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layer: Literal["residual"] = Field(default="residual", description=LAYERS)
+    layers: tuple[Layer, ...] = Field(min_length=1, description="what the shortcut goes around")
 
 
 Layer = Annotated[Harmonic | Conv | Norm | Activation | Pool | Projection | Residual, Field(discriminator="layer")]
 Residual.model_rebuild()
 
 
+ShardSize = Annotated[
+    int | str,
+    BeforeValidator(_shard_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^({SIZE}|[0-9]{{1,15}})$"}]}
+    ),
+]
+
+
 class Output(Part):
     """What is written."""
 
-    format: Literal["npy", "pt"] = "npy"
-    dtype: Literal["float32", "float16"] = "float32"
-    shard_size: Annotated[int | str, BeforeValidator(_shard_size)] = "256MB"
+    format: Literal["npy", "pt"] = Field(default="npy", description="of the shards: npy or pt")
+    dtype: Literal["float32", "float16"] = Field(default="float32", description="of the features: float32 or float16")
+    shard_size: ShardSize = Field(default="256MB", description="clips of a shard, or its size, such as 256MB")
 
 
 def _frontend(value: object) -> object:
@@ -345,12 +416,14 @@ Frontend = Annotated[Eleaf | Leaf | LogMel | Spectrogram, Field(discriminator="k
 class Config(Part):
     """A complete description of features."""
 
-    description: str = ""
-    audio: Audio = Audio()
-    frontend: Frontend = Eleaf()
-    stack: tuple[Layer, ...] = ()
-    output: Output = Output()
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    description: str = Field(default="", description="a line for people; changes no features")
+    audio: Audio = Field(default=Audio(), description="what is read from a file")
+    frontend: Frontend = Field(default=Eleaf(), description="waveform to bands and frames")
+    stack: tuple[Layer, ...] = Field(default=(), description="layers after the frontend, in order")
+    output: Output = Field(default=Output(), description="what is written")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
+        default=0, description="untrained weights of the stack are drawn from it"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Config:

@@ -7,6 +7,7 @@ valid name. Only plain data is loaded.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 _Loader.add_constructor(_INT, lambda loader, node: int(str(node.value)))
+
+
+class _Dumper(yaml.SafeDumper):
+    """What `_Loader` reads back as it was: it quotes text that would be a number there."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 Key = tuple[str | int, ...]
 
@@ -113,7 +121,27 @@ def find_config(name: str | Path) -> Path:
 
 def dump_config(config: Config) -> str:
     """The configuration with every default written out, as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def one_line(value: Any) -> str:
+    """Plain data as YAML on one line."""
+    for style in (None, '"'):  # text of several lines has to be quoted so
+        text = (
+            yaml.dump(
+                value,
+                Dumper=_Dumper,
+                default_style=style if isinstance(value, str) else None,
+                default_flow_style=True,
+                width=math.inf,
+                allow_unicode=True,
+            )
+            .removesuffix("\n...\n")
+            .removesuffix("\n")
+        )
+        if len(text.splitlines()) == 1:
+            break
+    return text
 
 
 def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hlfeat import compression, config, frontends, leaf, spacing, stack
-from hlfeat.axes import Axis, LinearAxis, LogAxis
+from hlfeat.axes import Axis, AxisError, LinearAxis, LogAxis
 from hlfeat.config import Config
 from hlfeat.configfile import Key, config_from_dict, explained, load_config
 from hlfeat.errors import ConfigError, LayerError
@@ -118,7 +118,10 @@ def build(
     extractor = Extractor(frontend, layers, shape)
     if weights is not None:
         load_weights(extractor, Path(weights))
-        extractor.follow_centre_freqs()
+        try:
+            extractor.follow_centre_freqs()
+        except AxisError as e:
+            raise ConfigError(f"{weights}: {e}") from e
     return extractor
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import overload
 
 import torch
+import torch.nn.functional as F
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
@@ -142,7 +143,7 @@ class LogMel(Frontend):
             f_min=min_freq,
             f_max=max_freq,
             n_mels=n_filters,
-            pad_mode="constant",  # zeros beyond the clip, as everywhere; reflection would depend on the padding
+            center=False,  # `spectrum` puts the zeros around the clip
         )
 
     def centre_freqs(self) -> Tensor:
@@ -152,7 +153,7 @@ class LogMel(Frontend):
         return int(self.mel.n_fft) // 2
 
     def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return torch.log(spectrum(self.mel, x, lengths, self.hop) + self.floor)
+        return torch.log(spectrum(self.mel, x, lengths, self.mel.n_fft) + self.floor)
 
 
 class Spectrogram(Frontend):
@@ -184,7 +185,7 @@ class Spectrogram(Frontend):
         if not 1 <= self.n_bands <= self.n_fft // 2 + 1:
             raise ValueError(f"expected 1 to {self.n_fft // 2 + 1} bands of an FFT of {self.n_fft}, got {n_bands}")
         self.floor = floor
-        self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, pad_mode="constant")
+        self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, center=False)
 
     def centre_freqs(self) -> Tensor:
         return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
@@ -193,7 +194,7 @@ class Spectrogram(Frontend):
         return self.n_fft // 2
 
     def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return torch.log(spectrum(self.stft, x, lengths, self.hop)[:, : self.n_bands] + self.floor)
+        return torch.log(spectrum(self.stft, x, lengths, self.n_fft)[:, : self.n_bands] + self.floor)
 
 
 def fft_size(n_fft: int | None, window: int) -> int:
@@ -205,8 +206,11 @@ def fft_size(n_fft: int | None, window: int) -> int:
     return n_fft
 
 
-def spectrum(transform: nn.Module, x: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
-    """A centred torchaudio transform, in float32 at least, cut to the frames whose centre lies inside the clip.
+def spectrum(transform: nn.Module, x: Tensor, lengths: Tensor | None, n_fft: int) -> Tensor:
+    """A torchaudio transform of the frames whose centre lies inside the clip, in float32 at least.
+
+    Zeros are put around the clip, as everywhere (reflection would depend on the padding): n_fft - 1 of them, so that
+    exactly those frames fit.
 
     Shape: x [B, T], lengths [B] or None -> [B, rows, (T - 1) // hop + 1].
     """
@@ -215,4 +219,4 @@ def spectrum(transform: nn.Module, x: Tensor, lengths: Tensor | None, hop: int) 
             x = x.float()
         if lengths is not None:
             x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-        return transform(x)[..., : (x.shape[-1] - 1) // hop + 1]  # type: ignore[no-any-return]
+        return transform(F.pad(x, (n_fft // 2, (n_fft - 1) // 2)))  # type: ignore[no-any-return]

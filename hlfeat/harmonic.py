@@ -110,6 +110,12 @@ class _HarmonicConv2d(nn.Module):
             self._plans[n_rows] = Plan(self.positions(n_rows), n_rows)
         return self._plans[n_rows]
 
+    def places(self, n_rows: int) -> Plan | Tensor:
+        """The plan; for tracers, which cannot follow its making, the positions, unless an export finds it made."""
+        if torch.compiler.is_compiling() and not (torch.compiler.is_exporting() and n_rows in self._plans):
+            return self.positions(n_rows)
+        return self.plan(n_rows)
+
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"expected an input [B, {self.in_channels}, F, T], got {list(x.shape)}")
@@ -117,7 +123,7 @@ class _HarmonicConv2d(nn.Module):
             x,
             self.weight,
             self.bias,
-            self.positions(x.shape[2]) if torch.compiler.is_compiling() else self.plan(x.shape[2]),
+            self.places(x.shape[2]),
             stride=self.stride[1],
             padding=self.padding[1],
             dilation=self.dilation[1],

@@ -94,6 +94,10 @@ class BatchNorm(Layer):
         self.bn = nn.BatchNorm1d(channels, affine=affine)
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if not self.bn.training:  # no statistics to take, so no frames to tell apart
+            bn = self.bn
+            y = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+            return mask_frames(y, frames), frames
         mask = None
         if frames is not None:
             mask = frame_mask(frames, x.shape[-1])[:, None].expand(-1, x.shape[2], -1).reshape(x.shape[0], -1)

@@ -19,12 +19,13 @@ from hlfeat.clip import Clip, printable
 from hlfeat.compression import PCEN, LogTBN
 from hlfeat.config import Config
 from hlfeat.configfile import config_from_dict
-from hlfeat.errors import ConfigError, HlfeatError, OutputError, UsageError
+from hlfeat.decode import decode
+from hlfeat.errors import ClipError, ConfigError, HlfeatError, OutputError, UsageError
 from hlfeat.extractor import Extractor, build
 from hlfeat.frontends import Frontend, LogMel
 from hlfeat.gabor import GaborFilterbank, gabor_kernels
 from hlfeat.leaf import LearnableFrontend
-from hlfeat.loader import Loader, Prepared, out_of_memory
+from hlfeat.resample import Resampler
 from hlfeat.spacing import spaced_frequencies
 from hlfeat.stack import ConvLayer, Pool, Residual, Stack
 from hlfeat.store import FeatureStore
@@ -135,16 +136,16 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
 
 def read(clip: Clip, config: Config) -> Tensor:
     """The samples of a clip at the configuration's rate: [T]. HlfeatError with path, code and message where not."""
-    loader = Loader(config.audio.sample_rate, config.audio.channels, workers=1)
-    (found,) = loader.stream([clip], stopped=lambda: False)
-    if not isinstance(found, Prepared):
-        raise HlfeatError(f"{printable(clip.path)}: {found[1].code}: {found[1]}")
-    if len(found.waveforms) != 1:
+    try:
+        wave = decode(clip, config.audio.channels)
+    except ClipError as e:
+        raise HlfeatError(f"{printable(clip.path)}: {e.code}: {e}") from e
+    if len(wave.samples) != 1:
         raise UsageError(
-            f"audio.channels: each makes {len(found.waveforms)} clips of {printable(clip.path)}; "
+            f"audio.channels: each makes {len(wave.samples)} clips of {printable(clip.path)}; "
             "choose one with --set audio.channels=0"
         )
-    return found.waveforms[0]
+    return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
 
 
 def quantities(frontend: Frontend) -> list[tuple[str, str]]:
@@ -276,7 +277,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
 
 def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
     """The modules that a directory's features come from, and whether their bands are where they were in the run."""
-    path = store.folder / "hlfeat.yaml"
+    path = store.folders[0] / "hlfeat.yaml"
     data = store.description.get("config")
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: there is no configuration in it")

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import torch
 
-from hlfeat import FeatureStore
+from hlfeat import FeatureStore, build
 from hlfeat.configfile import config_names
 from tests import synth
 from tests.conftest import command
@@ -256,6 +256,25 @@ def test_config_commands(hlfeat, tmp_path):
         2,
         "--set stack=[{layer: pool, bands: 500}]: stack.0 (pool): bands: expected at most the 80",
     )
+    assert json.loads(hlfeat("config", "schema").stdout)["properties"]["seed"]["minimum"] == 0
+
+
+def test_config_check_says_what_looks_wrong(hlfeat, tmp_path):
+    wrong = hlfeat("config", "check", "eleaf-harmonic", "--set", "stack.0.axis=linear")
+    assert wrong.returncode == 0
+    assert "hlfeat: warning: eleaf-harmonic: stack.0: its axis (linear) is not that of its bands" in wrong.stderr
+    assert [line.split()[0] for line in wrong.stdout.splitlines()[3:]][:2] == ["frontend", "stack.0"]
+    for name in ("eleaf-8g-opt", "eleaf-harmonic"):
+        model = build(name)
+        with torch.no_grad():
+            model.frontend.filterbank.center_freqs[7] = 0.0
+        torch.save(model.state_dict(), tmp_path / f"{name}.pt")
+    crossed = hlfeat("config", "check", "eleaf-8g-opt", "--weights", tmp_path / "eleaf-8g-opt.pt")
+    assert crossed.returncode == 0
+    assert "filters 6 and 7" in crossed.stderr
+    # with harmonic layers it is no doubt but an error
+    bad = hlfeat("config", "check", "eleaf-harmonic", "--weights", tmp_path / "eleaf-harmonic.pt")
+    failed(bad, 2, "eleaf-harmonic.pt: expected increasing centre frequencies, but filters 6 and 7")
 
 
 def many(folder: Path, n: int) -> Path:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hlfeat
+from hlfeat import configfile
 from hlfeat.config import Config, shard_bytes
-from hlfeat.configfile import config_from_dict, config_names, dump_config, load_config
+from hlfeat.configfile import config_dir, config_from_dict, config_names, dump_config, load_config
+from hlfeat.configschema import SCHEMA_FILE, schema, schema_text
+from hlfeat.configshow import commented
 from hlfeat.errors import ConfigError
 
 
@@ -46,6 +53,67 @@ def test_the_default_is_the_papers_8g_opt_with_80_filters():
 def test_what_is_shown_can_be_read_again(tmp_path, name):
     config = load_config(name)
     assert load(tmp_path, dump_config(config)) == config
+    assert load(tmp_path, commented(config)) == config
+
+
+@st.composite
+def configs(draw) -> Config:
+    """Configurations of every kind of part, with words that look like something else."""
+    number = st.floats(1e-6, 0.9) | st.integers(1, 9)
+    size = st.integers(1, 9)
+    pair = st.tuples(size, size.map(lambda n: 2 * n - 1))
+    words = st.text(max_size=60) | st.sampled_from(["1e-3", "010", "1:30", "no", "null", "a # b", "a: b", "~", "- x"])
+    layer = st.one_of(
+        st.fixed_dictionaries(
+            {"layer": st.just("harmonic"), "out_channels": size, "kernel": pair},
+            optional={"anchors": st.lists(size, min_size=1, max_size=3), "stride": pair, "bias": st.booleans()},
+        ),
+        st.fixed_dictionaries({"layer": st.just("pool")}, optional={"bands": size, "kind": st.sampled_from(["max"])}),
+        st.fixed_dictionaries({"layer": st.just("projection"), "features": size}),
+        st.sampled_from([{"layer": "norm"}, {"layer": "activation"}]),
+    )
+    layer |= st.fixed_dictionaries({"layer": st.just("residual"), "layers": st.lists(layer, min_size=1, max_size=3)})
+    pcen = st.fixed_dictionaries({"kind": st.just("pcen"), "s": number.filter(lambda v: v <= 1)})
+    pcen = pcen.flatmap(lambda p: st.sampled_from([p, {**p, "clamp": None}]))
+    frontend = st.one_of(
+        st.fixed_dictionaries({"compression": st.sampled_from(["pcen", "logtbn"]) | pcen, "conv_win_factor": number}),
+        st.just({"kind": "leaf", "n_filters": 3, "scale": [100, 200.5, 5e3]}),
+        st.fixed_dictionaries({"kind": st.just("log-mel"), "floor": number}),
+        st.just({"kind": "spectrogram", "n_bands": 12}),
+    )
+    return config_from_dict(
+        {
+            "description": draw(words),
+            "audio": {"channels": draw(st.sampled_from(["mix", "first", "each", 0, 3]))},
+            "frontend": draw(frontend),
+            "stack": draw(st.lists(layer, max_size=4)),
+            "output": {"shard_size": draw(st.sampled_from(["256MB", "1.5 kB", 12, "7B"]))},
+            "seed": draw(st.integers(0, 2**63 - 1)),
+        }
+    )
+
+
+@given(config=configs())
+def test_what_is_shown_can_be_read_again_whatever_it_is(config):
+    for text in (commented(config), dump_config(config)):
+        assert config_from_dict(yaml.load(text, configfile._Loader)) == config, text
+
+
+def test_what_is_shown_explains_every_line():
+    for name in config_names():
+        for line in commented(load_config(name)).splitlines():
+            assert re.search(r"  # \S", line), line
+
+
+def test_the_schema_is_shipped_and_explains_every_key():
+    assert (config_dir() / SCHEMA_FILE).read_text(encoding="utf-8") == schema_text()
+    for name in config_names():
+        first = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        assert first == f"# yaml-language-server: $schema=./{SCHEMA_FILE}"
+    for part in (schema(), *schema()["$defs"].values()):
+        assert part["additionalProperties"] is False
+        for key, field in part["properties"].items():
+            assert field.get("description"), key
 
 
 def test_overrides(tmp_path):
@@ -163,6 +231,47 @@ ERRORS = [
     ("frontend:\n  n_filters: 100000000", "c.yaml:2: frontend.n_filters: expected a number <= 65536"),
     ("[" * 3000, "c.yaml"),
 ]
+
+
+# What compares two numbers, or is no finite one, is beyond JSON Schema.
+BEYOND_SCHEMA = [
+    "num_groups: expected at most",
+    "window_stride: expected at least one sample",
+    "min_freq: expected less than max_freq",
+    "min_freq: expected a finite number",
+    "n_fft: expected at least the window's",
+    "n_bands: expected at most the FFT's",
+    "scale: expected n_filters",
+    "scale: expected frequencies that rise",
+    "expected at most half of audio.samp",
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ERRORS)
+def test_the_schema_knows_the_same_mistakes(text, message):
+    jsonschema = pytest.importorskip("jsonschema")
+    try:
+        data = yaml.load(text, configfile._Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return  # an editor says so without a schema
+    if "given twice" in message or "refers to itself" in message or "at most 10000" in message:
+        return
+    valid = jsonschema.Draft202012Validator(schema()).is_valid(data)
+    assert valid == any(words in message for words in BEYOND_SCHEMA)
+
+
+@given(config=configs())
+def test_the_schema_takes_what_is_right(config):
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(schema())
+    validator.validate(yaml.load(commented(config), configfile._Loader))
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_the_schema_takes_what_is_shipped(name):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(schema())
+    text = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+    jsonschema.validate(yaml.load(text, configfile._Loader), schema())
 
 
 @pytest.mark.parametrize(("text", "message"), ERRORS)

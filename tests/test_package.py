@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from hlfeat.configfile import config_names
+from hlfeat.configschema import SCHEMA_FILE
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,3 +30,4 @@ def test_the_wheel_has_the_configurations(tmp_path):
     ).stdout.splitlines()
     assert out[0] == str(tmp_path / "site/hlfeat/__init__.py")
     assert [line.split()[0] for line in out[1:]] == config_names()
+    assert (tmp_path / "site/hlfeat/configs" / SCHEMA_FILE).is_file()
