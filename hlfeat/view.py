@@ -25,6 +25,7 @@ from hlfeat.extractor import Extractor, build
 from hlfeat.frontends import Frontend, LogMel
 from hlfeat.gabor import GaborFilterbank, gabor_kernels
 from hlfeat.leaf import LearnableFrontend
+from hlfeat.loader import out_of_memory
 from hlfeat.resample import Resampler
 from hlfeat.spacing import spaced_frequencies
 from hlfeat.stack import ConvLayer, Pool, Residual, Stack
