@@ -20,7 +20,17 @@ from hlfeat.cli_config import config_app, import_weights
 from hlfeat.cli_export import export
 from hlfeat.cli_plot import plot
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
-from hlfeat.options import DEFAULT, ConfigOption, Exit, SetOption, VerboseOption, set_up_logging
+from hlfeat.options import (
+    DEFAULT,
+    WORKERS,
+    BatchSecondsOption,
+    ConfigOption,
+    Exit,
+    SetOption,
+    VerboseOption,
+    WorkersOption,
+    set_up_logging,
+)
 from hlfeat.parts import parse_part, part_of_job
 
 if TYPE_CHECKING:
@@ -51,7 +61,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _version(show: bool) -> None:
@@ -99,8 +108,8 @@ def extract(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.")
     ] = "auto",
-    batch_seconds: Annotated[float, typer.Option(min=0.01, help="Audio in a batch on a GPU, with padding.")] = 64.0,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode and, on a CPU, compute.")] = WORKERS,
+    batch_seconds: BatchSecondsOption = 64.0,
+    workers: WorkersOption = WORKERS,
     part: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Do the I-th of N parts; tasks of SLURM arrays and torchrun know theirs."),

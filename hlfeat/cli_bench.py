@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.options import DeviceOption, JsonOption, PlotOption, VerboseOption, need_matplotlib, set_up_logging
+from hlfeat.errors import UsageError
+from hlfeat.options import (
+    DEFAULT,
+    WORKERS,
+    BatchSecondsOption,
+    DeviceOption,
+    JsonOption,
+    PlotOption,
+    SetOption,
+    VerboseOption,
+    WorkersOption,
+    need_matplotlib,
+    set_up_logging,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +85,54 @@ def bench_frontend(
     rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
     if plot is not None:
         bench.plot(rows, plot)
+
+
+@bench_app.command("pipeline")
+def bench_pipeline(
+    inputs: Annotated[
+        list[str], typer.Argument(help="What extract takes: folders of audio, files, archives, manifests.")
+    ],
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", metavar="NAME|FILE", help="Repeatable; default: eleaf-8g-opt and log-mel."),
+    ] = None,
+    settings: SetOption = None,
+    device: DeviceOption = "auto",
+    batch_seconds: BatchSecondsOption = 64.0,
+    workers: WorkersOption = WORKERS,
+    laps: Annotated[int, typer.Option(min=1, help="Runs of each stage, of which the median counts.")] = 5,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where features are written for a while; default: where files that "
+                     "nobody keeps go (TMPDIR)."),
+    ] = None,
+    json: JsonOption = None,
+    verbose: VerboseOption = False,
+) -> None:  # fmt: skip
+    """Each stage of extract alone, and the whole: which of them bounds this machine, and how far off the whole is.
+
+    The clips, up to 1 GiB of decoded audio, are held in memory, so that computing can be measured without reading.
+    """
+    set_up_logging(verbose, quiet=False)
+    from hlfeat import bench_pipeline as bench
+    from hlfeat.configfile import load_config
+    from hlfeat.pipeline import Options, choose_device
+    from hlfeat.progress import count
+    from hlfeat.sources import collect
+
+    on = choose_device(device)
+    configs = {name: load_config(name, settings or []) for name in config or [DEFAULT, "log-mel"]}
+    found = collect(inputs, sys.stdin.buffer)
+    if scratch is not None and not scratch.is_dir():
+        raise UsageError(f"--scratch {scratch}: expected a folder")
+    options = Options(device=device, batch_seconds=batch_seconds, workers=workers)
+    log = logging.getLogger("hlfeat")
+
+    def run(say: Callable[[str], None]) -> list[Row]:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            return bench.run(configs, found, options, on, Path(folder), laps, say, log.info)
+
+    _measured(f"pipeline, {count(workers, 'worker')}", on, json, run)
 
 
 def _measured(

@@ -143,7 +143,8 @@ class LogMel(Frontend):
             f_min=min_freq,
             f_max=max_freq,
             n_mels=n_filters,
-            center=False,  # `spectrum` puts the zeros around the clip
+            center=False,  # `power` puts the zeros around the clip
+            power=None,  # and squares by itself
         )
 
     def centre_freqs(self) -> Tensor:
@@ -153,7 +154,7 @@ class LogMel(Frontend):
         return int(self.mel.n_fft) // 2
 
     def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return torch.log(spectrum(self.mel, x, lengths, self.mel.n_fft) + self.floor)
+        return torch.log(power(self.mel.spectrogram, x, lengths, self.mel.mel_scale) + self.floor)
 
 
 class Spectrogram(Frontend):
@@ -185,7 +186,7 @@ class Spectrogram(Frontend):
         if not 1 <= self.n_bands <= self.n_fft // 2 + 1:
             raise ValueError(f"expected 1 to {self.n_fft // 2 + 1} bands of an FFT of {self.n_fft}, got {n_bands}")
         self.floor = floor
-        self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, center=False)
+        self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, center=False, power=None)
 
     def centre_freqs(self) -> Tensor:
         return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
@@ -194,7 +195,7 @@ class Spectrogram(Frontend):
         return self.n_fft // 2
 
     def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return torch.log(spectrum(self.stft, x, lengths, self.n_fft)[:, : self.n_bands] + self.floor)
+        return torch.log(power(self.stft, x, lengths)[:, : self.n_bands] + self.floor)
 
 
 def fft_size(n_fft: int | None, window: int) -> int:
@@ -206,8 +207,8 @@ def fft_size(n_fft: int | None, window: int) -> int:
     return n_fft
 
 
-def spectrum(transform: nn.Module, x: Tensor, lengths: Tensor | None, n_fft: int) -> Tensor:
-    """A torchaudio transform of the frames whose centre lies inside the clip, in float32 at least.
+def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Module | None = None) -> Tensor:
+    """Power of the frames whose centre lies inside the clip, in mel bands if asked for, in float32 at least.
 
     Zeros are put around the clip, as everywhere (reflection would depend on the padding): n_fft - 1 of them, so that
     exactly those frames fit.
@@ -219,4 +220,7 @@ def spectrum(transform: nn.Module, x: Tensor, lengths: Tensor | None, n_fft: int
             x = x.float()
         if lengths is not None:
             x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-        return transform(F.pad(x, (n_fft // 2, (n_fft - 1) // 2)))  # type: ignore[no-any-return]
+        y = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
+        # without the modulus, a root that squaring would undo, which takes longer than the FFT
+        y = y.real.square().addcmul_(y.imag, y.imag)
+        return y if mel is None else mel(y)  # type: ignore[no-any-return]

@@ -136,6 +136,16 @@ def segment(clip: Clip) -> dict[str, str | float | int]:
     return {k: v for k, v in keys.items() if v is not None}
 
 
+def plan_of(config: Config, extractor: Extractor) -> ShardPlan:
+    """Where the configuration wants shards to end."""
+    size = config.output.shard_size
+    return ShardPlan(
+        size if isinstance(size, int) else None,
+        shard_bytes(size) if isinstance(size, str) else None,
+        extractor.n_channels * extractor.n_bands * np.dtype(config.output.dtype).itemsize,
+    )
+
+
 def describe(config: Config, extractor: Extractor, weights: Path | None, digest: str | None) -> dict[str, Any]:
     """The contents of hlfeat.yaml."""
     return {
@@ -171,12 +181,7 @@ class _Run:
         self.make_progress = progress
         self.each = config.audio.channels == "each"  # every channel of a file is an entry of its own
         self.dtype = np.dtype(config.output.dtype)
-        size = config.output.shard_size
-        self.plan = ShardPlan(
-            size if isinstance(size, int) else None,
-            shard_bytes(size) if isinstance(size, str) else None,
-            extractor.n_channels * extractor.n_bands * self.dtype.itemsize,
-        )
+        self.plan = plan_of(config, extractor)
         batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
         self.computer = computer(extractor, device, self.dtype, config.audio.channels, batch_samples, stopped)
         self.report = Report(device=device_name(device))
