@@ -20,7 +20,7 @@ from hlfeat.resample import Resampler
 from hlfeat.spool import Spool
 
 WINDOW_SAMPLES = 1 << 19  # that a window of the frontend or of the resampler is about
-WINDOW_FRAMES = 1 << 12  # that a window of the stack is about
+WINDOW_FRAMES = 1 << 11  # that a window of the stack is about
 
 Apply = Callable[[Tensor], Tensor]
 InOrder = Callable[[Apply, Iterable[Tensor]], Iterator[Tensor]]

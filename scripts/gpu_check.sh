@@ -25,10 +25,18 @@ name="$(python -c 'import torch; print(torch.cuda.get_device_name().replace(" ",
 status=0
 timeout 150 python -m pytest --noconftest -q tests/test_gpu.py 2>&1 | tee "$results/$name-tests.txt" || status=$?
 
+# Recordings for the pipeline: yours (HLFEAT_CLIPS), or four hours of made-up ones.
+clips="${HLFEAT_CLIPS:-}"
+if [[ -z "$clips" ]]; then
+    clips="$unpacked/clips"
+    python "$root/scripts/make_clips.py" "$clips" --hours 4
+fi
+
 # A bench that fails or takes too long must not take the others' results with it.
 bench() {
     local what="$1" limit="$2"
-    if ! timeout "$limit" python -m hlfeat bench "$what" --device cuda --json "$results/$name-$what.json" \
+    shift 2
+    if ! timeout "$limit" python -m hlfeat bench "$what" "$@" --device cuda --json "$results/$name-$what.json" \
         > "$results/$name-$what.md.part" 2> "$results/$name-$what.log"; then
         echo "bench $what failed:" >&2
         tail -n 5 -- "$results/$name-$what.log" >&2
@@ -46,6 +54,7 @@ bench() {
     cat -- "$results/$name-$what.md"
 }
 
-bench harmonic 240
-bench frontend 120
+bench harmonic 180
+bench frontend 100
+bench pipeline 90 "$clips" --laps 3 -c log-mel -c eleaf-8g-opt -c eleaf-default -c eleaf-pcen
 exit "$status"
