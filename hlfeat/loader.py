@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,11 +72,15 @@ class Loader:
     Args:
         resampler: to that rate.
         channels: the channel policy (see `decode`).
+
+    Attributes:
+        reading: a context that a clip is read in.
     """
 
     def __init__(self, resampler: Resampler, channels: str | int) -> None:
         self.resampler = resampler
         self.channels = channels
+        self.reading: Callable[[Clip, str | int], AbstractContextManager[None]] = lambda *_: nullcontext()
 
     def __call__(self, clip: Clip, cancelled: Callable[[], bool], resample: bool = True) -> Item:
         """One clip, or of a long one what its header says. Without `resample`, waveforms stay at the file's rate.
@@ -85,7 +89,7 @@ class Loader:
         """
         start = time.perf_counter()
         try:
-            with Reader(clip, self.channels, cancelled) as reader:
+            with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
                 rate = reader.sample_rate
                 samples, blocks = self._read(reader)
                 channels = reader.file_channels, reader.kept
@@ -123,7 +127,8 @@ class Loader:
 
     def pieces(self, item: Item, entry: int, cancelled: Callable[[], bool]) -> Iterator[Tensor]:
         """The samples of one entry of a long clip, not resampled: [1, t] each."""
-        with Reader(item.clip, self.channels, cancelled) as reader:
+        clip = item.clip
+        with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
             for block in reader.blocks():
                 yield torch.from_numpy(block[entry : entry + 1])
 

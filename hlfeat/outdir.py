@@ -22,7 +22,7 @@ from hlfeat.shards import TEMPORARY, Record, json_lines, write_atomically
 PART = r"(-p\d+of\d+)?"
 OURS = re.compile(
     rf"(shard{PART}-\d{{5,}}\.(npy|pt|jsonl)|hlfeat{PART}\.yaml|failures{PART}\.jsonl|report{PART}\.json)(\.tmp)?"
-    rf"|hlfeat{PART}\.lock"
+    rf"|hlfeat{PART}\.(lock|busy)"
 )
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hlfeat.busy import CRASHED, Busy
 from hlfeat.clip import Clip, place, printable
 from hlfeat.compute import computer
 from hlfeat.config import Config, shard_bytes
@@ -210,6 +211,7 @@ class _Run:
         threads = torch.get_num_threads()
         try:
             with (
+                self._watched(),
                 ExitStack() as self.open_shard,
                 Ahead(todo, self.options.workers, self._work, self.computer.start_thread) as ahead,
             ):
@@ -232,6 +234,14 @@ class _Run:
         self.report.peak_bytes = peak_memory(self.device)
         self.report.complete = self.output.finish(self.report.as_dict(), merged)
         return self.report
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """While clips are read, a file says which; it is left behind only by a process that dies."""
+        crashed = [f["id"] for f in self.output.failures() if f["code"] == CRASHED]
+        with Busy(self.output.folder / self.output.part.file("hlfeat.busy"), crashed) as busy:
+            self.computer.loader.reading = busy.reading
+            yield
 
     # --- what earlier runs have done -------------------------------------------------------------------------
 
