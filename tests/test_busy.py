@@ -18,11 +18,11 @@ from hlfeat.errors import ClipError
 
 # what every Python process does first that finds it on its path: reading audio of 12,345 Hz is the end of it
 CRASH = """
-import os, signal, soundfile
+import signal, soundfile
 read = soundfile.SoundFile.read
 def crash(self, *args, **kwargs):
     if self.samplerate == 12345:
-        os.kill(os.getpid(), signal.SIGNAL)
+        signal.raise_signal(signal.SIGNAL)
     return read(self, *args, **kwargs)
 soundfile.SoundFile.read = crash
 """
