@@ -24,6 +24,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,11 +39,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import hlfeat
 from hlfeat.batching import pad, plan_batches
+from hlfeat.clip import Clip, place, printable
 from hlfeat.configfile import DEFAULT_CONFIG, dump_config
+from hlfeat.decode import decode
 from hlfeat.errors import ClipError, UsageError
-from hlfeat.loader import Loader
 from hlfeat.masking import frame_mask
-from hlfeat.sources import collect, printable
+from hlfeat.resample import Resampler
+from hlfeat.sources import collect
 
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
@@ -91,15 +94,24 @@ def read(folder: Path, config: hlfeat.Config) -> tuple[list[Example], list[str]]
     if not folder.is_dir():
         raise UsageError(f"expected a folder with one folder a class, got {printable(str(folder))}")
     clips = collect([str(folder)], sys.stdin.buffer).clips
-    loader = Loader(config.audio.sample_rate, config.audio.channels, workers=2)
+    resampler = Resampler(config.audio.sample_rate)
+
+    def samples(clip: Clip) -> list[Tensor] | ClipError:
+        try:
+            if "/" not in clip.id:
+                raise ClipError("no-class", "expected in the folder of a class, found beside them")
+            wave = decode(clip, config.audio.channels)
+        except ClipError as e:
+            return e
+        return list(resampler(torch.from_numpy(wave.samples), wave.sample_rate))
+
     found: list[tuple[str, list[Tensor]]] = []
-    for prepared in loader.stream(clips, lambda: False):
-        clip, problem = prepared if isinstance(prepared, tuple) else (prepared.clip, None)
-        if not isinstance(prepared, tuple) and "/" in clip.id:
-            found.append((clip.id, prepared.waveforms))
-        else:
-            problem = problem or ClipError("no-class", "expected in the folder of a class, found beside them")
-            say(f"{printable(clip.path)}: {problem.code}: {problem}")
+    with ThreadPoolExecutor(2) as readers:
+        for clip, waves in zip(clips, readers.map(samples, clips), strict=True):
+            if isinstance(waves, ClipError):
+                say(f"{place(clip)}: {waves.code}: {waves}")
+            else:
+                found.append((clip.id, waves))
     classes = sorted({id_.split("/")[0] for id_, _ in found})
     if len(classes) < 2:
         raise UsageError(f"{printable(str(folder))}: expected the folders of two classes or more, got {len(classes)}")
