@@ -16,11 +16,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hlfeat.errors import OutputError
 from hlfeat.report import device_name, versions
+from hlfeat.shards import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -153,11 +158,15 @@ def tell(rows: Sequence[Row], columns: Mapping[str, str], say: Callable[[str], N
 
 
 def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row]) -> None:
-    """Rows and circumstances, for programs."""
-    path.write_text(json.dumps({"bench": what, **circumstances(device), "rows": list(rows)}, indent=1) + "\n")
+    """Rows and circumstances, for programs. Raises OutputError where the file cannot be written."""
+    text = json.dumps({"bench": what, **circumstances(device), "rows": list(rows)}, indent=1) + "\n"
+    try:
+        write_atomically(path, text.encode())
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written: {e.strerror or e}") from e
 
 
-def bars(values: Mapping[str, Mapping[str, float]], what: str, path: Path) -> None:
+def bars(values: Mapping[str, Mapping[str, float]], what: str) -> Figure:
     """Bars on a log axis with a line at 1: `values` maps candidate to setting to ratio; a setting may be missing."""
     from matplotlib.figure import Figure
 
@@ -174,4 +183,4 @@ def bars(values: Mapping[str, Mapping[str, float]], what: str, path: Path) -> No
     axes.set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize="small")
     axes.set_xlabel("setting")
     axes.legend(fontsize="small", ncols=len(values), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
-    figure.savefig(path, dpi=150)
+    return figure

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,9 @@ from hlfeat.errors import UsageError
 from hlfeat.folding import Group
 from hlfeat.gabor import gabor_kernels, pooling_kernels
 from hlfeat.leaf import EfficientLeaf, Leaf, LearnableFrontend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RATE = 16000
 
@@ -325,10 +327,10 @@ def run(
     return rows
 
 
-def plot(rows: list[Row], path: Path) -> None:
+def picture(rows: list[Row]) -> Figure:
     """Forward time of each candidate at each setting and input, relative to log-mel."""
     found: dict[str, dict[str, float]] = {}
     for r in rows:
         if r.get("forward_to_logmel") is not None and r["candidate"] != "log-mel":
             found.setdefault(r["candidate"], {})[f"{r['setting']}, {r['input']}"] = r["forward_to_logmel"]
-    bars(found, "forward time / log-mel", path)
+    return bars(found, "forward time / log-mel")

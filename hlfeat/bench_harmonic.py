@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from hlfeat.errors import HlfeatError
 from hlfeat.harmonic_conv import harmonic_conv2d
 from hlfeat.harmonic_plan import interpolation, plan_for
 from hlfeat.spacing import spaced_frequencies
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 IN_CHANNELS, OUT_CHANNELS = 16, 32
 
@@ -180,8 +183,8 @@ def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None
     return rows
 
 
-def plot(rows: list[Row], path: Path) -> None:
+def picture(rows: list[Row]) -> Figure:
     """The paper's bar chart: forward time of each candidate in each setting, relative to nn.Conv2d."""
     names = dict.fromkeys(r["candidate"] for r in rows)
     found = {n: {r["setting"]: r["forward_ratio"] for r in rows if r["candidate"] == n} for n in names}
-    bars(found, "forward time / nn.Conv2d", path)
+    return bars(found, "forward time / nn.Conv2d")

@@ -22,6 +22,7 @@ from hlfeat.options import (
     VerboseOption,
     WorkersOption,
     need_matplotlib,
+    need_place,
     set_up_logging,
 )
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from matplotlib.figure import Figure
 
     from hlfeat.bench import Row
 
@@ -48,8 +50,7 @@ def bench_harmonic(
 ) -> None:
     """Harmonic convolution against nn.Conv2d, deformable convolution and lowering."""
     set_up_logging(verbose, quiet=False)
-    if plot is not None:
-        need_matplotlib()
+    _check_targets(json, plot)
     from hlfeat import bench_harmonic as bench
     from hlfeat.pipeline import choose_device
 
@@ -57,7 +58,7 @@ def bench_harmonic(
     batch = batch or (4 if on.type == "cpu" else 16)
     rows = _measured(f"harmonic, batch {batch}", on, json, lambda say: bench.run(on, batch, quick, say))
     if plot is not None:
-        bench.plot(rows, plot)
+        _draw(bench.picture(rows), plot)
 
 
 @bench_app.command("frontend")
@@ -76,15 +77,32 @@ def bench_frontend(
 ) -> None:
     """EfficientLEAF and LEAF against torchaudio's log-mel and plain torch versions."""
     set_up_logging(verbose, quiet=False)
-    if plot is not None:
-        need_matplotlib()
+    _check_targets(json, plot)
     from hlfeat import bench_frontend as bench
     from hlfeat.pipeline import choose_device
 
     on, settings = choose_device(device), bench.chosen(only or [])
     rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
     if plot is not None:
-        bench.plot(rows, plot)
+        _draw(bench.picture(rows), plot)
+
+
+def _check_targets(json: Path | None, plot: Path | None) -> None:
+    """Refuse what could not be written at the end, before the time is spent."""
+    for option, path in (("--json", json), ("--plot", plot)):
+        if path is not None:
+            need_place(option, path)
+    if plot is not None:
+        need_matplotlib()
+        from hlfeat.plot import check_format
+
+        check_format(plot)
+
+
+def _draw(figure: Figure, path: Path) -> None:
+    from hlfeat.plot import save
+
+    save(figure, path)
 
 
 @bench_app.command("pipeline")
@@ -114,6 +132,7 @@ def bench_pipeline(
     The clips, up to 1 GiB of decoded audio, are held in memory, so that computing can be measured without reading.
     """
     set_up_logging(verbose, quiet=False)
+    _check_targets(json, None)
     from hlfeat import bench_pipeline as bench
     from hlfeat.configfile import load_config
     from hlfeat.pipeline import Options, choose_device

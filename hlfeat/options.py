@@ -52,6 +52,18 @@ def set_up_logging(verbose: bool, quiet: bool) -> None:
     warnings.showwarning = lambda message, *_: log.warning("%s", " ".join(str(message).split()))
 
 
+def need_place(option: str, path: Path) -> None:
+    """Raises UsageError where no file of that name could be written."""
+    from tempfile import TemporaryFile
+
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: expected a file, found a folder")
+    try:
+        TemporaryFile(dir=path.parent).close()
+    except OSError as e:
+        raise UsageError(f"{option} {path}: cannot be written: {path.parent}: {e.strerror}") from e
+
+
 def need_matplotlib() -> None:
     from importlib.util import find_spec
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import hlfeat
-from hlfeat import bench, bench_frontend, bench_harmonic
+from hlfeat import bench, bench_frontend, bench_harmonic, cli, cli_bench
 from hlfeat.bench_frontend import Input, PlainLeaf
 from hlfeat.bench_harmonic import COLUMNS, Setting
-from hlfeat.errors import UsageError
+from hlfeat.errors import OutputError, UsageError
+from hlfeat.plot import save
 from tests.test_gabor import plain_energies, relative
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def test_table_json_and_picture(rows, tmp_path):
     written = json.loads((tmp_path / "b.json").read_text())
     assert written["rows"] == rows
     assert {"device", "date", "commit", "versions"} <= set(written)
-    bench_harmonic.plot(rows, tmp_path / "b.png")
+    save(bench_harmonic.picture(rows), tmp_path / "b.png")
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -158,7 +159,7 @@ def test_rows_of_frontends_are_complete_and_errors_small(frontend_rows):
 
 
 def test_the_picture_of_frontends(frontend_rows, tmp_path):
-    bench_frontend.plot(frontend_rows[0], tmp_path / "f.png")
+    save(bench_frontend.picture(frontend_rows[0]), tmp_path / "f.png")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -241,3 +242,37 @@ def test_the_gpu_check_says_that_there_is_no_gpu(tmp_path):
     )
     assert result.returncode == 1
     assert "no CUDA device here" in result.stderr
+
+
+@pytest.mark.parametrize("which", ["harmonic", "frontend"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "b.xyz"], "b.xyz: expected an extension of png, pdf"),
+        (["--plot", "b"], "b: expected an extension of png, pdf"),
+        (["--plot", "none/b.png"], "--plot none/b.png: cannot be written: none: No such file or directory"),
+        (["--json", "none/b.json"], "--json none/b.json: cannot be written: none: No such file or directory"),
+        (["--json", "/proc/b.json"], "--json /proc/b.json: cannot be written: /proc: "),
+        (["--json", "."], "--json .: expected a file, found a folder"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_before_the_bench_runs(which, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_bench, "set_up_logging", lambda *_, **__: None)
+    for module in (bench_harmonic, bench_frontend):
+        monkeypatch.setattr(module, "run", lambda *_: pytest.fail("the bench has run"))
+    with pytest.raises(UsageError) as found:
+        cli.app(["bench", which, *arguments], standalone_mode=False)
+    assert str(found.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bench_writes_what_it_was_told_to(rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_harmonic, "run", lambda *_: rows)
+    monkeypatch.setattr(cli_bench, "set_up_logging", lambda *_, **__: None)
+    figures, picture = tmp_path / "b.json", tmp_path / "b.svg"
+    cli.app(["bench", "harmonic", "--json", str(figures), "--plot", str(picture)], standalone_mode=False)
+    assert json.loads(figures.read_text())["rows"] == rows
+    assert "<svg" in picture.read_text()[:1000]
+    with pytest.raises(OutputError, match=r"b\.json: cannot be written: No such file"):
+        bench.write_json(tmp_path / "gone/b.json", "harmonic", CPU, rows)
