@@ -108,8 +108,7 @@ def build(
             frontend = build_frontend(configuration)
         except ValueError as e:
             raise ConfigError(f"frontend: {e}") from e
-        spectrogram = isinstance(frontend, frontends.Spectrogram)
-        axis = LinearAxis() if spectrogram else centre_axis(frontend.centre_freqs())
+        axis = frontend_axis(configuration.frontend, frontend) if configuration.stack else None
         bands = stack.Shape(frontend.n_channels, frontend.n_bands, axis)
         try:
             layers, shape = build_layers(configuration.stack, bands, configuration.frontend, ("stack",))
@@ -144,6 +143,17 @@ def build_frontend(configuration: Config) -> frontends.Frontend:
         return leaf.Leaf(f.n_filters, f.min_freq, top, rate, *window, compress, scale=scale)
     widths = (f.conv_win_factor, f.stride_factor)
     return leaf.EfficientLeaf(f.n_filters, f.num_groups, f.min_freq, top, rate, *window, *widths, compress, scale=scale)
+
+
+def frontend_axis(configuration: config.Frontend, frontend: frontends.Frontend) -> Axis:
+    """Where the bands lie that a stack begins with."""
+    if isinstance(frontend, frontends.Spectrogram):
+        return LinearAxis()
+    try:
+        return centre_axis(frontend.centre_freqs())
+    except AxisError as e:  # a mel matrix has several filters in one bin
+        scale = configuration.scale if isinstance(configuration, config.Filters) else "mel"
+        raise LayerError(("frontend", "scale"), f"({scale}): {e}; take scale: mel, or fewer n_filters") from e
 
 
 def build_layers(

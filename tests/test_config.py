@@ -146,6 +146,17 @@ def test_filters_where_they_are_wanted(tmp_path):
     assert hlfeat.build(chosen).frontend.centre_freqs().tolist() == pytest.approx([100, 200, 5000], rel=1e-5)
 
 
+def test_filters_at_one_frequency_are_no_axis(tmp_path):
+    crowded = "frontend:\n  kind: leaf\n  n_filters: 80\n  scale: mel-matrix\n"
+    (tmp_path / "c.yaml").write_text(crowded)
+    assert hlfeat.build(tmp_path / "c.yaml").n_bands == 80  # nothing looks for harmonics there
+    (tmp_path / "c.yaml").write_text(crowded + "stack:\n- {layer: harmonic, out_channels: 2}\n")
+    with pytest.raises(
+        ConfigError, match=r"c\.yaml:4: frontend\.scale \(mel-matrix\): .* 0 and 1 .*; take scale: mel,"
+    ):
+        hlfeat.build(tmp_path / "c.yaml")
+
+
 def test_sizes():
     assert [shard_bytes(s) for s in ("7B", "3kB", "1.5 MB", "256MB", "2GB")] == [7, 3000, 1500000, 256000000, 2 * 10**9]
 
