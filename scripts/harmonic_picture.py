@@ -15,6 +15,7 @@ import torch
 import hlfeat
 from hlfeat.axes import Axis, LinearAxis
 from hlfeat.harmonic import centre_axis
+from hlfeat.plot import hertz_ticks, rows_at
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -45,8 +46,8 @@ def draw(axes: Axes, features: np.ndarray, freqs: np.ndarray, axis: Axis, harmon
             axes.add_patch(Rectangle((FRAME + u - 0.5, p - 0.5), 1, 1, fill=False, edgecolor="cyan", linewidth=1.2))
         if harmonic:
             axes.text(FRAME + 2.5, p, f"{n + 1} f" if n else "f", color="cyan", va="center", fontsize=8)
-    ticks = np.linspace(0, len(freqs) - 1, 6).round().astype(int)
-    axes.set_yticks(ticks, [f"{freqs[i]:.0f}" for i in ticks])
+    ticks = hertz_ticks(freqs)
+    axes.set_yticks(rows_at(freqs, ticks), [f"{t:g}" for t in ticks])
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("frame")
 
