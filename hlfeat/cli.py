@@ -16,9 +16,9 @@ import typer
 
 from hlfeat import __version__
 from hlfeat.cli_bench import bench_app
-from hlfeat.cli_config import config_app, import_weights
-from hlfeat.cli_export import export
-from hlfeat.cli_plot import plot
+from hlfeat.cli_config import IMPORT_WEIGHTS_EPILOG, config_app, import_weights
+from hlfeat.cli_export import EXPORT_EPILOG, export
+from hlfeat.cli_plot import PLOT_EPILOG, plot
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
 from hlfeat.options import (
     DEFAULT,
@@ -29,6 +29,8 @@ from hlfeat.options import (
     SetOption,
     VerboseOption,
     WorkersOption,
+    complete_device,
+    epilog,
     set_up_logging,
 )
 from hlfeat.parts import parse_part, part_of_job
@@ -59,6 +61,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog=epilog(
+        examples="""
+            hlfeat extract clips -o features
+            hlfeat config show eleaf-harmonic > mine.yaml
+            hlfeat plot clip.wav -o clip.png
+            hlfeat extract --help
+        """
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -78,7 +88,28 @@ def _main(
     pass
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        exit_status="""
+            0    all clips done
+            1    the run failed
+            2    usage or configuration
+            3    done, but some clips failed: FOLDER/failures.jsonl says why
+            130  interrupted; the same command goes on
+        """,
+        environment="""
+            SLURM_ARRAY_TASK_ID, ...COUNT, ...MIN, ...STEP   the part, without --part
+            RANK, WORLD_SIZE, LOCAL_RANK                     torchrun's part and GPU
+            CUDA_VISIBLE_DEVICES                             GPUs for cuda:0, ...
+        """,
+        examples="""
+            hlfeat extract clips -o features
+            hlfeat extract --manifest segments.csv -o features -c eleaf-pcen
+            hlfeat extract paths.txt -o features --part 3/16 --device cuda:0,cuda:1
+            find clips -name '*.flac' -print0 | hlfeat extract -0 - -o features
+        """,
+    )
+)
 def extract(
     inputs: Annotated[
         list[str] | None,
@@ -106,7 +137,10 @@ def extract(
         str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips a shard, or a size such as 256MB.")
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.", autocompletion=complete_device
+        ),
     ] = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
@@ -132,9 +166,6 @@ def extract(
     """Features of all clips into FOLDER, as sharded arrays with an index.
 
     Run again, it goes on where it stopped. Standard output has the path of each finished shard, one a line.
-
-    Exit status: 0 all clips done, 1 the run failed, 2 usage or configuration, 3 done but some clips failed,
-    130 interrupted.
     """
     set_up_logging(verbose, quiet)
     stop = _Stop()
@@ -200,9 +231,9 @@ def extract(
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-app.command("import-weights")(import_weights)
-app.command("plot")(plot)
-app.command("export")(export)
+app.command("import-weights", epilog=IMPORT_WEIGHTS_EPILOG)(import_weights)
+app.command("plot", epilog=PLOT_EPILOG)(plot)
+app.command("export", epilog=EXPORT_EPILOG)(export)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 

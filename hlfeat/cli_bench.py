@@ -12,6 +12,7 @@ import typer
 
 from hlfeat.errors import UsageError
 from hlfeat.options import (
+    CONFIG,
     DEFAULT,
     WORKERS,
     BatchSecondsOption,
@@ -21,6 +22,7 @@ from hlfeat.options import (
     SetOption,
     VerboseOption,
     WorkersOption,
+    epilog,
     need_matplotlib,
     need_place,
     set_up_logging,
@@ -35,11 +37,22 @@ if TYPE_CHECKING:
     from hlfeat.bench import Row
 
 bench_app = typer.Typer(
-    no_args_is_help=True, help="Speed on this machine, against the plain alternatives.", rich_markup_mode=None
+    no_args_is_help=True,
+    help="Speed on this machine, against the plain alternatives.",
+    rich_markup_mode=None,
+    epilog=epilog(examples="hlfeat bench harmonic --quick\nhlfeat bench frontend --device cuda --plot frontend.png"),
 )
 
 
-@bench_app.command("harmonic")
+@bench_app.command(
+    "harmonic",
+    epilog=epilog(
+        examples="""
+            hlfeat bench harmonic --quick
+            hlfeat bench harmonic --device cuda --json harmonic.json --plot harmonic.png
+        """
+    ),
+)
 def bench_harmonic(
     device: DeviceOption = "auto",
     batch: Annotated[int | None, typer.Option(min=1, help="Clips at once; default 16 on a GPU, 4 on the CPU.")] = None,
@@ -61,7 +74,16 @@ def bench_harmonic(
         _draw(bench.picture(rows), plot)
 
 
-@bench_app.command("frontend")
+@bench_app.command(
+    "frontend",
+    epilog=epilog(
+        examples="""
+            hlfeat bench frontend --quick
+            hlfeat bench frontend --only 8G-opt --json frontend.json
+            hlfeat bench frontend --device cuda --all --plot frontend.png
+        """
+    ),
+)
 def bench_frontend(
     device: DeviceOption = "auto",
     only: Annotated[
@@ -105,14 +127,22 @@ def _draw(figure: Figure, path: Path) -> None:
     save(figure, path)
 
 
-@bench_app.command("pipeline")
+@bench_app.command(
+    "pipeline",
+    epilog=epilog(
+        examples="""
+            hlfeat bench pipeline clips
+            hlfeat bench pipeline clips -c eleaf-pcen --workers 8 --json pipeline.json
+        """
+    ),
+)
 def bench_pipeline(
     inputs: Annotated[
         list[str], typer.Argument(help="What extract takes: folders of audio, files, archives, manifests.")
     ],
     config: Annotated[
         list[str] | None,
-        typer.Option("--config", "-c", metavar="NAME|FILE", help="Repeatable; default: eleaf-8g-opt and log-mel."),
+        typer.Option("--config", "-c", **{**CONFIG, "help": "Repeatable; default: eleaf-8g-opt and log-mel."}),
     ] = None,
     settings: SetOption = None,
     device: DeviceOption = "auto",

@@ -9,12 +9,23 @@ from typing import Annotated
 import typer
 
 from hlfeat.errors import HlfeatError
-from hlfeat.options import DEFAULT, SetOption, VerboseOption, set_up_logging
+from hlfeat.options import DEFAULT, ConfigArgument, SetOption, VerboseOption, epilog, set_up_logging
 
-config_app = typer.Typer(no_args_is_help=True, help="Named and own configurations.", rich_markup_mode=None)
+config_app = typer.Typer(
+    no_args_is_help=True,
+    help="Named and own configurations.",
+    rich_markup_mode=None,
+    epilog=epilog(
+        examples="""
+            hlfeat config list
+            hlfeat config show eleaf-harmonic > mine.yaml
+            hlfeat config check mine.yaml
+        """
+    ),
+)
 
 
-@config_app.command("list")
+@config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
 def config_list() -> None:
     """The shipped configurations."""
     from hlfeat.configfile import config_names, load_config
@@ -24,10 +35,16 @@ def config_list() -> None:
         print(f"{name:{max(map(len, names))}}  {load_config(name).description}")
 
 
-@config_app.command("show")
-def config_show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE")] = DEFAULT, settings: SetOption = None
-) -> None:
+@config_app.command(
+    "show",
+    epilog=epilog(
+        examples="""
+            hlfeat config show eleaf-pcen
+            hlfeat config show eleaf-harmonic --set frontend.n_filters=64 > mine.yaml
+        """
+    ),
+)
+def config_show(name: ConfigArgument = DEFAULT, settings: SetOption = None) -> None:
     """A configuration with every default written out and explained, as YAML."""
     from hlfeat.configfile import load_config
     from hlfeat.configshow import commented
@@ -35,7 +52,7 @@ def config_show(
     print(commented(load_config(name, settings or [])), end="")
 
 
-@config_app.command("schema")
+@config_app.command("schema", epilog=epilog(examples="hlfeat config schema > hlfeat.schema.json"))
 def config_schema() -> None:
     """The JSON Schema of configurations, for editors that complete and check YAML."""
     from hlfeat.configschema import schema_text
@@ -43,9 +60,18 @@ def config_schema() -> None:
     print(schema_text(), end="")
 
 
-@config_app.command("check")
+@config_app.command(
+    "check",
+    epilog=epilog(
+        examples="""
+            hlfeat config check mine.yaml
+            hlfeat config check mine.yaml --weights w.safetensors
+            hlfeat config check eleaf-harmonic --set stack.0.anchor=4
+        """
+    ),
+)
 def config_check(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    name: ConfigArgument,
     settings: SetOption = None,
     weights: Annotated[
         Path | None,
@@ -73,6 +99,15 @@ def config_check(
     print("(multiply-adds are estimates, for one second of audio)")
     for doubt in doubts(extractor):
         logging.getLogger("hlfeat").warning("warning: %s: %s", name, doubt)
+
+
+IMPORT_WEIGHTS_EPILOG = epilog(
+    examples="""
+        hlfeat import-weights net_best_model.pth -o w.safetensors
+        hlfeat import-weights leaf.pth -o w.pt --sample-rate 8000 --max-freq 3900
+        hlfeat extract clips -o features -c w.yaml --weights w.pt
+    """
+)
 
 
 def import_weights(

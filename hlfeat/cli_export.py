@@ -9,11 +9,19 @@ from typing import Annotated
 import typer
 
 from hlfeat.errors import UsageError
-from hlfeat.options import SetOption, VerboseOption, set_up_logging
+from hlfeat.options import ConfigArgument, SetOption, VerboseOption, epilog, set_up_logging
+
+EXPORT_EPILOG = epilog(
+    examples="""
+        hlfeat export eleaf-harmonic --weights w.pt -o model.pt2
+        hlfeat export w.yaml --weights w.safetensors -o model.onnx
+        hlfeat export log-mel --seconds 10 -o model.onnx
+    """
+)
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped configuration or a YAML file.")],
+    name: ConfigArgument,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="model.pt2, or model.onnx.")],
     settings: SetOption = None,
     weights: Annotated[

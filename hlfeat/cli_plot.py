@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hlfeat.errors import UsageError
-from hlfeat.options import DEFAULT, SetOption, VerboseOption, need_matplotlib, set_up_logging
+from hlfeat.options import CONFIG, DEFAULT, SetOption, VerboseOption, epilog, need_matplotlib, set_up_logging
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_ON_A_SHEET = 60
+PLOT_EPILOG = epilog(
+    examples="""
+        hlfeat plot clip.wav -o clip.png
+        hlfeat plot clip.wav --start 10 --end 12 --compare log-mel -o two.pdf
+        hlfeat plot features -o sheet.png
+        hlfeat plot features --id a/b.wav --id a/c.wav --channel 1 -o sheet.svg
+    """
+)
 
 
 def plot(
@@ -27,14 +35,14 @@ def plot(
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .pdf, .svg, ...")],
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", metavar="NAME|FILE", help=f"Of a clip's features; default {DEFAULT}."),
+        typer.Option("--config", "-c", **{**CONFIG, "help": f"Of a clip's features; default {DEFAULT}."}),
     ] = None,
     settings: SetOption = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A second configuration, drawn beside the first.")
+        str | None, typer.Option(**{**CONFIG, "help": "A second configuration, drawn beside the first."})
     ] = None,
     compare_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights of the second configuration.")

@@ -1,13 +1,15 @@
-"""What the commands share: options, exit codes, how they speak. Nothing heavy is imported here."""
+"""What the commands share: options and their completion, exit codes, how they speak. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated
+from textwrap import dedent, indent
+from typing import Annotated, Any
 
 import typer
 
@@ -24,14 +26,33 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", metavar="NAME|FILE", help="A shipped configuration or a YAML file.")
-]
+def complete_config(incomplete: str) -> list[str]:
+    """Shipped configurations and YAML files; Typer takes those that begin so; without any, the shell offers files."""
+    from hlfeat.configfile import config_names
+
+    folder, files = os.path.dirname(incomplete), list[str]()
+    with suppress(OSError):
+        files = sorted(f for f in os.listdir(folder or ".") if f.endswith((".yaml", ".yml")))
+    return config_names() + [os.path.join(folder, f) for f in files]
+
+
+def complete_device() -> list[str]:
+    """Kinds of devices; looking for those that are there would take torch, and too long."""
+    return ["auto", "cpu", "cuda", "mps"]
+
+
+CONFIG: Any = {
+    "metavar": "NAME|FILE",
+    "help": "A shipped configuration or a YAML file.",
+    "autocompletion": complete_config,
+}
+ConfigArgument = Annotated[str, typer.Argument(**CONFIG)]
+ConfigOption = Annotated[str, typer.Option("--config", "-c", **CONFIG)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=complete_device)]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
@@ -39,6 +60,14 @@ WorkersOption = Annotated[int, typer.Option(min=1, help="Threads that decode and
 BatchSecondsOption = Annotated[float, typer.Option(min=0.01, help="Audio in a batch on a GPU, with padding.")]
 DEFAULT = "eleaf-8g-opt"
 WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def epilog(**sections: str) -> str:
+    """What a command's help ends with: headings and lines as they are (click wraps what has no \\b before it)."""
+    return "\n\n".join(
+        f"\b\n{name.replace('_', ' ').capitalize()}:\n{indent(dedent(text).strip(), '  ')}"
+        for name, text in sections.items()
+    )
 
 
 def set_up_logging(verbose: bool, quiet: bool) -> None:
