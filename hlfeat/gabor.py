@@ -12,6 +12,7 @@ widest and its highest filter ask for. Frequencies are in radians a sample, widt
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -197,7 +198,6 @@ class GaborFilterbank(nn.Module):
             for g in self.groups()
         ]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def filters(self) -> list[GroupFilters]:
         """The matrices: kept from call to call in eval mode, made anew where a gradient has to reach the parameters."""
         params = (self.center_freqs, self.bandwidths, self.pooling_widths)
@@ -218,7 +218,14 @@ class GaborFilterbank(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             exporting = torch.compiler.is_exporting()
-            filters = self.kept_filters() if exporting else self.filters()
+            if exporting:
+                filters = self.kept_filters()
+            elif "torch._dynamo" in sys.modules:  # torch.compile may be looking
+                from hlfeat.untraced import untraced
+
+                filters = untraced(self.filters)
+            else:
+                filters = self.filters()
             x = x.to(filters[0].parts[0].even.dtype)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)

@@ -14,7 +14,7 @@ PACKAGE = Path(hlfeat.__file__).parent
 # From the bottom up: a module may import those above its own line only.
 LAYERS = [
     "errors",
-    "parts",
+    "parts untraced",
     "config configfile masking axes clip batching progress",
     "manifests archives ranges configschema configshow",
     "sources",
@@ -72,6 +72,11 @@ def test_torch_is_not_imported_before_it_is_needed():
     assert not {"torch", "torchaudio", "soundfile", "numpy"} & modules_after("import hlfeat.cli")
     assert "torch" not in modules_after("from hlfeat import FeatureStore")
     assert "torch" not in modules_after("from hlfeat import load_config; load_config('log-mel')")
+
+
+def test_the_compiler_of_torch_is_not_imported_before_it_is_needed():
+    extracting = "import torch, hlfeat, hlfeat.pipeline; hlfeat.build('eleaf-harmonic')(torch.zeros(1, 800))"
+    assert "torch._dynamo" not in modules_after(extracting)
 
 
 def test_public_names_are_there():
