@@ -37,10 +37,10 @@ done
 """
 
 
-def recipes() -> dict[str, list[tuple[str, str]]]:
-    """Blocks of each recipe, with their languages, as the README has them."""
+def recipes(heading: str) -> dict[str, list[tuple[str, str]]]:
+    """Blocks of each part of a section of the README, with their languages."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (section,) = re.findall(r"^## Recipes\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     parts = re.split(r"^### (.*)\n", section, flags=re.MULTILINE)
     assert "```" not in parts[0]
     return {
@@ -49,7 +49,7 @@ def recipes() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-RECIPES = recipes()
+RECIPES, USE = recipes("Recipes"), recipes("Use")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def write(path: Path, seconds: float, freq: float = 440.0) -> None:
 def follow(title: str) -> str:
     """Run all blocks of a recipe, in order; what they print."""
     printed = io.StringIO()
-    blocks = RECIPES[title]
+    blocks = RECIPES.get(title) or USE[title]
     assert {language for language, _ in blocks} <= RUN | SHOWN
     for language, block in blocks:
         for said, done in INSTEAD.items():
@@ -146,12 +146,20 @@ def test_features_into_a_dataloader(place):
     follow("Features into a DataLoader")
 
 
-def extracted() -> str:
+def extracted(clips: str = "clips", out: str = "features") -> str:
     """The folder of features that a recipe takes for granted."""
-    hlfeat.extract(hlfeat.load_config("eleaf-default"), collect(["clips"], io.BytesIO()), Path("features"))
-    return "features"
+    hlfeat.extract(hlfeat.load_config("eleaf-default"), collect([clips], io.BytesIO()), Path(out))
+    return out
+
+
+def test_the_block_in_python_runs(place):
+    write(place / "demo/strings/harp.ogg", 3)
+    extracted("demo", "demo/features")
+    follow("In Python")
+    assert Path("w.pt").exists()
 
 
 def test_every_recipe_has_a_test():
     names = {re.sub(r"\W+", "_", title.lower()) for title in RECIPES}
-    assert names == {name[5:] for name in globals() if name.startswith("test_")} - {"every_recipe_has_a_test"}
+    others = {"the_block_in_python_runs", "every_recipe_has_a_test"}
+    assert names == {name[5:] for name in globals() if name.startswith("test_")} - others
