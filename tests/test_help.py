@@ -61,12 +61,12 @@ def test_help_ends_with_examples_that_parse(path, monkeypatch):
         root.main(args=words[at:end], standalone_mode=False)
         given = seen.pop()
         for key in ("config", "name", "compare"):
-            name = given.get(key)
-            name = name[0] if isinstance(name, list) else name
-            if name in config_names():
-                load_config(name, [] if key == "compare" else given.get("settings") or [])
-            else:
-                assert name is None or name.endswith(".yaml"), line
+            found = given.get(key)
+            for name in [found] if isinstance(found, str) else found or []:
+                if name in config_names():
+                    load_config(name, [] if key == "compare" else given.get("settings") or [])
+                else:
+                    assert name.endswith(".yaml"), line
         if given.get("part"):
             parse_part(given["part"])
 
