@@ -133,8 +133,8 @@ def test_train_then_extract(place):
     assert Path("learnt.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_long_recordings(place):
-    follow("Long recordings")
+def test_windows_of_long_recordings(place):
+    follow("Windows of long recordings")
     windows = hlfeat.FeatureStore("windows")
     assert windows.ids() == [f"long/meeting.flac#t={start},{start + 10}" for start in (0, 5, 10)]
     assert set(windows.frames) == {1000}
