@@ -35,7 +35,7 @@ def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class FeatureBatch(NamedTuple):
-    """Features [B, N, channels, bands] in float32, zero beyond a clip's end; lengths [B] in frames; the B ids."""
+    """Features [B, N, ...] in float32, zero beyond a clip's end; lengths [B] in frames or vectors; the B ids."""
 
     features: Tensor
     lengths: Tensor
@@ -45,7 +45,8 @@ class FeatureBatch(NamedTuple):
 def collate(items: Sequence[tuple[str, np.ndarray]]) -> FeatureBatch:
     """Items of a FeatureStore as one batch: `DataLoader(store, batch_size=32, collate_fn=hlfeat.collate)`.
 
-    Shape: B times (id, [N_i, channels, bands]) -> [B, max N_i, channels, bands], lengths [B], ids.
+    Shape: B times (id, [N_i, channels, bands]) -> [B, max N_i, channels, bands], lengths [B], ids; pooled features
+    (id, [N_i, dims]) -> [B, max N_i, dims].
     """
     lengths = [len(y) for _, y in items]
     features = torch.zeros(len(items), max(lengths), *items[0][1].shape[1:])

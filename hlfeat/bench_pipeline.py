@@ -30,9 +30,10 @@ from hlfeat.clip import Clip
 from hlfeat.compute import Computer, computer
 from hlfeat.config import Config
 from hlfeat.errors import ClipError, UsageError
-from hlfeat.extractor import Extractor, build
+from hlfeat.extractor import Extractor
+from hlfeat.finishing import Finish
 from hlfeat.loader import Ahead, Failure, Item, Loader
-from hlfeat.pipeline import Options, extract, plan_of
+from hlfeat.pipeline import Options, extract, plan_of, prepare
 from hlfeat.shards import ShardWriter
 from hlfeat.sources import Inputs
 from hlfeat.streaming import WINDOW_SAMPLES
@@ -62,7 +63,7 @@ class Reading(Computer):
     """Reads, and computes nothing."""
 
     def __init__(self, like: Computer, channels: str | int, resample: bool) -> None:
-        super().__init__(like.extractor, torch.device("cpu"), like.dtype, channels)
+        super().__init__(like.extractor, like.finish, torch.device("cpu"), like.dtype, channels)
         self.resample = resample
 
     def start_thread(self) -> None:
@@ -151,27 +152,26 @@ def consume(computer: Computer, clips: Sequence[Clip], workers: int, folder: Pat
         torch.set_num_threads(threads)
 
 
-def write(config: Config, extractor: Extractor, held: Held, block: np.ndarray, folder: Path) -> None:
+def write(config: Config, extractor: Extractor, finish: Finish, held: Held, block: np.ndarray, folder: Path) -> None:
     """Shards of the clips' size, with their index, as a run writes them."""
-    plan = plan_of(config, extractor)
-    shape = extractor.n_channels, extractor.n_bands
+    plan = plan_of(config, finish)
     number = -1
     with ExitStack() as stack:
         shard: ShardWriter | None = None
         for clip in held.clips:
             item = held.items[clip.id]
-            frames = int(extractor.num_frames(torch.tensor(item.length)))
-            if plan.opens(item.entries, frames) or shard is None:
+            rows = finish.rows(int(extractor.num_frames(torch.tensor(item.length))))
+            if plan.opens(item.entries, rows) or shard is None:
                 if shard is not None:
                     shard.commit()
                     stack.close()
                 number += 1
                 shard = stack.enter_context(
-                    ShardWriter(folder, f"shard-{number:05d}", config.output.format, block.dtype, *shape)
+                    ShardWriter(folder, f"shard-{number:05d}", config.output.format, block.dtype, *finish.shape)
                 )
             for e in range(item.entries):
                 record = {"id": f"{clip.id}#{e}", "path": clip.path, "duration": item.duration}
-                shard.append(record, pieces_of(block, frames))
+                shard.append(record, pieces_of(block, rows))
         if shard is not None:
             shard.commit()
 
@@ -197,18 +197,18 @@ def measure(
     name: str, config: Config, clips: Sequence[Clip], options: Options, device: torch.device, scratch: Path, laps: int
 ) -> list[Row]:
     """A row a stage, for one configuration. `laps`: runs of each, after one that does not count."""
-    extractor = build(config).eval().to(device)
-    extractor.follow_centre_freqs()
+    extractor, finish, _ = prepare(config, None, None)
+    extractor = extractor.eval().to(device)
     dtype = np.dtype(config.output.dtype)
     batch = max(1, int(options.batch_seconds * config.audio.sample_rate))
-    computing = computer(extractor, device, dtype, config.audio.channels, batch, lambda: False)
+    computing = computer(extractor, finish, device, dtype, config.audio.channels, batch, lambda: False)
     held = hold(computing, clips)
     computing.loader = FromMemory(computing.loader, held)
     reading = {
         stage: Reading(computing, config.audio.channels, resample)
         for stage, resample in ((DECODE, False), (RESAMPLE, True))
     }
-    block = np.zeros((WRITTEN_FRAMES, extractor.n_channels, extractor.n_bands), dtype)
+    block = np.zeros((WRITTEN_FRAMES, *finish.shape), dtype)
 
     def emptied(call: Callable[[Path], object]) -> Callable[[], None]:
         def run() -> None:
@@ -226,7 +226,7 @@ def measure(
         DECODE: emptied(lambda folder: consume(reading[DECODE], held.clips, options.workers, folder)),
         RESAMPLE: emptied(lambda folder: consume(reading[RESAMPLE], held.clips, options.workers, folder)),
         COMPUTE: emptied(lambda folder: consume(computing, held.clips, options.workers, folder)),
-        WRITE: emptied(lambda folder: write(config, extractor, held, block, folder)),
+        WRITE: emptied(lambda folder: write(config, extractor, finish, held, block, folder)),
         WHOLE: emptied(lambda folder: extract(config, inputs, folder, quiet)),
     }
     if all(clip.span is None and clip.start is None and clip.end is None for clip in held.clips):

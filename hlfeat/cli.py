@@ -128,6 +128,13 @@ def extract(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
     ] = None,
+    stats: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Normalise every band by these statistics of the features.")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="mean|mean+std|max|window:SECONDS[,HOP]", help="Vectors of clips or windows, not frames."),
+    ] = None,
     null: Annotated[
         bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes.")
     ] = False,
@@ -173,7 +180,12 @@ def extract(
     from hlfeat.progress import count
     from hlfeat.sources import collect
 
-    shortcuts = {"format": format and format.value, "dtype": dtype and dtype.value, "shard_size": shard_size}
+    shortcuts = {
+        "format": format and format.value,
+        "dtype": dtype and dtype.value,
+        "shard_size": shard_size,
+        "pool": pool,
+    }
     overrides = [*(settings or []), *(f'output.{k}="{v}"' for k, v in shortcuts.items() if v is not None)]
     cfg = load_config(config, overrides)
     if not out:
@@ -187,7 +199,7 @@ def extract(
         log.info("passed over %s without an audio extension", count(found.ignored, "file"))
     if dry_run:
         with explained(config, overrides):
-            _dry_run(cfg, found, weights)
+            _dry_run(cfg, found, weights, stats)
         return
     from hlfeat.devices import extract_on, several
     from hlfeat.pipeline import InterruptedRunError, Options, choose_device, extract
@@ -212,6 +224,7 @@ def extract(
         part=mine,
         quiet=quiet,
         weights=weights,
+        stats=stats,
     )
     stop.working = True
     try:
@@ -238,16 +251,17 @@ app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
 
-def _dry_run(cfg: Config, found: Inputs, weights: Path | None) -> None:
+def _dry_run(cfg: Config, found: Inputs, weights: Path | None, stats: Path | None) -> None:
     from hlfeat.clip import place
-    from hlfeat.extractor import build
+    from hlfeat.pipeline import prepare
     from hlfeat.progress import count
 
-    extractor = build(cfg, weights=weights)
+    extractor, finish, _ = prepare(cfg, weights, stats)
     rate = extractor.sample_rate / extractor.hop
+    pooled = "" if cfg.output.pool is None else f", pooled by {cfg.output.pool} to [vectors, {finish.shape[0]}]"
     print(
         f"{count(len(found.clips), 'clip')}; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
-        f"{cfg.output.dtype}, {rate:g} frames a second; nothing was written",
+        f"{cfg.output.dtype}, {rate:g} frames a second{pooled}; nothing was written",
         file=sys.stderr,
     )
     for clip in found.clips:

@@ -86,17 +86,19 @@ def config_check(
     set_up_logging(verbose, quiet=False)
     from hlfeat.configfile import explained, load_config
     from hlfeat.describe import describe, doubts, table
-    from hlfeat.extractor import build
+    from hlfeat.pipeline import prepare
 
     cfg = load_config(name, settings or [])
     with explained(name, settings or []):
-        extractor = build(cfg, weights=weights)
+        extractor, finish, _ = prepare(cfg, weights, None)
     rate = extractor.sample_rate / extractor.hop
     parameters = sum(p.numel() for p in extractor.parameters())
     print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
           f"{parameters} parameters\n")  # fmt: skip
     print(table(describe(cfg, extractor)), end="")
     print("(multiply-adds are estimates, for one second of audio)")
+    if cfg.output.pool is not None:
+        print(f"\npooled over time by {cfg.output.pool}: [vectors, {finish.shape[0]}]")
     for doubt in doubts(extractor):
         logging.getLogger("hlfeat").warning("warning: %s: %s", name, doubt)
 

@@ -26,6 +26,7 @@ from hlfeat.batching import pad, plan_batches
 from hlfeat.clip import Clip
 from hlfeat.errors import ClipError
 from hlfeat.extractor import Extractor
+from hlfeat.finishing import Finish
 from hlfeat.loader import Failure, Item, Loader, out_of_memory
 from hlfeat.resample import Resampler
 from hlfeat.spool import Spool
@@ -42,13 +43,16 @@ class Computer:
 
     Args:
         extractor: in eval mode, on the device.
-        device: where it is.
-        dtype: of the features.
+        finish: what is done to features before they are written.
+        device: where the extractor is.
+        dtype: of what is written.
         channels: the channel policy of reading (see `decode`).
     """
 
-    def __init__(self, extractor: Extractor, device: torch.device, dtype: np.dtype[Any], channels: str | int) -> None:
-        self.extractor, self.device, self.dtype = extractor, device, dtype
+    def __init__(
+        self, extractor: Extractor, finish: Finish, device: torch.device, dtype: np.dtype[Any], channels: str | int
+    ) -> None:
+        self.extractor, self.finish, self.device, self.dtype = extractor, finish, device, dtype
         self.resampler = Resampler(extractor.sample_rate)
         self.loader = Loader(self.resampler, channels)
         self.in_order: InOrder
@@ -77,15 +81,16 @@ class Computer:
         raise NotImplementedError
 
     def long(self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]) -> Iterator[np.ndarray]:
-        """Features of one entry of a long clip, which is read meanwhile: [n, C, F] each.
+        """What is written of one entry of a long clip, which is read meanwhile: [n, *finish.shape] each.
 
         Raises ClipError where the clip turns out to be bad; `folder` is for what does not fit into memory.
         """
         pieces = self.loader.pieces(item, entry, cancelled)
         with torch.inference_mode():
-            for y in stream(
+            features = stream(
                 self.extractor, pieces, item.sample_rate, self.resampler, self.in_order, lambda: Spool(folder)
-            ):
+            )
+            for y in self.finish(features):
                 yield self._checked(self._output(y))
 
     def _output(self, y: Tensor) -> np.ndarray:
@@ -127,7 +132,7 @@ class CpuComputer(Computer):
     def features(
         self, waveforms: Sequence[Tensor], cancelled: Callable[[], bool] = lambda: False
     ) -> Iterator[np.ndarray | ClipError]:
-        """Features [n, C, F] of each waveform [T]."""
+        """What is written, [n, *finish.shape], of each waveform [T]."""
         done: dict[int, np.ndarray | ClipError] = {}
         for batch in plan_batches([len(w) for w in waveforms], CPU_BATCH):
             if cancelled():
@@ -154,9 +159,10 @@ class CpuComputer(Computer):
             local = frontend.local(x, lengths if len(waveforms) > 1 else None)  # [B, F, N]
             for y, wave, n in zip(local, waveforms, frontend.num_frames(lengths).tolist(), strict=True):
                 own = frontend.rest(y[None, :, :n].contiguous(), None)
-                features = self._output(self.extractor.layers(own)[0].permute(2, 0, 1))
+                features = self.extractor.layers(own)[0].permute(2, 0, 1)
                 try:
-                    found.append(self._checked(features, lambda w=wave: float(w.abs().max())))  # type: ignore[misc]
+                    finished = self._output(self.finish.whole(features))
+                    found.append(self._checked(finished, lambda w=wave: float(w.abs().max())))  # type: ignore[misc]
                 except ClipError as e:
                     found.append(e)
         return found
@@ -182,13 +188,14 @@ class DeviceComputer(Computer):
     def __init__(
         self,
         extractor: Extractor,
+        finish: Finish,
         device: torch.device,
         dtype: np.dtype[Any],
         channels: str | int,
         batch_samples: int,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(extractor, device, dtype, channels)
+        super().__init__(extractor, finish, device, dtype, channels)
         self.batch_samples = batch_samples
         self.stopped = stopped
         self.in_order = self._windows
@@ -257,7 +264,7 @@ class DeviceComputer(Computer):
                     y = block.features.get((i, e), ClipError("cancelled", "the run was stopped"))
                     try:
                         item.features.append(y if isinstance(y, ClipError) else self._checked(
-                            y.numpy(), lambda w=wave: float(w.abs().max())))  # type: ignore[misc]  # fmt: skip
+                            self._output(self.finish.whole(y)), lambda w=wave: float(w.abs().max())))  # type: ignore[misc]  # fmt: skip
                     except ClipError as error:
                         item.features.append(error)
                 item.waveforms = []
@@ -289,7 +296,7 @@ class DeviceComputer(Computer):
                 x, lengths = x.pin_memory(), lengths.pin_memory()
             x, lengths = x.to(self.device, non_blocking=on_cuda), lengths.to(self.device, non_blocking=on_cuda)
             y = self.extractor(self.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
-            y = y.to(getattr(torch, self.dtype.name)).contiguous()
+            y = (y if self.finish.changes else y.to(getattr(torch, self.dtype.name))).contiguous()
             if on_cuda:  # a copy that the host does not wait for, until the block is collected
                 y = torch.empty(y.shape, dtype=y.dtype, pin_memory=True).copy_(y, non_blocking=True)
             y = y.cpu()
@@ -314,6 +321,7 @@ class DeviceComputer(Computer):
 
 def computer(
     extractor: Extractor,
+    finish: Finish,
     device: torch.device,
     dtype: np.dtype[Any],
     channels: str | int,
@@ -322,5 +330,5 @@ def computer(
 ) -> Computer:
     """What fits the device."""
     if device.type == "cpu":
-        return CpuComputer(extractor, device, dtype, channels)
-    return DeviceComputer(extractor, device, dtype, channels, batch_samples, stopped)
+        return CpuComputer(extractor, finish, device, dtype, channels)
+    return DeviceComputer(extractor, finish, device, dtype, channels, batch_samples, stopped)

@@ -12,12 +12,15 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kMGT]?)B"
+SECONDS = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+POOL = rf"mean|mean\+std|max|window:{SECONDS}(?:,{SECONDS})?"
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
@@ -60,6 +63,21 @@ def shard_bytes(size: str) -> int:
     """Bytes of a size such as 256MB (decimal units, as disks and object stores count)."""
     number, unit = re.fullmatch(SIZE, size).groups()  # type: ignore[union-attr]
     return int(float(number) * 1000 ** " kMGT".index(unit or " "))
+
+
+def _pool(value: object) -> object:
+    """Windows in one spelling, whatever zeros they were written with."""
+    found = re.fullmatch(POOL, value) if isinstance(value, str) else None
+    if value is None or (found and found[1] is None):
+        return value
+    if not found:
+        known = "mean, mean+std, max or window:SECONDS[,HOP]"
+        word = nearest(value, ("mean", "mean+std", "max", "window")) if isinstance(value, str) else ""
+        raise ValueError(f"expected {known}, got {shown(value)}{word}")
+    length, hop = Decimal(found[1]), Decimal(found[2] or found[1])
+    if not 0 < hop <= length:
+        raise ValueError(f"expected windows with a HOP above 0 and up to SECONDS, as no frame is left out, got {value}")
+    return f"window:{length.normalize():f}" + ("" if hop == length else f",{hop.normalize():f}")
 
 
 def _pair(value: object) -> object:
@@ -398,12 +416,22 @@ ShardSize = Annotated[
 ]
 
 
+Pooling = Annotated[
+    str | None,
+    BeforeValidator(_pool),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^({POOL})$"}, {"type": "null"}]}),
+]
+
+
 class Output(Part):
     """What is written."""
 
     format: Literal["npy", "pt"] = Field(default="npy", description="of the shards: npy or pt")
     dtype: Literal["float32", "float16"] = Field(default="float32", description="of the features: float32 or float16")
     shard_size: ShardSize = Field(default="256MB", description="clips of a shard, or its size, such as 256MB")
+    pool: Pooling = Field(
+        default=None, description="frames to vectors: mean, mean+std, max or window:SECONDS[,HOP]; null: not at all"
+    )
 
 
 def _frontend(value: object) -> object:
@@ -451,8 +479,16 @@ class Config(Part):
                     raise ValueError(f"frontend.n_bands: expected at most the FFT's {rows} rows, got {f.n_bands}")
         return self
 
-    def fingerprint(self, weights_sha256: str | None) -> str:
-        """Identifies the features: everything that decides their values and their layout, and the weights' contents."""
+    def fingerprint(self, weights_sha256: str | None, stats_sha256: str | None = None) -> str:
+        """Identifies what is written: all that decides its values and its layout, and the contents of other files."""
         what = self.model_dump(mode="json", exclude={"description"})
-        text = json.dumps({"config": what, "weights": weights_sha256}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        if self.output.pool is None:  # directories from before there was pooling go on
+            del what["output"]["pool"]
+        told = {"config": what, "weights": weights_sha256}
+        if stats_sha256 is not None:
+            told["stats"] = stats_sha256
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def without_pool(self) -> Config:
+        """The configuration of the frames that are pooled."""
+        return self.model_copy(update={"output": self.output.model_copy(update={"pool": None})})

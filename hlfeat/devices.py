@@ -13,8 +13,7 @@ from typing import Any
 
 from hlfeat.config import Config
 from hlfeat.errors import HlfeatError, OutputError, UsageError
-from hlfeat.extractor import build
-from hlfeat.pipeline import InterruptedRunError, Options, extract
+from hlfeat.pipeline import InterruptedRunError, Options, extract, prepare
 from hlfeat.progress import Progress
 from hlfeat.report import merged
 from hlfeat.sources import Inputs
@@ -53,7 +52,7 @@ def extract_on(
 
     Raises what the first process raised that failed, after all have ended: the others do not stop for it.
     """
-    build(config, weights=options.weights)  # what is wrong there is said once
+    prepare(config, options.weights, options.stats)  # what is wrong there is said once
     processes = multiprocessing.get_context("spawn")
     children: dict[Any, tuple[Any, str]] = {}
     for device, part in zip(devices, options.part.split(len(devices)), strict=True):

@@ -14,7 +14,7 @@ class ConfigError(UsageError):
 
 
 class LayerError(ConfigError):
-    """A layer of the stack cannot be built; `key` is its place in the configuration, such as ("stack", 0)."""
+    """A layer of the stack, or another part, cannot be built; `key` is its place in the configuration: ("stack", 0)."""
 
     def __init__(self, key: tuple[str | int, ...], message: str) -> None:
         super().__init__(f"{'.'.join(map(str, key))} {message}")

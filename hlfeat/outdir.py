@@ -33,6 +33,7 @@ def shard_indexes(folder: Path) -> dict[tuple[Part, int], Path]:
 
 
 INDEX_KEYS = {"id": str, "path": str, "shard": str, "row": int, "frames": int, "duration": float}
+FILES = {"weights": "the weights", "stats": "the statistics"}  # keys of hlfeat.yaml: other files, by their SHA-256
 FAILURE_KEYS = {"id": str, "path": str, "code": str, "message": str, "shard": str}
 
 
@@ -274,7 +275,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise OutputError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it") from e
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
         raise OutputError(f"{path}: damaged: {' '.join(str(e).split())}") from e
-    if not isinstance(description, dict) or not isinstance(description.get("weights") or {}, dict):
+    if not isinstance(description, dict) or not all(isinstance(description.get(key) or {}, dict) for key in FILES):
         raise OutputError(f"{path}: damaged: not what a run writes")
     return description
 
@@ -291,5 +292,9 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
             found.append(key)
 
     compare(a.get("config"), b.get("config"), "")
-    weights = [(d.get("weights") or {}).get("sha256") for d in (a, b)]
-    return [k for k in found if k != "description"] + (["the weights"] if weights[0] != weights[1] else [])
+    files = [name for key, name in FILES.items() if _sha256(a, key) != _sha256(b, key)]
+    return [k for k in found if k != "description"] + files
+
+
+def _sha256(description: dict[str, Any], key: str) -> Any:
+    return (description.get(key) or {}).get("sha256")

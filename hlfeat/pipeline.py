@@ -27,6 +27,7 @@ from hlfeat.compute import computer
 from hlfeat.config import Config, shard_bytes
 from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageError
 from hlfeat.extractor import Extractor, build
+from hlfeat.finishing import Finish, make_finish
 from hlfeat.loader import Ahead, Failure, Item
 from hlfeat.outdir import OutputDir, disk_error
 from hlfeat.parts import WHOLE, Part, shard_place
@@ -54,6 +55,7 @@ class Options:
     part: Part = WHOLE
     quiet: bool = False
     weights: Path | None = None
+    stats: Path | None = None
 
 
 class InterruptedRunError(Exception):
@@ -95,24 +97,50 @@ def extract(
     if config.audio.channels == "each" and any(clip.channel is not None for clip in inputs.clips):
         raise UsageError("audio.channels: each goes with whole files, but a manifest names channels")
     device = choose_device(options.device)
-    extractor = build(config)
-    digest = load_weights(extractor, options.weights) if options.weights else None
-    try:
-        extractor.follow_centre_freqs()
-    except ValueError as e:
-        raise ConfigError(f"{options.weights}: {e}") from e
+    extractor, finish, description = prepare(config, options.weights, options.stats)
     extractor = extractor.eval().to(device)
-    if digest is None and any(True for _ in extractor.stack.parameters()):
+    if options.weights is None and any(True for _ in extractor.stack.parameters()):
         log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
     if extractor.stack.reach is None:
         log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
     with OutputDir(out, options.part) as output:
-        run = _Run(config, options, extractor, device, output, stopped, finished_shard, progress)
+        run = _Run(config, options, extractor, finish, device, output, stopped, finished_shard, progress)
         try:
-            continued = output.adopt(describe(config, extractor, options.weights, digest), options.overwrite)
+            continued = output.adopt(description, options.overwrite)
             return run.go(inputs.clips[options.part.slice(len(inputs.clips))], continued)
         except OSError as e:
             raise disk_error(e, out) from e
+
+
+def prepare(config: Config, weights: Path | None, stats: Path | None) -> tuple[Extractor, Finish, dict[str, Any]]:
+    """The modules, what is done to their features before these are written, and the contents of hlfeat.yaml.
+
+    Raises ConfigError for what cannot be built, and for weights or statistics that do not fit.
+    """
+    extractor = build(config)
+    digest = load_weights(extractor, weights) if weights else None
+    try:
+        extractor.follow_centre_freqs()
+    except ValueError as e:
+        raise ConfigError(f"{weights}: {e}") from e
+    finish, stats_digest = make_finish(config, extractor, digest, stats)
+    features: dict[str, Any] = {
+        "channels": extractor.n_channels,
+        "bands": extractor.n_bands,
+        "frames_per_second": extractor.sample_rate / extractor.hop,
+        "hop_samples": extractor.hop,
+    }
+    if config.output.pool is not None:
+        features |= {"pool": config.output.pool, "dims": finish.shape[0]}
+    description = {
+        "fingerprint": config.fingerprint(digest, stats_digest),
+        "features": features,
+        "weights": None if weights is None else {"path": str(weights), "sha256": digest},
+        "stats": None if stats is None else {"path": str(stats), "sha256": stats_digest},
+        "versions": versions(),
+        "config": config.model_dump(mode="json"),
+    }
+    return extractor, finish, description
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,30 +165,14 @@ def segment(clip: Clip) -> dict[str, str | float | int]:
     return {k: v for k, v in keys.items() if v is not None}
 
 
-def plan_of(config: Config, extractor: Extractor) -> ShardPlan:
+def plan_of(config: Config, finish: Finish) -> ShardPlan:
     """Where the configuration wants shards to end."""
     size = config.output.shard_size
     return ShardPlan(
         size if isinstance(size, int) else None,
         shard_bytes(size) if isinstance(size, str) else None,
-        extractor.n_channels * extractor.n_bands * np.dtype(config.output.dtype).itemsize,
+        math.prod(finish.shape) * np.dtype(config.output.dtype).itemsize,
     )
-
-
-def describe(config: Config, extractor: Extractor, weights: Path | None, digest: str | None) -> dict[str, Any]:
-    """The contents of hlfeat.yaml."""
-    return {
-        "fingerprint": config.fingerprint(digest),
-        "features": {
-            "channels": extractor.n_channels,
-            "bands": extractor.n_bands,
-            "frames_per_second": extractor.sample_rate / extractor.hop,
-            "hop_samples": extractor.hop,
-        },
-        "weights": None if weights is None else {"path": str(weights), "sha256": digest},
-        "versions": versions(),
-        "config": config.model_dump(mode="json"),
-    }
 
 
 class _Run:
@@ -171,20 +183,21 @@ class _Run:
         config: Config,
         options: Options,
         extractor: Extractor,
+        finish: Finish,
         device: torch.device,
         output: OutputDir,
         stopped: Callable[[], bool],
         finished_shard: Callable[[Path], None],
         progress: Callable[[int, int, bool], Progress],
     ) -> None:
-        self.config, self.options, self.extractor = config, options, extractor
+        self.config, self.options, self.extractor, self.finish = config, options, extractor, finish
         self.device, self.output, self.stopped, self.finished_shard = device, output, stopped, finished_shard
         self.make_progress = progress
         self.each = config.audio.channels == "each"  # every channel of a file is an entry of its own
         self.dtype = np.dtype(config.output.dtype)
-        self.plan = plan_of(config, extractor)
+        self.plan = plan_of(config, finish)
         batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
-        self.computer = computer(extractor, device, self.dtype, config.audio.channels, batch_samples, stopped)
+        self.computer = computer(extractor, finish, device, self.dtype, config.audio.channels, batch_samples, stopped)
         self.report = Report(device=device_name(device))
         self.shard: ShardWriter | None = None
         self.taken: set[int] = set()  # numbers of finished shards
@@ -348,7 +361,7 @@ class _Run:
                 if self.holes and item.clip.id in self.after_done:  # a hole is filled with what was there
                     self.plan.begin()
                     item.opens_shard = True
-                item.opens_shard |= self.plan.opens(item.entries, frames)
+                item.opens_shard |= self.plan.opens(item.entries, self.finish.rows(frames))
             yield item
 
     def _take(self, item: Item) -> None:
@@ -370,9 +383,8 @@ class _Run:
     def _write(self, item: Item) -> None:
         start = time.perf_counter()
         if self.shard is None:
-            shape = self.extractor.n_channels, self.extractor.n_bands
             name = self.output.part.shard(self.number)
-            writer = ShardWriter(self.output.folder, name, self.config.output.format, self.dtype, *shape)
+            writer = ShardWriter(self.output.folder, name, self.config.output.format, self.dtype, *self.finish.shape)
             self.shard = self.open_shard.enter_context(writer)
         record = {
             "path": item.clip.path,

@@ -95,15 +95,15 @@ class ShardWriter:
         name: of the shard, without extension.
         format: "npy" or "pt".
         dtype: of the features.
-        channels, bands: of the features.
+        frame_shape: of a row of the features: channels and bands, or dims where they are pooled.
     """
 
-    def __init__(self, folder: Path, name: str, format: str, dtype: np.dtype[Any], channels: int, bands: int) -> None:
+    def __init__(self, folder: Path, name: str, format: str, dtype: np.dtype[Any], *frame_shape: int) -> None:
         self.path = folder / f"{name}.{format}"
         self.index = folder / f"{name}.jsonl"
         self.format = format
         self.dtype = dtype
-        self.frame_shape = (channels, bands)
+        self.frame_shape = frame_shape
         self.records: list[Record] = []
         self.rows = 0
         self._tensors: dict[str, np.ndarray] = {}
@@ -125,7 +125,7 @@ class ShardWriter:
 
         What `pieces` raises leaves the shard as it was before.
 
-        Shape: pieces [n, channels, bands] each, of the writer's dtype.
+        Shape: pieces [n, *frame_shape] each, of the writer's dtype.
         """
         row, checksum = self.rows, 0
         try:

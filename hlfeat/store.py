@@ -1,4 +1,4 @@
-"""Reading finished (or growing) feature directories. Needs no torch unless the shards are `.pt`."""
+"""Reading finished (or growing) feature directories."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
 from hlfeat.index import Index
@@ -19,20 +21,19 @@ from hlfeat.shards import Record
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 
 
-class FeatureStore:
-    """The clips of feature directories, by id or by number; a map-style dataset for torch as it is.
+class FeatureStore(Dataset[tuple[str, np.ndarray]]):
+    """The clips of feature directories, by id or by number: a map-style dataset of torch's.
 
     `store["a/b.wav"]` is the clip's features; `store[3]` and iteration give (id, features), in the order of the index.
     Shards are memory-mapped, and a clip's rows are copied out of the map: what you change is yours alone.
 
-    torch's map-style datasets are anything with a length and items, so this one imports and inherits nothing of torch.
     It can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items.
 
     Args:
         folders: one feature directory or more (parts of one set), as one. They must have the same channels, bands and
             frame rate. What is added to them later is not seen.
 
-    Shape: features [frames, channels, bands], float32 or float16.
+    Shape: features [frames, channels, bands], or [vectors, dims] where they were pooled; float32 or float16.
 
     Raises:
         OutputError: not a feature directory, or damaged; directories that do not go together; an id given twice.
@@ -41,7 +42,7 @@ class FeatureStore:
     Attributes:
         folders: as given.
         description: what hlfeat.yaml says, of the first folder.
-        frames: int64 [clips], the frames of each clip, in order.
+        frames: int64 [clips], the frames (or vectors) of each clip, in order.
     """
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
@@ -78,7 +79,7 @@ class FeatureStore:
     def read(self, key: str | SupportsIndex, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames `start` to `stop` (None: the end) of a clip, by id or by number; nothing else of it is read.
 
-        Shape: -> [stop - start, channels, bands].
+        Shape: -> [stop - start, channels, bands] or [stop - start, dims].
         """
         return self._rows(self._number(key), start, stop)
 
@@ -131,8 +132,6 @@ def _open_shard(path: Path) -> Any:
 
 
 def _load_pt(path: Path) -> dict[str, np.ndarray]:
-    import torch
-
     return {k: v.numpy() for k, v in torch.load(path, weights_only=True, mmap=True).items()}
 
 

@@ -253,16 +253,21 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
     """A channel of clips of a feature directory.
 
     Raises:
-        UsageError: no such id (the nearest are named) or channel.
+        UsageError: no such id (the nearest are named) or channel; vectors that were pooled over time.
         OutputError: hlfeat.yaml is damaged.
     """
     extractor, placed = _modules_of(store)
+    pool = (store.description.get("features") or {}).get("pool")
+    if pool is not None:
+        raise UsageError(f"{store.folders[0]}: expected frames to draw, has vectors pooled over time ({pool})")
     if not 0 <= channel < extractor.n_channels:
         raise UsageError(f"--channel: expected 0 to {extractor.n_channels - 1}, got {channel}")
     if len(extractor.stack.layers):
         title, unit = f"stack, channel {channel} of {extractor.n_channels}", ""
     else:
         title, unit = quantities(extractor.frontend)[channel]
+    if store.description.get("stats"):
+        title, unit = f"{title}, normalised", "standard deviations"
     images = []
     for id_ in ids:
         try:

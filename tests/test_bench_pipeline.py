@@ -16,7 +16,6 @@ from hlfeat.bench_pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE
 from hlfeat.compute import computer
 from hlfeat.configfile import load_config
 from hlfeat.errors import UsageError
-from hlfeat.extractor import build
 from hlfeat.pipeline import Options
 from hlfeat.sources import Inputs, collect
 from tests.synth import broken_clips, good_clips
@@ -33,8 +32,10 @@ def inputs(clips: Path) -> Inputs:
 
 
 def held_by(inputs: Inputs, config=CONFIG, most: int = 1 << 30) -> tuple[bench_pipeline.Computer, Held]:
-    extractor = build(config).eval()
-    computing = computer(extractor, CPU, np.dtype("float32"), config.audio.channels, 1 << 20, lambda: False)
+    extractor, finish, _ = pipeline.prepare(config, None, None)
+    computing = computer(
+        extractor.eval(), finish, CPU, np.dtype("float32"), config.audio.channels, 1 << 20, lambda: False
+    )
     return computing, bench_pipeline.hold(computing, inputs.clips, most)
 
 
@@ -83,7 +84,9 @@ def test_written_shards_are_as_large_as_those_of_a_run(inputs, tmp_path):
     pipeline.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True))
     computing, held = held_by(inputs)
     (tmp_path / "w").mkdir()
-    bench_pipeline.write(CONFIG, computing.extractor, held, np.zeros((7, 1, 8), np.float32), tmp_path / "w")
+    bench_pipeline.write(
+        CONFIG, computing.extractor, computing.finish, held, np.zeros((7, 1, 8), np.float32), tmp_path / "w"
+    )
 
     def sizes(folder: Path) -> dict[str, int]:
         return {p.name: p.stat().st_size for p in folder.glob("*.npy")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -87,7 +89,10 @@ def configs(draw) -> Config:
             "audio": {"channels": draw(st.sampled_from(["mix", "first", "each", 0, 3]))},
             "frontend": draw(frontend),
             "stack": draw(st.lists(layer, max_size=4)),
-            "output": {"shard_size": draw(st.sampled_from(["256MB", "1.5 kB", 12, "7B"]))},
+            "output": {
+                "shard_size": draw(st.sampled_from(["256MB", "1.5 kB", 12, "7B"])),
+                "pool": draw(st.sampled_from([None, "mean", "mean+std", "max", "window:1.50", "window:2,0.5"])),
+            },
             "seed": draw(st.integers(0, 2**63 - 1)),
         }
     )
@@ -223,6 +228,21 @@ ERRORS = [
     ),
     ("output:\n  dtype: float61", "c.yaml:2: output.dtype: expected float32 or float16, got 'float61'; did you mean"),
     ("output:\n  shard_size: big", "c.yaml:2: output.shard_size: expected a number of clips, or a size such as 256MB"),
+    ("output:\n  pool: median", "c.yaml:2: output.pool: expected mean, mean+std, max or window:SECONDS[,HOP], got 'm"),
+    (
+        "output: {pool: maen}",
+        "c.yaml:1: output.pool: expected mean, mean+std, max or window:SECONDS[,HOP], got 'maen'; did",
+    ),
+    ("output: {pool: 3}", "c.yaml:1: output.pool: expected mean, mean+std, max or window:SECONDS[,HOP], got 3"),
+    ("output: {pool: 'window:1,2'}", "output.pool: expected windows with a HOP above 0 and up to SECONDS, as no frame"),
+    (
+        "output: {pool: 'window:0'}",
+        "output.pool: expected windows with a HOP above 0 and up to SECONDS, as no frame is",
+    ),
+    (
+        "output: {pool: 'window:1e3'}",
+        "output.pool: expected mean, mean+std, max or window:SECONDS[,HOP], got 'window:1e3'",
+    ),
     ("seed: -1", "c.yaml:1: seed: expected a number >= 0, got -1"),
     ("[1, 2]", "c.yaml:1: expected keys such as audio, frontend, stack, output; got a list of 2"),
     ("a: [1", "c.yaml:1: not valid YAML"),
@@ -255,6 +275,7 @@ BEYOND_SCHEMA = [
     "scale: expected n_filters",
     "scale: expected frequencies that rise",
     "expected at most half of audio.samp",
+    "expected windows with a HOP",
 ]
 
 
@@ -327,6 +348,18 @@ def test_the_fingerprint_changes_with_what_matters():
     prints = {load_config(overrides=[o]).fingerprint(None) for o in others} | {config.fingerprint("weights")}
     assert len(prints | {config.fingerprint(None)}) == 6
     assert load_config(overrides=["description=words"]).fingerprint(None) == config.fingerprint(None)
+    before = config.model_dump(mode="json", exclude={"description": True, "output": {"pool"}})
+    text = json.dumps({"config": before, "weights": None}, sort_keys=True)
+    assert config.fingerprint(None) == hashlib.sha256(text.encode()).hexdigest()  # as it was before there was a pool
+
+
+def test_windows_have_one_spelling():
+    spelt = ["window:1.5", "window:1.50", "window:01.5,1.500"]
+    assert {load_config(overrides=[f"output.pool={s}"]).output.pool for s in spelt} == {"window:1.5"}
+    assert load_config(overrides=["output.pool=window:10.0,0.10"]).output.pool == "window:10,0.1"
+    pooled = [load_config(overrides=[f"output.pool={p}"]) for p in ("mean", "max", "null")]
+    assert len({c.fingerprint(None) for c in pooled} | {pooled[2].fingerprint(None, "stats")}) == 4
+    assert pooled[0].without_pool().fingerprint(None) == pooled[2].fingerprint(None)
 
 
 def test_plain_data_is_checked_too():

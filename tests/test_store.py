@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from hlfeat import FeatureStore, collate
 from hlfeat.errors import OutputError
@@ -72,6 +72,13 @@ def test_changing_an_array_changes_nothing_else(tmp_path, form):
     store["d/0.wav"][:] = 0
     np.testing.assert_array_equal(store["d/0.wav"], FEATURES["d/0.wav"])
     np.testing.assert_array_equal(FeatureStore(tmp_path / "o")["d/0.wav"], FEATURES["d/0.wav"])
+
+
+def test_a_store_is_a_dataset(tmp_path):
+    store = write(tmp_path / "o")
+    assert isinstance(store, Dataset)
+    some = Subset(store, [2, 4]) + Subset(store, [0])
+    assert [id_ for id_, _ in DataLoader(some, batch_size=None)] == ["d/2.wav", "d/4.wav", "d/0.wav"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
