@@ -28,6 +28,7 @@ from hlfeat.errors import ClipError
 from hlfeat.extractor import Extractor
 from hlfeat.finishing import Finish
 from hlfeat.loader import Failure, Item, Loader, out_of_memory
+from hlfeat.moments import Moments, from_sums, moments
 from hlfeat.resample import Resampler
 from hlfeat.spool import Spool
 from hlfeat.streaming import WINDOW_SAMPLES, Apply, InOrder, Threads, stream
@@ -80,8 +81,10 @@ class Computer:
         """Items that have been read to items with features, in order; long ones stay as they are."""
         raise NotImplementedError
 
-    def long(self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]) -> Iterator[np.ndarray]:
-        """What is written of one entry of a long clip, which is read meanwhile: [n, *finish.shape] each.
+    def long(
+        self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]
+    ) -> Iterator[tuple[np.ndarray, Moments]]:
+        """What is written of one entry of a long clip, which is read meanwhile: [n, *finish.shape] each; its moments.
 
         Raises ClipError where the clip turns out to be bad; `folder` is for what does not fit into memory.
         """
@@ -90,8 +93,15 @@ class Computer:
             features = stream(
                 self.extractor, pieces, item.sample_rate, self.resampler, self.in_order, lambda: Spool(folder)
             )
-            for y in self.finish(features):
-                yield self._checked(self._output(y))
+            yield from self._written(self.finish(features))
+
+    def _written(self, pieces: Iterable[Tensor]) -> Iterator[tuple[np.ndarray, Moments]]:
+        """Pieces of a long clip as they are written, with their moments."""
+        return map(self._write, pieces)
+
+    def _write(self, piece: Tensor) -> tuple[np.ndarray, Moments]:
+        y = self._checked(self._output(piece))
+        return y, moments(y)
 
     def _output(self, y: Tensor) -> np.ndarray:
         return y.to(getattr(torch, self.dtype.name)).cpu().contiguous().numpy()
@@ -113,7 +123,10 @@ class CpuComputer(Computer):
         torch.set_num_threads(1)
 
     def use(self, pool: ThreadPoolExecutor, workers: int) -> None:
-        self.in_order = Threads(pool, workers + 1)
+        self.in_order = self._threads = Threads(pool, workers + 1)
+
+    def _written(self, pieces: Iterable[Tensor]) -> Iterator[tuple[np.ndarray, Moments]]:
+        return self._threads(self._write, pieces)
 
     def work(self, clips: list[Clip], cancelled: Callable[[], bool]) -> list[Item | Failure]:
         found = super().work(clips, cancelled)
@@ -122,6 +135,7 @@ class CpuComputer(Computer):
         features = self.features([w for item in items for w in item.waveforms], cancelled)
         for item in items:
             item.features, item.waveforms = [next(features) for _ in item.waveforms], []
+            item.moments = [None if isinstance(y, ClipError) else moments(y) for y in item.features]
         if items:
             items[0].seconds["compute"] = time.perf_counter() - start
         return found
@@ -168,13 +182,16 @@ class CpuComputer(Computer):
         return found
 
 
+Made = tuple[Tensor, Tensor]  # features of a clip [n, C, F] and their sums [5, C, F]
+
+
 @dataclass
 class _Block:
     """Items whose features are being computed: those of each entry, and a way to wait for them."""
 
     items: list[Item | Failure] = field(default_factory=list)
     samples: int = 0
-    features: dict[tuple[int, int], Tensor | ClipError] = field(default_factory=dict)
+    features: dict[tuple[int, int], Made | ClipError] = field(default_factory=dict)
     done: Callable[[], None] = lambda: None
 
 
@@ -263,14 +280,20 @@ class DeviceComputer(Computer):
                 for e, wave in enumerate(item.waveforms):
                     y = block.features.get((i, e), ClipError("cancelled", "the run was stopped"))
                     try:
-                        item.features.append(y if isinstance(y, ClipError) else self._checked(
-                            self._output(self.finish.whole(y)), lambda w=wave: float(w.abs().max())))  # type: ignore[misc]  # fmt: skip
+                        if isinstance(y, ClipError):
+                            raise y
+                        features = self._output(self.finish.whole(y[0]))
+                        self._checked(features, lambda w=wave: float(w.abs().max()))  # type: ignore[misc]
+                        own = moments(features) if self.finish.changes else from_sums(len(features), *y[1].numpy())
+                        item.features.append(features)
+                        item.moments.append(own)
                     except ClipError as error:
                         item.features.append(error)
+                        item.moments.append(None)
                 item.waveforms = []
             yield item
 
-    def _compute(self, waveforms: Sequence[Tensor], rate: int) -> list[Tensor | ClipError]:
+    def _compute(self, waveforms: Sequence[Tensor], rate: int) -> list[Made | ClipError]:
         """Features of each clip of a batch; where memory does not suffice, in halves."""
         try:
             return list(self._forward(waveforms, rate))
@@ -285,11 +308,11 @@ class DeviceComputer(Computer):
         half = len(waveforms) // 2
         return self._compute(waveforms[:half], rate) + self._compute(waveforms[half:], rate)
 
-    def _forward(self, waveforms: Sequence[Tensor], rate: int) -> list[Tensor]:
+    def _forward(self, waveforms: Sequence[Tensor], rate: int) -> list[Made]:
         x, lengths = pad(waveforms)
         old, new, _ = self.resampler.ratio(rate)
         lengths = -(-lengths * new // old)
-        frames = self.extractor.num_frames(lengths).tolist()
+        frames = self.extractor.num_frames(lengths)
         on_cuda = self.device.type == "cuda"
         with torch.inference_mode():
             if on_cuda:
@@ -297,10 +320,34 @@ class DeviceComputer(Computer):
             x, lengths = x.to(self.device, non_blocking=on_cuda), lengths.to(self.device, non_blocking=on_cuda)
             y = self.extractor(self.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
             y = (y if self.finish.changes else y.to(getattr(torch, self.dtype.name))).contiguous()
-            if on_cuda:  # a copy that the host does not wait for, until the block is collected
-                y = torch.empty(y.shape, dtype=y.dtype, pin_memory=True).copy_(y, non_blocking=True)
+            sums = self._sums(y, frames.pin_memory() if on_cuda else frames)
+            if on_cuda:  # copies that the host does not wait for, until the block is collected
+                y, sums = (torch.empty(a.shape, dtype=a.dtype, pin_memory=True).copy_(a, non_blocking=True)
+                           for a in (y, sums))  # fmt: skip
+            y, sums = y.cpu(), sums.cpu()
+        return [(clip[:n], own) for clip, own, n in zip(y, sums, frames.tolist(), strict=True)]
+
+    def _sums(self, y: Tensor, frames: Tensor) -> Tensor:
+        """What `from_sums` takes, of each clip of a batch, made on the device: the host has enough to write.
+
+        Shape: y [B, N, C, F], frames [B] -> float64 [B, 5, C, F].
+        """
+        if y.device.type == "mps":  # which has no float64
             y = y.cpu()
-        return [clip[:n] for clip, n in zip(y, frames, strict=True)]
+        beyond = torch.arange(y.shape[1], device=y.device) >= frames.to(y.device, non_blocking=True)[:, None]
+        beyond = beyond[:, :, None, None]  # [B, N, 1, 1]
+        first = y[:, 0].double()
+        d = (y - first[:, None]).masked_fill(beyond, 0)
+        low, high = (y.masked_fill(beyond, s * torch.inf) for s in (1, -1))
+        return torch.stack([first, d.sum(1), d.square().sum(1), low.amin(1).double(), high.amax(1).double()], 1)
+
+    def _write(self, piece: Tensor) -> tuple[np.ndarray, Moments]:
+        if self.finish.changes:  # on the host
+            return super()._write(piece)
+        y = piece.to(getattr(torch, self.dtype.name)).contiguous()
+        sums = self._sums(y[None], torch.tensor([len(y)])).cpu()
+        features = self._checked(y.cpu().numpy())
+        return features, from_sums(len(features), *sums[0].numpy())
 
     def _windows(self, apply: Apply, items: Iterable[Tensor]) -> Iterator[Tensor]:
         """A function over a long clip's windows on the device, as many of one size at once as make a batch."""

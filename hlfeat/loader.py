@@ -19,12 +19,14 @@ from torch import Tensor
 from hlfeat.clip import Clip, place
 from hlfeat.decode import Reader
 from hlfeat.errors import ClipError
+from hlfeat.moments import Moments
 from hlfeat.resample import Resampler
 
 log = logging.getLogger("hlfeat")
 
 LOOK_AHEAD_BYTES = 128 << 20  # decoded audio and features that may wait, beyond what the threads are at
 LONG = 1 << 20  # samples (65 s at 16 kHz); longer clips are read while they are computed
+PROBE = 1 << 14  # samples that are looked at together for one that is not 0
 BUNDLE_BYTES, BUNDLE_CLIPS = 1 << 19, 32  # short files that a thread takes at once, a few seconds of work
 
 
@@ -39,6 +41,8 @@ class Item:
 
     `length` is its samples after resampling. `waveforms` ([T], one for each entry that it makes in the output) are
     empty for a clip that is too long to be held, and once `features` ([n, C, F] each, or why not) have been made.
+    `moments` are those of the features; `silent` says of each entry whether its samples are all 0, which of a long clip
+    is known once it has been read.
     """
 
     clip: Clip
@@ -51,6 +55,8 @@ class Item:
     length: int
     waveforms: list[Tensor] = field(default_factory=list)
     features: list[np.ndarray | ClipError] = field(default_factory=list)
+    moments: list[Moments | None] = field(default_factory=list)
+    silent: list[bool] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # spent on it, by stage
     opens_shard: bool = False
 
@@ -97,9 +103,10 @@ class Loader:
             decoded = time.perf_counter()
             old, new, _ = self.resampler.ratio(rate)
             item = Item(clip, rate, channels[0], samples / rate, info.st_size, info.st_mtime_ns, channels[1],
-                        -(-samples * new // old))  # fmt: skip
+                        -(-samples * new // old), silent=[True] * channels[1])  # fmt: skip
             if blocks:
                 whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+                item.silent = [_silent(x) for x in whole]
                 x = torch.from_numpy(whole)
                 item.waveforms = list(self.resampler(x, rate) if resample else x)
         except ClipError:
@@ -130,7 +137,13 @@ class Loader:
         clip = item.clip
         with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
             for block in reader.blocks():
+                item.silent[entry] = item.silent[entry] and _silent(block[entry])
                 yield torch.from_numpy(block[entry : entry + 1])
+
+
+def _silent(samples: np.ndarray) -> bool:
+    """Whether all are 0; of sound, only the beginning is looked at."""
+    return not any(samples[i : i + PROBE].any() for i in range(0, len(samples), PROBE))
 
 
 Work = Callable[[list[Clip], Callable[[], bool]], list[Item | Failure]]

@@ -16,13 +16,13 @@ import numpy as np
 import yaml
 
 from hlfeat.errors import OutputError, UsageError
-from hlfeat.parts import WHOLE, Part, shard_place
+from hlfeat.parts import WHOLE, Part, shard_place, statistics_name
 from hlfeat.shards import TEMPORARY, Record, json_lines, write_atomically
 
 PART = r"(-p\d+of\d+)?"
 OURS = re.compile(
-    rf"(shard{PART}-\d{{5,}}\.(npy|pt|jsonl)|hlfeat{PART}\.yaml|failures{PART}\.jsonl|report{PART}\.json)(\.tmp)?"
-    rf"|hlfeat{PART}\.(lock|busy)"
+    rf"(shard{PART}-\d{{5,}}\.(npy|pt|jsonl)|stats{PART}-\d{{5,}}\.json|hlfeat{PART}\.yaml|failures{PART}\.jsonl"
+    rf"|report{PART}\.json)(\.tmp)?|hlfeat{PART}\.(lock|busy)"
 )
 
 
@@ -191,10 +191,13 @@ class OutputDir:
     def _clean(self, ours: list[Path], everything: bool) -> None:
         """Remove what a killed run left half-made, or all that runs have written."""
         committed = {p.stem for p in ours if p.suffix == ".jsonl" and shard_place(p.stem)}
+        statistics = {statistics_name(shard) for shard in committed}
         # commit marks go first and hlfeat.yaml, the sign that the rest is ours, last
         for path in sorted(ours, key=lambda p: (p.name == "hlfeat.yaml", p.suffix != ".jsonl", p.name)):
             own = self.part.label == (found[0] if (found := re.search(r"-p\d+of\d+", path.name)) else "")
-            orphan = path.suffix in (".npy", ".pt") and path.stem not in committed
+            orphan = (path.suffix in (".npy", ".pt") and path.stem not in committed) or (
+                path.name.startswith("stats") and path.name not in statistics
+            )
             if everything or (own and (orphan or path.suffix == TEMPORARY)):
                 path.unlink()
 
@@ -221,8 +224,9 @@ class OutputDir:
 
     def uncommit(self, number: int) -> None:
         """Take a finished shard back, its index first."""
-        for extension in ("jsonl", "npy", "pt"):
-            (self.folder / f"{self.part.shard(number)}.{extension}").unlink(missing_ok=True)
+        shard = self.part.shard(number)
+        for name in (f"{shard}.jsonl", self.part.statistics(number), f"{shard}.npy", f"{shard}.pt"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def failures(self) -> list[Record]:
         """The failures that earlier runs of this part recorded."""

@@ -36,6 +36,10 @@ class Part:
         """shard-00000, or shard-p1of4-00000."""
         return f"shard{self.label}-{number:05d}"
 
+    def statistics(self, number: int) -> str:
+        """stats-00000.json, or stats-p1of4-00000.json: what a shard's statistics are called."""
+        return statistics_name(self.shard(number))
+
     def file(self, name: str) -> str:
         """failures.jsonl, or failures-p1of4.jsonl."""
         stem, dot, extension = name.partition(".")
@@ -50,6 +54,11 @@ def shard_place(name: str) -> tuple[Part, int] | None:
     """Part and number of shard-00000 or shard-p1of4-00000, without extension; None for what is no shard's name."""
     found = _SHARD.fullmatch(name)
     return found and (Part(int(found[2] or 1), int(found[1] or 1)), int(found[3]))
+
+
+def statistics_name(shard: str) -> str:
+    """The file of statistics of shard-00000 or shard-p1of4-00000."""
+    return f"stats{shard.removeprefix('shard')}.json"
 
 
 def parse_part(text: str) -> Part:

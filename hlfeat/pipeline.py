@@ -29,11 +29,13 @@ from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageErr
 from hlfeat.extractor import Extractor, build
 from hlfeat.finishing import Finish, make_finish
 from hlfeat.loader import Ahead, Failure, Item
+from hlfeat.moments import Moments, nothing
 from hlfeat.outdir import OutputDir, disk_error
 from hlfeat.parts import WHOLE, Part, shard_place
 from hlfeat.progress import Progress, count, duration
 from hlfeat.report import Report, device_name, merged, peak_memory, versions
 from hlfeat.shards import Record, ShardPlan, ShardWriter
+from hlfeat.sidecar import ShardStatistics
 from hlfeat.sources import Inputs
 from hlfeat.weights import load_weights
 
@@ -56,6 +58,7 @@ class Options:
     quiet: bool = False
     weights: Path | None = None
     stats: Path | None = None
+    keep: bool = True  # the features; without them, there are index, statistics and failures only
 
 
 class InterruptedRunError(Exception):
@@ -173,6 +176,18 @@ def plan_of(config: Config, finish: Finish) -> ShardPlan:
         shard_bytes(size) if isinstance(size, str) else None,
         math.prod(finish.shape) * np.dtype(config.output.dtype).itemsize,
     )
+
+
+class _Summed:
+    """Pieces of a clip on their way to the shard, with the moments of those that have passed."""
+
+    def __init__(self, pieces: Iterable[tuple[np.ndarray, Moments]], *shape: int) -> None:
+        self.pieces, self.moments = pieces, nothing(*shape)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for features, moments in self.pieces:
+            self.moments += moments
+            yield features
 
 
 class _Run:
@@ -384,8 +399,10 @@ class _Run:
         start = time.perf_counter()
         if self.shard is None:
             name = self.output.part.shard(self.number)
-            writer = ShardWriter(self.output.folder, name, self.config.output.format, self.dtype, *self.finish.shape)
+            form, keep, shape = self.config.output.format, self.options.keep, self.finish.shape
+            writer = ShardWriter(self.output.folder, name, form, self.dtype, *shape, keep=keep)
             self.shard = self.open_shard.enter_context(writer)
+            self.statistics = ShardStatistics.of(*shape)
         record = {
             "path": item.clip.path,
             "duration": item.duration,
@@ -395,21 +412,29 @@ class _Run:
             "modified": item.modified,
             **segment(item.clip),
         }
+        entries: list[tuple[str, Moments]] = []
         for c in range(item.entries):
-            own = {"id": f"{item.clip.id}#{c}", **record, "channel": c} if self.each else {"id": item.clip.id, **record}
-            pieces: Iterable[np.ndarray] = self._long(item, c) if item.long else [item.features[c]]  # type: ignore[list-item]
+            id_, channel = (f"{item.clip.id}#{c}", {"channel": c}) if self.each else (item.clip.id, {})
+            pieces = _Summed(self._pieces(item, c), *self.finish.shape)
             try:
-                self.shard.append(own, pieces)
+                self.shard.append({"id": id_, **record, **channel}, pieces)
             except ClipError:
                 self.shard.drop(c)
                 raise
+            entries.append((id_, pieces.moments))
+        for (id_, moments), silent in zip(entries, item.silent, strict=True):
+            self.statistics.add(id_, moments, silent)
         self.report.spend("write", time.perf_counter() - start)
         self.report.clips += item.entries
         self.report.audio_seconds += item.duration * item.entries
         self.progress.add(1, item.duration * item.entries)
 
-    def _long(self, item: Item, entry: int) -> Iterator[np.ndarray]:
-        """A long clip's features, with the time that they take counted as computing."""
+    def _pieces(self, item: Item, entry: int) -> Iterable[tuple[np.ndarray, Moments]]:
+        """Features of one entry of a clip, and their moments."""
+        return self._long(item, entry) if item.long else [(item.features[entry], item.moments[entry])]  # type: ignore[list-item]
+
+    def _long(self, item: Item, entry: int) -> Iterator[tuple[np.ndarray, Moments]]:
+        """Those of a long clip, with the time that they take counted as computing."""
         log.debug("%s: %s, computed piece by piece", place(item.clip), duration(item.duration))
         source = self.computer.long(item, entry, self.output.folder, self.stopped)
         while True:
@@ -429,7 +454,7 @@ class _Run:
         start = time.perf_counter()
         self.output.check_place()
         self.output.write_failures(self.report.failures)
-        path = self.shard.commit()
+        path = self.shard.commit(self.statistics.dump())
         self.open_shard.close()
         self.shard = None
         self._take_number(self.number)

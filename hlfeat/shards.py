@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from hlfeat.parts import statistics_name
+
 TEMPORARY = ".tmp"
 
 Record = dict[str, Any]
@@ -88,6 +90,8 @@ class ShardPlan:
 class ShardWriter:
     """One shard, from its first clip to its commit; leaving the context without `commit` leaves no trace.
 
+    Where only the index and the statistics are wanted, `keep` is false: data goes nowhere.
+
     `.npy` data goes to the disk piece by piece; `.pt`, a dict id -> tensor, is collected and written at commit.
 
     Args:
@@ -98,18 +102,21 @@ class ShardWriter:
         frame_shape: of a row of the features: channels and bands, or dims where they are pooled.
     """
 
-    def __init__(self, folder: Path, name: str, format: str, dtype: np.dtype[Any], *frame_shape: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, format: str, dtype: np.dtype[Any], *frame_shape: int, keep: bool = True
+    ) -> None:
         self.path = folder / f"{name}.{format}"
+        self.statistics = folder / statistics_name(name)
         self.index = folder / f"{name}.jsonl"
-        self.format = format
+        self.format = format if keep else "none"
         self.dtype = dtype
         self.frame_shape = frame_shape
         self.records: list[Record] = []
         self.rows = 0
         self._tensors: dict[str, np.ndarray] = {}
         self._temporary = self.path.with_name(self.path.name + TEMPORARY)
-        self._file = open(self._temporary, "wb")
-        if format == "npy":
+        self._file = open(self._temporary if keep else os.devnull, "wb")
+        if self.format == "npy":
             self._write_header()
         self._data_start = self._file.tell()
 
@@ -138,7 +145,7 @@ class ShardWriter:
                 self.rows += len(data)
                 if self.format == "npy":
                     self._file.write(data.data)
-                else:
+                elif self.format == "pt":
                     held.append(data)
         except BaseException:
             self._cut(row)
@@ -161,8 +168,16 @@ class ShardWriter:
             self._file.seek(self._data_start + rows * int(np.prod(self.frame_shape)) * self.dtype.itemsize)
             self._file.truncate()
 
-    def commit(self) -> Path:
-        """Publish data, then index. Returns the path of the data."""
+    def commit(self, statistics: bytes | None = None) -> Path:
+        """Publish data, then its statistics, then the index. Returns the path of the data."""
+        if self.format != "none":
+            self._publish()
+        if statistics is not None:
+            write_atomically(self.statistics, statistics)
+        write_atomically(self.index, json_lines(self.records))
+        return self.path
+
+    def _publish(self) -> None:
         if self.format == "npy":
             self._write_header()
         else:
@@ -174,8 +189,6 @@ class ShardWriter:
         _sync(self._file)
         self._file.close()
         publish(self._temporary, self.path)
-        write_atomically(self.index, json_lines(self.records))
-        return self.path
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,18 +23,20 @@ from hlfeat.spool import Spool
 WINDOW_SAMPLES = 1 << 19  # that a window of the frontend or of the resampler is about
 WINDOW_FRAMES = 1 << 11  # that a window of the stack is about
 
+X = TypeVar("X")
+Y = TypeVar("Y")
 Apply = Callable[[Tensor], Tensor]
 InOrder = Callable[[Apply, Iterable[Tensor]], Iterator[Tensor]]
 
 
 class Threads:
-    """Applies a function to tensors in a pool of threads, a few ahead of whoever takes the results, in order."""
+    """Applies a function to items in a pool of threads, a few ahead of whoever takes the results, in order."""
 
     def __init__(self, pool: ThreadPoolExecutor, ahead: int) -> None:
         self.pool, self.ahead = pool, ahead
 
-    def __call__(self, apply: Apply, items: Iterable[Tensor]) -> Iterator[Tensor]:
-        waiting: deque[Future[Tensor]] = deque()
+    def __call__(self, apply: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
+        waiting: deque[Future[Y]] = deque()
         try:
             for item in items:
                 waiting.append(self.pool.submit(inference, apply, item))
@@ -46,7 +49,7 @@ class Threads:
                 future.cancel()
 
 
-def inference(apply: Apply, x: Tensor) -> Tensor:
+def inference(apply: Callable[[X], Y], x: X) -> Y:
     """The function without gradients, in whatever thread this is."""
     with torch.inference_mode():
         return apply(x)

@@ -14,14 +14,14 @@ PACKAGE = Path(hlfeat.__file__).parent
 # From the bottom up: a module may import those above its own line only.
 LAYERS = [
     "errors",
-    "parts untraced",
+    "parts untraced moments",
     "config configfile masking axes clip batching progress",
     "manifests archives ranges configschema configshow",
     "sources",
     "folding spacing spool decode resample shards harmonic_plan",
     "energies harmonic_conv",
     "gabor harmonic",
-    "compression stack outdir loader report busy statistics_file",
+    "compression stack outdir loader report busy statistics_file sidecar",
     "frontends index weights",
     "leaf store",
     "extractor",

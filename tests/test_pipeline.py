@@ -79,7 +79,7 @@ def test_index_and_files_are_as_documented(clips, tmp_path):
     finished = []
     run(clips, tmp_path / "out", "output.shard_size=5", finished_shard=finished.append)
     out = tmp_path / "out"
-    names = [f"shard-{i:05d}.{e}" for i in range(3) for e in ("jsonl", "npy")]
+    names = [name for i in range(3) for name in (f"shard-{i:05d}.jsonl", f"shard-{i:05d}.npy", f"stats-{i:05d}.json")]
     assert sorted(p.name for p in out.iterdir()) == sorted([*names, "hlfeat.yaml", "failures.jsonl", "report.json"])
     assert finished == [out / f"shard-{i:05d}.npy" for i in range(3)]
     seen = 0
@@ -151,7 +151,7 @@ def test_the_same_bytes_for_any_number_of_workers_and_every_time(clips, tmp_path
         outs.append(tmp_path / str(i))
         run(clips, outs[-1], "output.shard_size=4", options=Options(quiet=True, batch_seconds=2, workers=workers))
     first = contents(outs[0])
-    assert len(first) == 2 * 4 + 2
+    assert len(first) == 3 * 4 + 2
     for out in outs[1:]:
         assert contents(out) == first
 
