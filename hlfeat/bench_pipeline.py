@@ -33,6 +33,7 @@ from hlfeat.errors import ClipError, UsageError
 from hlfeat.extractor import Extractor
 from hlfeat.finishing import Finish
 from hlfeat.loader import Ahead, Failure, Item, Loader
+from hlfeat.moments import Moments, nothing
 from hlfeat.pipeline import Options, extract, plan_of, prepare
 from hlfeat.shards import ShardWriter
 from hlfeat.sources import Inputs
@@ -75,9 +76,12 @@ class Reading(Computer):
     def stream(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
         return iter(items)
 
-    def long(self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]) -> Iterator[np.ndarray]:
+    def long(
+        self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]
+    ) -> Iterator[tuple[np.ndarray, Moments]]:
+        none = nothing(*self.finish.shape)
         for piece in self.loader.pieces(item, entry, cancelled):
-            yield (self.resampler(piece, item.sample_rate) if self.resample else piece).numpy()
+            yield (self.resampler(piece, item.sample_rate) if self.resample else piece).numpy(), none
 
 
 @dataclass

@@ -18,7 +18,9 @@ from hlfeat import __version__
 from hlfeat.cli_bench import bench_app
 from hlfeat.cli_config import IMPORT_WEIGHTS_EPILOG, config_app, import_weights
 from hlfeat.cli_export import EXPORT_EPILOG, export
+from hlfeat.cli_inspect import INSPECT_EPILOG, inspect
 from hlfeat.cli_plot import PLOT_EPILOG, plot
+from hlfeat.cli_stats import STATS_EPILOG, stats
 from hlfeat.errors import ConfigError, HlfeatError, UsageError
 from hlfeat.options import (
     DEFAULT,
@@ -247,6 +249,8 @@ def extract(
 app.command("import-weights", epilog=IMPORT_WEIGHTS_EPILOG)(import_weights)
 app.command("plot", epilog=PLOT_EPILOG)(plot)
 app.command("export", epilog=EXPORT_EPILOG)(export)
+app.command("inspect", epilog=INSPECT_EPILOG)(inspect)
+app.command("stats", epilog=STATS_EPILOG)(stats)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 

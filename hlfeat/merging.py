@@ -1,0 +1,57 @@
+"""The statistics of whole feature directories, from those beside their shards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hlfeat.errors import OutputError, UsageError
+from hlfeat.featuredir import FeatureDir, check_counts
+from hlfeat.moments import nothing
+from hlfeat.parts import statistics_name
+from hlfeat.statistics_file import Statistics
+
+log = logging.getLogger("hlfeat")
+
+
+def merged(paths: Sequence[Path]) -> Statistics:
+    """Of all clips of one directory or more, of the same features.
+
+    What has no statistics beside it is read, piece by piece.
+
+    Raises:
+        UsageError: features of different fingerprints, or pooled ones.
+        OutputError: no feature directory, a damaged one, one without features.
+    """
+    folders = [FeatureDir(path) for path in paths]
+    first = folders[0]
+    for folder in folders:
+        if folder.pool is not None:
+            raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({folder.pool})")
+        if folder.fingerprint != first.fingerprint:
+            raise UsageError(
+                f"expected features of one configuration: {folder.folder} has the fingerprint "
+                f"{folder.fingerprint[:12]}, {first.folder} has {first.fingerprint[:12]}"
+            )
+    clips, total = 0, nothing(*first.shape)
+    for folder in folders:
+        before = clips
+        for index in folder.indexes:
+            own, frames = 0, 0
+            for record in folder.records(index):
+                own += 1
+                frames += record["frames"]
+            path = folder.folder / statistics_name(index.stem)
+            found = folder.sidecar(index)
+            if found is None:
+                log.info("%s is missing (earlier versions wrote none): computing it from the data", path)
+                found = folder.compute(index)
+            check_counts(path, found, own, frames)
+            total += found.moments
+            clips += own
+        for why in folder.missing(clips - before, sum(1 for _ in folder.failures())):
+            log.warning("%s is not complete: %s", folder.folder, why)
+    if not total.frames:
+        raise OutputError(f"{', '.join(str(p) for p in paths)}: there are no features of any clip in it")
+    return Statistics(first.fingerprint, clips, total.frames, total.mean, total.variance, total.min, total.max)
