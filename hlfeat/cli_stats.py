@@ -122,8 +122,12 @@ def stats(
         log.info("passed over %s without an audio extension", count(found.ignored, "file"))
     options = Options(device=device, batch_seconds=batch_seconds, workers=workers, max_failures=max_failures,
                       quiet=quiet, weights=weights)  # fmt: skip
-    with explained(name, overrides):
-        statistics, facts = gather(cfg, found, out, options)
+    try:
+        with explained(name, overrides):
+            statistics, facts = gather(cfg, found, out, options)
+    except KeyboardInterrupt:
+        log.warning("interrupted; nothing was written")
+        raise typer.Exit(Exit.INTERRUPTED) from None
     failures = facts["failures"]
     if failures:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())

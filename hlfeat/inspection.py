@@ -139,6 +139,7 @@ def _decades(low: float) -> list[float]:
 
 def _steps(low: float, high: float) -> list[float]:
     """Round numbers from below `low` to above `high`, a dozen at most."""
-    step = next(s for s in _decades((high - low or low or 1) / 1e3) if (high - low) / s < MOST_BINS - 1)
+    wanted = max(high - low, high / 2, 1e-3) / (MOST_BINS - 1)
+    step = next(s for s in _decades(wanted) if s >= wanted)
     first = int(low / step)
     return [round((first + i) * step, 9) for i in range(int(high / step) - first + 2)]

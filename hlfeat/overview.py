@@ -100,8 +100,12 @@ def _table(moments: Moments, bands: bool) -> Iterator[str]:
         return
     yield f"  {'channel':>7}" + "".join(f"  {name:>20}" for name in COLUMNS) + f"   (over {count(width, 'band')})"
     for c in range(channels):
-        ranges = (f"{column[c].min():.3g} to {column[c].max():.3g}" for column in columns)
-        yield f"  {c:>7}" + "".join(f"  {text:>20}" for text in ranges)
+        yield f"  {c:>7}" + "".join(f"  {_range(column[c]):>20}" for column in columns)
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _bars(durations: np.ndarray) -> Iterator[str]:
