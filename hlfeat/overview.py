@@ -23,7 +23,7 @@ def lines(found: Inspection, verified: bool = False, bands: bool = False) -> Ite
     row = ", ".join(map(str, folder.shape))
     rate = (folder.description.get("features") or {}).get("frames_per_second")
     yield printable(str(folder.folder))
-    yield f"  clips     {n}" + (f", {duration(float(found.durations.sum()))}: {_spread(found.durations)}" if n else "")
+    yield f"  clips     {n}{_lengths(found.durations)}"
     pooled = f"; pooled: {folder.pool}" if folder.pool else f"; {rate:g} frames a second" if rate else ""
     yield (
         f"  features  [{found.moments.frames}, {row}] {folder.dtype} in {count(len(folder.indexes), 'shard')}"
@@ -46,9 +46,12 @@ def lines(found: Inspection, verified: bool = False, bands: bool = False) -> Ite
         yield from _bars(found.durations)
 
 
-def _spread(durations: np.ndarray) -> str:
+def _lengths(durations: np.ndarray) -> str:
+    whole = f", {duration(float(durations.sum()))}"
+    if len(durations) < 2:
+        return whole if len(durations) else ""
     low, middle, high = (duration(float(q)) for q in np.quantile(durations, (0, 0.5, 1)))
-    return f"{low} to {high}, median {middle}"
+    return f"{whole}: {low} to {high}, median {middle}"
 
 
 def _size(n: int) -> str:
