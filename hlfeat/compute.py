@@ -341,14 +341,6 @@ class DeviceComputer(Computer):
         low, high = (y.masked_fill(beyond, s * torch.inf) for s in (1, -1))
         return torch.stack([first, d.sum(1), d.square().sum(1), low.amin(1).double(), high.amax(1).double()], 1)
 
-    def _write(self, piece: Tensor) -> tuple[np.ndarray, Moments]:
-        if self.finish.changes:  # on the host
-            return super()._write(piece)
-        y = piece.to(getattr(torch, self.dtype.name)).contiguous()
-        sums = self._sums(y[None], torch.tensor([len(y)])).cpu()
-        features = self._checked(y.cpu().numpy())
-        return features, from_sums(len(features), *sums[0].numpy())
-
     def _windows(self, apply: Apply, items: Iterable[Tensor]) -> Iterator[Tensor]:
         """A function over a long clip's windows on the device, as many of one size at once as make a batch."""
         most = max(1, self.batch_samples // WINDOW_SAMPLES)
