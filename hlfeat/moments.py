@@ -66,9 +66,11 @@ def nothing(*shape: int) -> Moments:
 def moments(features: np.ndarray) -> Moments:
     """Of features of any float type.
 
-    Shape: features [frames, ...], a frame or more -> [...].
+    Shape: features [frames, ...] -> [...].
     """
     frames, shape = len(features), features.shape[1:]
+    if not frames:
+        return nothing(*shape)
     rows = features.reshape(frames, -1)
     if rows.dtype == np.float16:  # float32 is twenty times faster to compare
         rows = rows.astype(np.float32)
