@@ -241,6 +241,16 @@ def test_a_shard_that_cannot_be_read_does_not_hide_the_others(out):
         inspect(out)
 
 
+@pytest.mark.parametrize("made", ["npy"], indirect=True)
+def test_a_shard_that_is_cut_short_or_goes_on(out):
+    path = out / "shard-00001.npy"
+    data = path.read_bytes()
+    for wrong in (data[:-1], data + b"0"):
+        path.write_bytes(wrong)
+        (line,) = off(out)
+        assert line.startswith("shard-00001.npy: damaged: expected ")
+
+
 def test_an_index_that_has_changed(out):
     edit_index(out, 0, 1, row=999)
     edit_index(out, 1, 1, frames=1)
@@ -280,10 +290,10 @@ def test_ids_that_are_there_twice(out):
 
 def test_another_type_or_shape_than_hlfeat_yaml_says(out):
     text = (out / "hlfeat.yaml").read_text()
-    (out / "hlfeat.yaml").write_text(text.replace("bands: 8", "bands: 4"))
-    assert len(off(out)) >= 3
-    (out / "hlfeat.yaml").write_text(text.replace("dtype: float32", "dtype: float16"))
-    assert len(off(out)) >= 3
+    for old, new, told in (("bands: 8", "bands: 4", "2, 4] float32"), ("float32", "float16", "2, 8] float16")):
+        (out / "hlfeat.yaml").write_text(text.replace(old, new))
+        wrong = {line.split(".")[0] for line in off(out) if "damaged: expected [" in line and told in line}
+        assert wrong == {f"shard-{i:05d}" for i in range(3)}
     (out / "hlfeat.yaml").write_text("fingerprint: x\n")
     with pytest.raises(OutputError, match=r"hlfeat\.yaml: damaged: expected the layout"):
         FeatureDir(out)
