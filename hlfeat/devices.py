@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from hlfeat.sources import Inputs
 log = logging.getLogger("hlfeat")
 
 POLL = 0.2  # seconds between looks at whether the run is to stop
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Told(Progress):
@@ -59,7 +62,8 @@ def extract_on(
         ours, theirs = processes.Pipe(duplex=False)
         own = replace(options, device=device, part=part)
         child = processes.Process(target=_child, args=(theirs, config, inputs, out, own, log.level), name=device)
-        child.start()
+        with _held_back():
+            child.start()
         theirs.close()
         children[ours] = child, f"part {part} on {device}"
     reports: list[dict[str, Any]] = []
@@ -104,11 +108,23 @@ def extract_on(
     return merged(reports)
 
 
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """A process started here gets signals to stop once it asks for them, and not while it still imports torch."""
+    resource_tracker.ensure_running()  # or starting it would let them through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, options: Options, level: int) -> None:
     """One device's process: tells its parent what becomes of it."""
     asked = []
-    for s in (signal.SIGINT, signal.SIGTERM):
+    for s in STOPS:
         signal.signal(s, lambda *_: asked.append(1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"hlfeat: {options.device}: %(message)s"))
     log.handlers[:], log.level = [handler], level

@@ -248,7 +248,7 @@ class OutputDir:
         The last part to finish writes failures.jsonl and report.json of the whole. Should two parts both be the last,
         they write the same.
         """
-        self._write_json("report.json", self.part.file("report.json"), report)
+        self._write_json(self.part.file("report.json"), report)
         if self.part == WHOLE:
             return True
         parts = WHOLE.split(self.part.of)
@@ -257,13 +257,14 @@ class OutputDir:
             failures = b"".join((self.folder / p.file("failures.jsonl")).read_bytes() for p in parts)
         except FileNotFoundError:
             return False
-        beside = self.part.file("failures.jsonl")
-        write_atomically(self.folder / "failures.jsonl", failures, beside)
-        self._write_json(self.part.file("report.json"), "report.json", merge(reports))
+        # beside names of this part's own: others may be at the same
+        write_atomically(self.folder / "failures.jsonl", failures, self.part.file("failures.jsonl"))
+        self._write_json("report.json", merge(reports))
         return True
 
-    def _write_json(self, beside: str, name: str, value: dict[str, Any]) -> None:
-        write_atomically(self.folder / name, (json.dumps(value, indent=2) + "\n").encode(), beside)
+    def _write_json(self, name: str, value: dict[str, Any]) -> None:
+        text = json.dumps(value, indent=2) + "\n"
+        write_atomically(self.folder / name, text.encode(), self.part.file("report.json"))
 
 
 def _parts(n: int) -> str:

@@ -218,6 +218,7 @@ class _Run:
         self.taken: set[int] = set()  # numbers of finished shards
         self.number = 0  # of the open shard: the first that is not taken
         self.after_done: set[str] = set()  # clips to do whose predecessor is done
+        self.again: dict[str, Record] = {}  # failures of earlier runs that are still to be tried again
 
     def go(self, clips: Sequence[Clip], continued: bool) -> Report:
         started = time.perf_counter()
@@ -255,7 +256,7 @@ class _Run:
         finally:
             torch.set_num_threads(threads)
             self.progress.close()
-            self.report.failures.sort(key=lambda f: order.get(f["id"], len(order)))
+            self.report.failures = sorted(self._failures(), key=lambda f: order.get(f["id"], len(order)))
             self.output.check_place()
             self.output.write_failures(self.report.failures)
         self.report.spend("total", time.perf_counter() - started)
@@ -351,6 +352,8 @@ class _Run:
             # failures of clips that are no input of this run are not this run's to forget
             if f["id"] not in order or (stands and not self.options.retry_failed):
                 self.report.failures.append(f)
+            else:
+                self.again[f["id"]] = f
 
     # --- clips and shards ------------------------------------------------------------------------------------
 
@@ -424,6 +427,7 @@ class _Run:
             entries.append((id_, pieces.moments))
         for (id_, moments), silent in zip(entries, item.silent, strict=True):
             self.statistics.add(id_, moments, silent)
+        self.again.pop(item.clip.id, None)
         self.report.spend("write", time.perf_counter() - start)
         self.report.clips += item.entries
         self.report.audio_seconds += item.duration * item.entries
@@ -453,7 +457,7 @@ class _Run:
             return
         start = time.perf_counter()
         self.output.check_place()
-        self.output.write_failures(self.report.failures)
+        self.output.write_failures(self._failures())
         path = self.shard.commit(self.statistics.dump())
         self.open_shard.close()
         self.shard = None
@@ -469,8 +473,9 @@ class _Run:
     # --- failures and stopping -------------------------------------------------------------------------------
 
     def _fail(self, clip: Clip, error: ClipError) -> None:
+        before = self.again.pop(clip.id, None)  # its shard stays, or it would tell how often the run was killed
         record = {"id": clip.id, "path": clip.path, "code": error.code, "message": str(error)}
-        record["shard"] = self.output.part.shard(self.number)
+        record["shard"] = before["shard"] if before else self.output.part.shard(self.number)
         if clip.span is not None:
             record["member"] = clip.span.member
         self.report.failures.append(record)
@@ -480,6 +485,10 @@ class _Run:
             raise TooManyFailuresError(f"{place(clip)}: {error.code}: {error} (--on-error stop)")
         if self.options.max_failures is not None and len(self.report.failures) > self.options.max_failures:
             raise TooManyFailuresError(f"more than {self.options.max_failures} clips failed (--max-failures)")
+
+    def _failures(self) -> list[Record]:
+        """All that is known to have failed, what is still to be tried again included."""
+        return [*self.report.failures, *self.again.values()]
 
     def _check_stopped(self) -> None:
         if self.stopped():

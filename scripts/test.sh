@@ -4,6 +4,7 @@
 #
 #   HLFEAT_CORPUS=FOLDER    tries the command on the recordings in FOLDER too
 #   HLFEAT_TESTS=thorough   many more random cases
+#   HLFEAT_KILLS=N          kills that many runs at random moments instead of 30 (tests/test_kills.py)
 set -euo pipefail
 
 root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -7,6 +7,9 @@ import json
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +233,24 @@ def test_a_process_that_is_killed(tmp_path):
     again = subprocess.run(args, capture_output=True, text=True, check=False, timeout=300)
     assert again.returncode == 0, again.stderr
     assert len(package.FeatureStore(tmp_path / "out")) == 60
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_processes_stopped_while_they_start(tmp_path, how):
+    """Ctrl-C reaches them too, when they have no word in it yet."""
+    folder = synth.good_clips(tmp_path / "clips", 60, longest=3.0)
+    args = [command(), "extract", str(folder), "-o", str(tmp_path / "out"), "--device", "cpu,cpu"]
+    run = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while b"spawn_main" not in (started := b"".join(map(Path.read_bytes, children(run.pid)))):
+        assert run.poll() is None, started
+        time.sleep(0.05)
+    os.killpg(run.pid, how)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 130, err
+    assert err.count("\n") == 1, err
+
+
+def children(pid: int) -> Iterator[Path]:
+    """The command lines of a process's children."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return (Path(f"/proc/{child}/cmdline") for child in (listed.read_text() if listed.exists() else "").split())
