@@ -228,6 +228,7 @@ def extract(
         weights=weights,
         stats=stats,
     )
+    _keep_stdout_for_paths()
     stop.working = True
     try:
         with explained(config, overrides):
@@ -295,6 +296,14 @@ def _summarise(facts: dict[str, Any], out: Path) -> None:
     if facts["failures"]:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
         log.warning("%s failed (%s): %s", count(facts["failures"], "clip"), codes, out / "failures.jsonl")
+
+
+def _keep_stdout_for_paths() -> None:
+    """What a decoder in C prints there goes to standard error instead, or it would be taken for a path."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = open(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def _print_path(path: Path) -> None:
