@@ -36,6 +36,7 @@ from hlfeat.options import (
     set_up_logging,
 )
 from hlfeat.parts import parse_part, part_of_job
+from hlfeat.signals import when_stopped
 
 if TYPE_CHECKING:
     from hlfeat.config import Config
@@ -325,18 +326,17 @@ class _InterruptedEarlyError(HlfeatError):
 
 
 class _Stop:
-    """SIGINT and SIGTERM: before the work begins they end the program, then they ask it to stop; a second one kills."""
+    """SIGINT and others: before the work begins they end the program, then they ask it to stop; a second one kills."""
 
     def __init__(self) -> None:
         self.working = self.asked = False
-        for s in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(s, self._note)
+        self.heard = when_stopped(self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         if not self.working:
             raise _InterruptedEarlyError("interrupted")
         self.asked = True
-        for s in (signal.SIGINT, signal.SIGTERM):
+        for s in self.heard:
             signal.signal(s, signal.SIG_DFL)
 
 
@@ -360,6 +360,8 @@ def main() -> None:
             _die(f"{e.format_message()} (see --help)", Exit.USAGE)
         if type(e).__name__ == "Abort":  # typer's word for Ctrl-C
             _die("interrupted", Exit.INTERRUPTED)
+        if isinstance(e, MemoryError) or str(e) == "can't start new thread":
+            _die(f"the system gives no more {'memory' if isinstance(e, MemoryError) else 'threads'}", Exit.FAILED)
         _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)
 
 

@@ -230,6 +230,10 @@ def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
             return ClipError("unsupported", f"libsndfile does not read .{extension(clip.name)} files")
         return ClipError("not-audio", "not an audio file in a format that libsndfile knows")
     if e.code == 2:  # SF_ERR_SYSTEM: the file system's error, not the file's
+        try:
+            open(clip.path, "rb").close()
+        except OSError as found:  # libsndfile does not say which
+            reason = found.strerror or reason
         return ClipError("unreadable", reason)
     return ClipError("corrupt", reason.replace("SF_INFO struct incomplete", "the header contradicts itself"))
 

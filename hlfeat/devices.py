@@ -18,12 +18,12 @@ from hlfeat.errors import HlfeatError, OutputError, UsageError
 from hlfeat.pipeline import InterruptedRunError, Options, extract, prepare
 from hlfeat.progress import Progress
 from hlfeat.report import merged
+from hlfeat.signals import STOPS, when_stopped
 from hlfeat.sources import Inputs
 
 log = logging.getLogger("hlfeat")
 
 POLL = 0.2  # seconds between looks at whether the run is to stop
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Told(Progress):
@@ -122,8 +122,7 @@ def _held_back() -> Iterator[None]:
 def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, options: Options, level: int) -> None:
     """One device's process: tells its parent what becomes of it."""
     asked = []
-    for s in STOPS:
-        signal.signal(s, lambda *_: asked.append(1))
+    when_stopped(lambda *_: asked.append(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"hlfeat: {options.device}: %(message)s"))

@@ -96,10 +96,10 @@ class Loader:
         start = time.perf_counter()
         try:
             with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
+                info = os.stat(clip.path)  # before its samples, so that one that changes meanwhile is seen to have
                 rate = reader.sample_rate
                 samples, blocks = self._read(reader)
                 channels = reader.file_channels, reader.kept
-            info = os.stat(clip.path)
             decoded = time.perf_counter()
             old, new, _ = self.resampler.ratio(rate)
             item = Item(clip, rate, channels[0], samples / rate, info.st_size, info.st_mtime_ns, channels[1],
@@ -136,6 +136,9 @@ class Loader:
         """The samples of one entry of a long clip, not resampled: [1, t] each."""
         clip = item.clip
         with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
+            info = os.stat(clip.path)
+            if (info.st_size, info.st_mtime_ns) != (item.size, item.modified):
+                raise ClipError("unreadable", "the file was changed while it was read")
             for block in reader.blocks():
                 item.silent[entry] = item.silent[entry] and _silent(block[entry])
                 yield torch.from_numpy(block[entry : entry + 1])

@@ -60,7 +60,9 @@ def read_lines(path: Path, keys: Mapping[str, type]) -> Iterator[tuple[int, Reco
                         raise ValueError(f"expected {', '.join(keys)}")
                 yield place, record
                 place += len(line)
-    except (ValueError, RecursionError, OSError) as e:
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
+    except (ValueError, RecursionError) as e:
         raise OutputError(f"{path}: damaged: line {number}: {e}") from e
 
 

@@ -19,6 +19,7 @@ from hlfeat.errors import ClipError
 
 MAX_COPY = 64 << 20  # bytes of a member that is copied; a larger one is read through Python
 PIECE = 1 << 20
+LONG_PATH = 1024  # bytes, beyond what libsndfile takes
 
 
 class Range(io.RawIOBase):
@@ -79,7 +80,12 @@ def sound_source(clip: Clip) -> Iterator[bytes | int | BinaryIO]:
         ClipError: unreadable, truncated.
     """
     if clip.span is None:
-        yield os.fsencode(clip.path)
+        path = os.fsencode(clip.path)
+        if len(path) < LONG_PATH:
+            yield path
+            return
+        with open(path, "rb") as file:
+            yield file.fileno()
         return
     copy = _unnamed_file() if clip.span.size <= MAX_COPY else None
     if copy is None:

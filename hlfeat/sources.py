@@ -96,7 +96,7 @@ def _add_list(inputs: Inputs, data: bytes, null: bool) -> None:
 
 
 def _add_folder(inputs: Inputs, folder: str) -> None:
-    _add(inputs, _walk(folder, "", ()))
+    _add(inputs, _walk(folder))
 
 
 def _add(inputs: Inputs, found: Iterable[Clip | None]) -> None:
@@ -107,30 +107,33 @@ def _add(inputs: Inputs, found: Iterable[Clip | None]) -> None:
             inputs.clips.append(clip)
 
 
-def _walk(folder: str, below: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[Clip | None]:
+def _walk(top: str) -> Iterator[Clip | None]:
     """Clips of a folder in the order of their names; None for a file that is passed over. Links are followed."""
-    try:
-        info = os.stat(folder)
-        here = (info.st_dev, info.st_ino)
-        if here in ancestors:  # a link back up
-            return
-        names = sorted(os.listdir(folder))
-    except OSError:
-        yield Clip(below or posixpath.basename(folder), folder)  # decoding it will say why it cannot be read
-        return
-    for name in names:
-        path, id_ = posixpath.join(folder, name), posixpath.join(below, name)
-        try:
-            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
-        except OSError:  # what it is cannot be told, so it is not passed over: decoding it will say why
-            yield Clip(id_, path)
+    # what is left of each folder on the way down, and which it is: they may be nested deeper than calls can be
+    stack: list[tuple[Iterator[tuple[str, str]], tuple[int, int]]] = [(iter([(top, "")]), (0, 0))]
+    while stack:
+        path, id_ = next(stack[-1][0], ("", ""))
+        if not path:
+            stack.pop()
             continue
-        if is_folder:
-            yield from _walk(path, id_, (*ancestors, here))
-        elif is_archive(name):
+        try:
+            info = os.stat(path)
+            here = (info.st_dev, info.st_ino)
+            if stat.S_ISDIR(info.st_mode):
+                if all(here != other for _, other in stack):  # not a link back up
+                    stack.append((_entries(path, id_, sorted(os.listdir(path))), here))
+                continue
+        except OSError:  # what is there cannot be told, so it is not passed over: decoding it will say why
+            yield Clip(id_ or posixpath.basename(path), path)
+            continue
+        if is_archive(path):
             yield from members(path, id_, id_)
         else:
-            yield Clip(id_, path) if extension(name) in AUDIO else None
+            yield Clip(id_, path) if extension(path) in AUDIO else None
+
+
+def _entries(folder: str, id_: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    return ((posixpath.join(folder, name), posixpath.join(id_, name)) for name in names)
 
 
 def _refuse_duplicates(clips: Iterable[Clip]) -> None:

@@ -293,7 +293,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(hlfeat, tmp_path, how):
     folder = many(tmp_path / "clips", 40)
     assert hlfeat("extract", folder, "-o", tmp_path / "whole", *SLOW).returncode == 0
@@ -370,6 +370,19 @@ def test_a_full_disk(hlfeat, tmp_path, form):
         assert tree(disk / "out") == tree(tmp_path / "whole")
     finally:
         subprocess.run(["umount", disk], check=False)
+
+
+def test_a_system_without_threads_or_memory_is_no_bug(clips, tmp_path):
+    code = """
+import resource, torch, hlfeat.pipeline, hlfeat.cli
+size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (3 << 20),) * 2)
+hlfeat.cli.main()
+"""
+    arguments = [sys.executable, "-c", code, "extract", clips, "-o", tmp_path / "out", *SMALL, "-q"]
+    failed(
+        subprocess.run(arguments, capture_output=True, text=True, check=False), 1, "the system gives no more threads"
+    )
 
 
 def test_the_module_is_the_command():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,31 @@ def test_an_ogg_stream_cut_in_its_last_page(tmp_path, ext, sub):
     with pytest.raises(ClipError) as caught:
         read(path)
     assert caught.value.code == "truncated"
+
+
+def test_a_path_longer_than_libsndfile_takes(tmp_path):
+    folder = tmp_path
+    for length in (1023, 1024, 1025, 3000):
+        while length - len(str(folder)) > 250:
+            folder /= "e" * 200
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / ("f" * (length - len(str(folder)) - 5) + ".wav")
+        assert len(str(path)) == length
+        with open(path, "wb") as file:
+            soundfile.write(file, synth.tone(0.1, 16000), 16000, format="WAV")
+        assert read(path).samples.shape == (1, 1600)
+
+
+def test_an_error_of_the_system_is_told(tmp_path):
+    """libsndfile says "System error" for whatever it is."""
+    soundfile.write(tmp_path / "a.wav", synth.tone(0.1, 16000), 16000)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(ClipError, match="Too many open files") as caught:
+            read(tmp_path / "a.wav")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.code == "unreadable"

@@ -13,7 +13,7 @@ PACKAGE = Path(hlfeat.__file__).parent
 
 # From the bottom up: a module may import those above its own line only.
 LAYERS = [
-    "errors",
+    "errors signals",
     "parts untraced moments",
     "config configfile masking axes clip batching progress",
     "manifests archives ranges configschema configshow",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -378,6 +380,15 @@ def test_resuming_after_a_failure_in_computing_gives_the_same_bytes(tmp_path):
     assert stops > 10
 
 
+def test_an_index_that_cannot_be_read_is_not_called_damaged(clips, tmp_path):
+    run(clips, tmp_path / "out")
+    index = tmp_path / "out/shard-00000.jsonl"
+    index.rename(tmp_path / "away")
+    index.mkdir()
+    with pytest.raises(OutputError, match=r"shard-00000\.jsonl: cannot be read: Is a directory$"):
+        run(clips, tmp_path / "out")
+
+
 @pytest.mark.parametrize("damage", ["gone", "short", "index", "failures", "yaml"])
 def test_a_damaged_directory_is_noticed(clips, tmp_path, damage):
     out = tmp_path / "out"
@@ -508,6 +519,52 @@ def test_a_reader_that_raises_anything_fails_one_clip(clips, tmp_path, monkeypat
     report = run(clips, tmp_path / "out")
     assert report.clips == 11
     assert [(f["code"], f["message"]) for f in report.failures] == [("unreadable", "RuntimeError: disk on fire")]
+
+
+def test_a_clip_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    """A short one has the time from before it was read, so that --update sees it; a long one, read twice, fails."""
+    path = tmp_path / "a.wav"
+    load = loader.Loader(Resampler(16000), "mix")
+    clip = Clip("a.wav", str(path))
+
+    def write(samples: int, time: int) -> None:
+        soundfile.write(path, synth.tone(samples / 16000, 16000), 16000)
+        os.utime(path, ns=(time, time))
+
+    def read(self) -> Iterator[np.ndarray]:
+        yield from blocks(self)
+        write(8000, 2 * 10**9)
+
+    write(8000, 10**9)
+    blocks = Reader.blocks
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "blocks", read)
+        assert load(clip, lambda: False).modified == 10**9
+    monkeypatch.setattr(loader, "LONG", 1000)
+    item = load(clip, lambda: False)
+    assert item.long
+    write(9000, 3 * 10**9)
+    with pytest.raises(ClipError, match="the file was changed while it was read"):
+        list(load.pieces(item, 0, lambda: False))
+
+
+def test_a_finished_run_does_not_read_a_file(tmp_path):
+    """Many files that are no audio any more, unless one looks at their sizes and times alone."""
+    folder, out = tmp_path / "clips", tmp_path / "out"
+    folder.mkdir()
+    soundfile.write(folder / "0.wav", synth.tone(0.02, 16000), 16000)
+    data = (folder / "0.wav").read_bytes()
+    for i in range(1, 500):
+        (folder / f"{i}.wav").write_bytes(data)
+    run(folder, out, "output.shard_size=100")
+    want = contents(out)
+    for path in folder.iterdir():
+        info = path.stat()
+        path.write_bytes(bytes(len(data)))
+        os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    report = run(folder, out, "output.shard_size=100")
+    assert (report.clips, report.clips_before, report.failures) == (0, 500, [])
+    assert contents(out) == want
 
 
 @given(

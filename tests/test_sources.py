@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,21 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (tmp_path / "in/gone.wav").symlink_to("nowhere")
     (tmp_path / "in/gone").symlink_to("nowhere")  # of a folder, perhaps
     assert ids(tmp_path / "in") == ["a.wav", "gone", "gone.wav", "more/b.wav"]
+
+
+def test_folders_deeper_than_python_calls(tmp_path):
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    touch(Path(), "a.wav")
+    os.chdir(here)
+    touch(tmp_path, "b.wav")
+    try:
+        assert ids(tmp_path) == ["b.wav", "d/" * 1200 + "a.wav"]
+    finally:  # shutil.rmtree is recursive too
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
 
 def test_a_missing_path_is_a_clip_that_will_fail(tmp_path):
