@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -127,22 +127,23 @@ def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, option
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"hlfeat: {options.device}: %(message)s"))
     log.handlers[:], log.level = [handler], level
-    try:
-        report = extract(
-            config,
-            inputs,
-            out,
-            options,
-            stopped=lambda: bool(asked),
-            finished_shard=lambda path: parent.send(("shard", path)),
-            progress=lambda *about: _Told(parent, *about),
-        )
-        parent.send(("done", report.as_dict()))
-    except (HlfeatError, InterruptedRunError) as e:
-        parent.send(("failed", e))
-    except Exception as e:
-        log.debug("", exc_info=True)
-        parent.send(("failed", RuntimeError(f"{options.device}: {type(e).__name__}: {e}")))
+    with suppress(BrokenPipeError):  # the parent was killed: what is finished stays, and nobody is left to tell
+        try:
+            report = extract(
+                config,
+                inputs,
+                out,
+                options,
+                stopped=lambda: bool(asked),
+                finished_shard=lambda path: parent.send(("shard", path)),
+                progress=lambda *about: _Told(parent, *about),
+            )
+            parent.send(("done", report.as_dict()))
+        except (HlfeatError, InterruptedRunError) as e:
+            parent.send(("failed", e))
+        except Exception as e:
+            log.debug("", exc_info=True)
+            parent.send(("failed", RuntimeError(f"{options.device}: {type(e).__name__}: {e}")))
 
 
 def several(device: str) -> list[str]:

@@ -29,7 +29,7 @@ import pytest
 import soundfile
 import torch
 
-from hlfeat import FeatureStore, loader, streaming
+from hlfeat import FeatureStore, devices, loader, streaming
 from hlfeat.configfile import load_config
 from hlfeat.outdir import FAILURE_KEYS, read_records
 from hlfeat.parts import WHOLE, Part
@@ -356,3 +356,22 @@ def test_parts_at_once_killed_at_random_moments(tmp_path, processes, seed):
                 else:
                     left.remove(part)
         assert contents(out) == want, f"seed {seed}: killed after {moments} s"
+
+
+def test_a_device_whose_parent_was_killed_ends_in_silence(tmp_path, processes):
+    folder, out = mixed_clips(tmp_path / "clips", 8), tmp_path / "out"
+    config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2"])
+    inputs = collect([str(folder)], io.BytesIO())
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    options = replace(ONE, device="cpu", part=Part(2, 1))
+    child = processes.context.Process(target=devices._child, args=(theirs, config, inputs, out, options, logging.ERROR))
+    child.start()
+    theirs.close()
+    while ours.recv()[0] != "shard":
+        pass
+    ours.close()
+    child.join(60)
+    assert child.exitcode == 0
+    for part in WHOLE.split(2):
+        run(folder, out, replace(ONE, part=part), shard=2)
+    everything(folder, out)
