@@ -189,6 +189,12 @@ class OutputDir:
                 f"{self.folder}: holds features of another configuration ({keys} differ); "
                 "choose another folder, or --overwrite"
             )
+        theirs, ours = (d.get("inputs") or {} for d in (there, description))
+        if self.part != WHOLE and theirs != ours:  # parts of different lists overlap, or leave clips out
+            raise UsageError(
+                f"{self.folder}: holds parts of another list of clips ({theirs.get('clips')} then, {ours['clips']} "
+                "now); choose another folder for the clips that are new"
+            )
 
     def _clean(self, ours: list[Path], everything: bool) -> None:
         """Remove what a killed run left half-made, or all that runs have written."""

@@ -7,6 +7,7 @@ on from its last finished shard and writes the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -109,6 +110,8 @@ def extract(
     with OutputDir(out, options.part) as output:
         run = _Run(config, options, extractor, finish, device, output, stopped, finished_shard, progress)
         try:
+            if options.part != WHOLE:
+                description["inputs"] = described(inputs.clips)
             continued = output.adopt(description, options.overwrite)
             return run.go(inputs.clips[options.part.slice(len(inputs.clips))], continued)
         except OSError as e:
@@ -144,6 +147,14 @@ def prepare(config: Config, weights: Path | None, stats: Path | None) -> tuple[E
         "config": config.model_dump(mode="json"),
     }
     return extractor, finish, description
+
+
+def described(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Which clips these are, for parts to be parts of the same."""
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(clip.id.encode(errors="surrogatepass") + b"\0")
+    return {"clips": len(clips), "sha256": digest.hexdigest()}
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -149,6 +150,18 @@ def test_parts_that_do_not_belong_together(clips, tmp_path):
         part_run(clips, out, Part(2, 2), overwrite=True)
     run(clips, out, options=Options(quiet=True, overwrite=True))  # the whole may, as it is alone
     assert not list(out.glob("*p1of2*"))
+
+
+def test_parts_of_another_list(clips, tmp_path):
+    out = tmp_path / "out"
+    part_run(clips, out, Part(2, 1))
+    shutil.copy(min(clips.rglob("*.wav")), clips / "d0/new.wav")
+    for part in (Part(2, 1), Part(2, 2)):
+        with pytest.raises(UsageError, match=r"parts of another list of clips \(12 then, 13 now\)"):
+            part_run(clips, out, part)
+    (clips / "d0/new.wav").unlink()
+    part_run(clips, out, Part(2, 2))
+    assert len(package.FeatureStore(out)) == 12
 
 
 def test_locks_of_parts(clips, tmp_path):
