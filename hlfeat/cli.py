@@ -27,11 +27,16 @@ from hlfeat.options import (
     WORKERS,
     BatchSecondsOption,
     ConfigOption,
+    DevicesOption,
     Exit,
+    ManifestOption,
+    MaxFailuresOption,
+    NullOption,
+    QuietOption,
     SetOption,
     VerboseOption,
+    WeightsOption,
     WorkersOption,
-    complete_device,
     epilog,
     set_up_logging,
 )
@@ -122,15 +127,10 @@ def extract(
     ] = None,
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
-    manifest: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, .tar, or Kaldi data folder; repeatable."),
-    ] = None,
+    manifest: ManifestOption = None,
     config: ConfigOption = DEFAULT,
     settings: SetOption = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
-    ] = None,
+    weights: WeightsOption = None,
     stats: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Normalise every band by these statistics of the features.")
     ] = None,
@@ -138,20 +138,13 @@ def extract(
         str | None,
         typer.Option(metavar="mean|mean+std|max|window:SECONDS[,HOP]", help="Vectors of clips or windows, not frames."),
     ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes.")
-    ] = False,
+    null: NullOption = False,
     format: Annotated[Format | None, typer.Option(help="Of the shards; default: the configuration's.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of the features; default: the configuration's.")] = None,
     shard_size: Annotated[
         str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips a shard, or a size such as 256MB.")
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.", autocompletion=complete_device
-        ),
-    ] = "auto",
+    device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
     part: Annotated[
@@ -159,9 +152,7 @@ def extract(
         typer.Option(metavar="I/N", help="Do the I-th of N parts; tasks of SLURM arrays and torchrun know theirs."),
     ] = None,
     on_error: Annotated[OnError, typer.Option(help="What a clip that cannot be used does to the run.")] = OnError.skip,
-    max_failures: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Stop when more clips than this fail.")
-    ] = None,
+    max_failures: MaxFailuresOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed in earlier runs.")
     ] = False,
@@ -170,7 +161,7 @@ def extract(
         bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to the folder.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, write nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Features of all clips into FOLDER, as sharded arrays with an index.

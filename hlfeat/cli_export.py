@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hlfeat.errors import UsageError
-from hlfeat.options import ConfigArgument, SetOption, VerboseOption, epilog, set_up_logging
+from hlfeat.options import ConfigArgument, SetOption, VerboseOption, WeightsOption, epilog, set_up_logging
 
 EXPORT_EPILOG = epilog(
     examples="""
@@ -24,9 +24,7 @@ def export(
     name: ConfigArgument,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="model.pt2, or model.onnx.")],
     settings: SetOption = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
-    ] = None,
+    weights: WeightsOption = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Clips of exactly this length; default: of any length.")
     ] = None,

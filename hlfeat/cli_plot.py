@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hlfeat.errors import UsageError
-from hlfeat.options import CONFIG, DEFAULT, SetOption, VerboseOption, epilog, need_matplotlib, set_up_logging
+from hlfeat.options import (
+    CONFIG,
+    DEFAULT,
+    SetOption,
+    VerboseOption,
+    WeightsOption,
+    epilog,
+    need_matplotlib,
+    set_up_logging,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,9 +47,7 @@ def plot(
         typer.Option("--config", "-c", **{**CONFIG, "help": f"Of a clip's features; default {DEFAULT}."}),
     ] = None,
     settings: SetOption = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
-    ] = None,
+    weights: WeightsOption = None,
     compare: Annotated[
         str | None, typer.Option(**{**CONFIG, "help": "A second configuration, drawn beside the first."})
     ] = None,

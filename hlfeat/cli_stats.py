@@ -17,12 +17,17 @@ from hlfeat.options import (
     DEFAULT,
     WORKERS,
     BatchSecondsOption,
+    DevicesOption,
     Exit,
+    ManifestOption,
+    MaxFailuresOption,
+    NullOption,
+    QuietOption,
     SetOption,
     VerboseOption,
+    WeightsOption,
     WorkersOption,
     complete_config,
-    complete_device,
     epilog,
     set_up_logging,
 )
@@ -46,10 +51,7 @@ def stats(
     ] = None,
     *,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The statistics, as JSON.")],
-    manifest: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, .tar, or Kaldi data folder; repeatable."),
-    ] = None,
+    manifest: ManifestOption = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -61,24 +63,13 @@ def stats(
         ),
     ] = None,
     settings: SetOption = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes.")
-    ] = False,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.", autocompletion=complete_device
-        ),
-    ] = "auto",
+    weights: WeightsOption = None,
+    null: NullOption = False,
+    device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
-    max_failures: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Stop when more clips than this fail.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    max_failures: MaxFailuresOption = None,
+    quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Mean, variance, least and greatest of every band, for extract --stats: one pass, and no features are written.
