@@ -14,6 +14,7 @@ import torchaudio.transforms as AT
 from torch import Tensor
 
 MAX_TABLE = 1 << 22  # taps: 16 MiB
+KEPT_TABLES = 1 << 24  # taps of all tables that are kept: every clip may have a rate of its own
 WIDTH = 6  # zero crossings on either side, torchaudio's default
 ROLLOFF = 0.99  # of the lower Nyquist frequency, torchaudio's default
 
@@ -37,13 +38,16 @@ class Resampler:
             return resample_direct(x, old, new)
         with self._lock:
             key = source_rate, x.device
-            if key not in self._kernels:
+            kernel = self._kernels.get(key)
+            if kernel is None:
                 # made in float64, rounded once: torchaudio's float32 kernel is off by 1e-4 of full scale for 11,025 Hz
-                kernel = AT.Resample(
+                exact = AT.Resample(
                     source_rate, self.rate, lowpass_filter_width=WIDTH, rolloff=ROLLOFF, dtype=torch.float64
                 )
-                self._kernels[key] = kernel.float().to(x.device)
-        return self._kernels[key](x)  # type: ignore[no-any-return]
+                kernel = self._kernels[key] = exact.float().to(x.device)
+                while sum(k.kernel.numel() for k in self._kernels.values()) > KEPT_TABLES:
+                    del self._kernels[next(iter(self._kernels))]
+        return kernel(x)  # type: ignore[no-any-return]
 
     def ratio(self, source_rate: int) -> tuple[int, int, int]:
         """`old` input samples make `new` output samples, which look at so many input samples on either side."""
