@@ -31,6 +31,8 @@ def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Shape: B times [T_i] -> [B, max T_i], lengths [B].
     """
     lengths = torch.tensor([len(w) for w in waveforms])
+    if len(waveforms) == 1:  # nothing to pad, no reason to copy
+        return waveforms[0][None], lengths
     return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
 
 

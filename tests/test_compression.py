@@ -20,6 +20,11 @@ def test_median_is_torch_median_of_the_existing_frames(frames, seed):
     for b, n in enumerate(frames):
         assert torch.equal(got[b, :, 0], x[b, :, :n].median(-1).values)
     assert torch.equal(median_over_time(x, None)[..., 0], x.median(-1).values)
+    with torch.inference_mode():
+        for y in (x, x.transpose(0, 1), x.masked_fill(x > 1, torch.inf), x.masked_fill(x > 1, torch.nan)):
+            torch.testing.assert_close(
+                median_over_time(y, None)[..., 0], y.median(-1).values, rtol=0, atol=0, equal_nan=True
+            )
 
 
 @given(n=st.integers(1, 400), seed=st.integers(0, 2**31))
