@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, less those that whoever started it wants ignored: `nohup`, and `&` in a script."""
+"""Signals that ask a run to stop. Under `nohup` the end of the terminal is none of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def when_stopped(handler: Callable[[int, Any], Any]) -> list[signal.Signals]:
-    """Have the handler called for them. Returns those that are not ignored."""
-    heard = [s for s in STOPS if signal.getsignal(s) != signal.SIG_IGN]
+    """Have the handler called for them. Returns those that are heard.
+
+    SIGINT is, even where a shell that has put the run into the background ignores it: who sends it means it.
+    """
+    heard = [s for s in STOPS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
     for s in heard:
         signal.signal(s, handler)
     return heard

@@ -220,6 +220,7 @@ def test_a_process_a_device(clips, tmp_path, hlfeat):
 def test_processes_stop_with_their_parent_and_go_on(tmp_path):
     folder = synth.good_clips(tmp_path / "clips", 60, longest=3.0)
     args = [command(), "extract", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "2", "--device", "cpu,cpu"]
+    args += ["-c", "leaf"]  # slow enough to be at work still
     first = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert first.stdout is not None
     first.stdout.readline()  # a shard is done
@@ -235,6 +236,7 @@ def test_processes_stop_with_their_parent_and_go_on(tmp_path):
 def test_a_process_that_is_killed(tmp_path):
     folder = synth.good_clips(tmp_path / "clips", 60, longest=3.0)
     args = [command(), "extract", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "1", "--device", "cpu,cpu"]
+    args += ["-c", "leaf"]  # slow enough to be at work still
     run = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     run.stdout.readline()

@@ -8,11 +8,11 @@ import signal
 from hlfeat.signals import STOPS, when_stopped
 
 
-def test_signals_are_heard_unless_they_were_ignored():
+def test_signals_are_heard_but_for_a_terminal_that_ends_under_nohup():
     before = {s: signal.getsignal(s) for s in STOPS}
     asked = []
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a script's background jobs
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
         assert when_stopped(lambda number, _: asked.append(number)) == [signal.SIGINT, signal.SIGTERM]
         for s in STOPS:
