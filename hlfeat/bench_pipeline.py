@@ -164,7 +164,7 @@ def write(config: Config, extractor: Extractor, finish: Finish, held: Held, bloc
         shard: ShardWriter | None = None
         for clip in held.clips:
             item = held.items[clip.id]
-            rows = finish.rows(int(extractor.num_frames(torch.tensor(item.length))))
+            rows = finish.rows(extractor.num_frames(item.length))
             if plan.opens(item.entries, rows) or shard is None:
                 if shard is not None:
                     shard.commit()

@@ -16,6 +16,7 @@ from hlfeat.configfile import Key, config_from_dict, explained, load_config
 from hlfeat.errors import ConfigError, LayerError
 from hlfeat.gabor import parameter_key
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d, centre_axis
+from hlfeat.masking import Count
 from hlfeat.weights import load_weights
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -55,8 +56,8 @@ class Extractor(nn.Module):
         self.sample_rate = frontend.sample_rate
         self._axis_of: object = None
 
-    def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of clips of these lengths in samples: [B] -> [B]."""
+    def num_frames(self, lengths: Count) -> Count:
+        """Frames of clips of these lengths in samples, one or a tensor of them."""
         return self.stack.num_frames(self.frontend.num_frames(lengths))
 
     def follow_centre_freqs(self) -> None:

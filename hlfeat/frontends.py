@@ -11,14 +11,13 @@ frames past the end come back as zero: a clip's features do not depend on its ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import overload
 
 import torch
 import torch.nn.functional as F
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
-from hlfeat.masking import frame_mask, mask_frames
+from hlfeat.masking import Count, frame_mask, mask_frames
 from hlfeat.spacing import spaced_frequencies
 from hlfeat.spool import Spool
 
@@ -55,14 +54,8 @@ class Frontend(nn.Module):
         """The same for one clip in pieces of [1, F, n]; what needs all of them at once is kept in a spool."""
         return iter(pieces)
 
-    @overload
-    def num_frames(self, lengths: int) -> int: ...
-    @overload
-    def num_frames(self, lengths: Tensor) -> Tensor: ...
-    def num_frames(self, lengths: int | Tensor) -> int | Tensor:
-        """Frames of clips of these lengths: floor((T - 1) / hop) + 1."""
-        if isinstance(lengths, Tensor):
-            return (lengths - 1).div(self.hop, rounding_mode="floor") + 1
+    def num_frames(self, lengths: Count) -> Count:
+        """Frames of clips of these lengths, one or a tensor of them: floor((T - 1) / hop) + 1."""
         return (lengths - 1) // self.hop + 1
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

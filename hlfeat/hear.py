@@ -54,7 +54,7 @@ class Embedder(nn.Module):
 
         A last frame that pools what is left may be centred past the end: it is left out, unless it is the only one.
         """
-        n = int(self.extractor.num_frames(torch.tensor(samples)))
+        n = self.extractor.num_frames(samples)
         first = self.extractor.stack.shift * 1000 * self.extractor.frontend.hop / self.sample_rate
         centres = first + self.hop * torch.arange(n, dtype=torch.float64)
         return centres[: max(1, int((centres <= 1000 * samples / self.sample_rate).sum()))]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Count = TypeVar("Count", int, Tensor)  # of samples or frames: a clip's, or those of several
 
 
 def frame_mask(frames: Tensor, n: int) -> Tensor:

@@ -386,7 +386,7 @@ class _Run:
         """The same, told with which a new shard begins."""
         for item in items:
             if isinstance(item, Item):
-                frames = int(self.extractor.num_frames(torch.tensor(item.length)))
+                frames = self.extractor.num_frames(item.length)
                 if self.holes and item.clip.id in self.after_done:  # a hole is filled with what was there
                     self.plan.begin()
                     item.opens_shard = True

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hlfeat.axes import Axis, CentreAxis, LogAxis
 from hlfeat.errors import ConfigError
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
-from hlfeat.masking import batch_norm, frame_mask, mask_frames
+from hlfeat.masking import Count, batch_norm, frame_mask, mask_frames
 
 
 class Shape(NamedTuple):
@@ -46,9 +46,9 @@ class Layer(nn.Module):
         """Take the axis of the input's bands, return that of the output's."""
         return axis
 
-    def num_frames(self, frames: Tensor) -> Tensor:
-        """Output frames of clips of so many input frames: [B] -> [B]."""
-        return (frames - 1).div(self.stride, rounding_mode="floor") + 1
+    def num_frames(self, frames: Count) -> Count:
+        """Output frames of clips of so many input frames, one or a tensor of them."""
+        return (frames - 1) // self.stride + 1
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
@@ -218,7 +218,7 @@ class Residual(Layer):
     def set_axis(self, axis: Axis | None) -> Axis | None:
         return self.body.set_axis(axis)
 
-    def num_frames(self, frames: Tensor) -> Tensor:
+    def num_frames(self, frames: Count) -> Count:
         return self.body.num_frames(frames)
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -251,7 +251,7 @@ class Stack(Layer):
             axis = layer.set_axis(axis)
         return axis
 
-    def num_frames(self, frames: Tensor) -> Tensor:
+    def num_frames(self, frames: Count) -> Count:
         for layer in self:
             frames = layer.num_frames(frames)
         return frames
