@@ -240,8 +240,8 @@ def test_a_process_that_is_killed(tmp_path):
     run = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     run.stdout.readline()
-    shown = subprocess.run(["ps", "-o", "pid,args", "--ppid", str(run.pid)], capture_output=True, text=True, check=True)
-    os.kill(next(int(p.split()[0]) for p in shown.stdout.splitlines() if "spawn_main" in p), signal.SIGKILL)
+    spawned = next(p for p in children(run.pid) if b"spawn_main" in p.read_bytes())
+    os.kill(int(spawned.parent.name), signal.SIGKILL)
     _, err = run.communicate(timeout=120)
     assert run.returncode == 1, err
     assert "died; finished shards are kept" in err
