@@ -65,6 +65,7 @@ class Busy:
         digest = _digest(clip.id)
         if digest in self._suspects:
             check_alone(clip, channels)
+            self._suspects.discard(digest)  # once is enough: a long clip is read more than once
         place = self._free.pop() if self._free and self._file is not None else None
         if place is None:
             yield

@@ -31,6 +31,7 @@ from hlfeat.options import (
     epilog,
     set_up_logging,
 )
+from hlfeat.signals import when_stopped
 
 if TYPE_CHECKING:
     from hlfeat.statistics_file import Statistics
@@ -104,7 +105,7 @@ def stats(
     from hlfeat.progress import count
     from hlfeat.sources import collect
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    when_stopped(signal.default_int_handler)
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
     found = collect(inputs or [], sys.stdin.buffer, null, manifest or [])

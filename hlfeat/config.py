@@ -484,11 +484,25 @@ class Config(Part):
         what = self.model_dump(mode="json", exclude={"description"})
         if self.output.pool is None:  # directories from before there was pooling go on
             del what["output"]["pool"]
-        told = {"config": what, "weights": weights_sha256}
-        if stats_sha256 is not None:
-            told["stats"] = stats_sha256
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return _digest(what, weights_sha256, stats_sha256)
+
+    def frames_fingerprint(self, weights_sha256: str | None) -> str:
+        """Identifies the frames that are computed, however they are normalised, pooled and stored."""
+        return frames_fingerprint(self.model_dump(mode="json"), weights_sha256, None)
 
     def without_pool(self) -> Config:
         """The configuration of the frames that are pooled."""
         return self.model_copy(update={"output": self.output.model_copy(update={"pool": None})})
+
+
+def frames_fingerprint(config: dict[str, Any], weights_sha256: str | None, stats_sha256: str | None) -> str:
+    """Identifies frames by a configuration as hlfeat.yaml has it, its output aside, and the contents of other files."""
+    what = {key: value for key, value in config.items() if key not in ("description", "output")}
+    return _digest(what, weights_sha256, stats_sha256)
+
+
+def _digest(what: dict[str, Any], weights_sha256: str | None, stats_sha256: str | None) -> str:
+    told = {"config": what, "weights": weights_sha256}
+    if stats_sha256 is not None:
+        told["stats"] = stats_sha256
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from functools import reduce
@@ -12,12 +13,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from hlfeat.config import frames_fingerprint
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.moments import moments, nothing
 from hlfeat.outdir import FAILURE_KEYS, INDEX_KEYS, read_description, read_records, shard_indexes
 from hlfeat.parts import WHOLE, Part, statistics_name
 from hlfeat.shards import Record
 from hlfeat.sidecar import ShardStatistics, read_sidecar
+
+log = logging.getLogger("hlfeat")
 
 PIECE = 1 << 21  # bytes of a shard that are read at once
 PART_FILE = re.compile(r"(?:shard|stats|failures|report|hlfeat)-p(\d+)of(\d+)[-.].*")
@@ -33,7 +37,7 @@ class FeatureDir:
     Attributes:
         description: what hlfeat.yaml says.
         shape: of a row of the features: (channels, bands), or (dims,) of pooled ones.
-        dtype, pool, fingerprint: of the features.
+        dtype, pool, fingerprint: of the features; frames_fingerprint: of the frames, however they are stored.
         indexes: the index files of the shards, in order.
     """
 
@@ -49,6 +53,8 @@ class FeatureDir:
             self.shape = tuple(int(features[key]) for key in keys)
             self.dtype: np.dtype[Any] = np.dtype(self.description["config"]["output"]["dtype"])
             self.fingerprint = str(self.description["fingerprint"])
+            files = [(self.description.get(key) or {}).get("sha256") for key in ("weights", "stats")]
+            self.frames_fingerprint = frames_fingerprint(self.description["config"], *files)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise OutputError(f"{folder / 'hlfeat.yaml'}: damaged: expected the layout of features") from e
         self.indexes = list(shard_indexes(folder).values())
@@ -60,6 +66,22 @@ class FeatureDir:
     def sidecar(self, index: Path) -> ShardStatistics | None:
         """The statistics beside a shard; None where an earlier version wrote none."""
         return read_sidecar(self.folder / statistics_name(index.stem), *self.shape)
+
+    def statistics(self, index: Path, clips: int, frames: int) -> tuple[ShardStatistics, bool]:
+        """Those beside a shard with so many clips and frames, and True; False, and computed, if there are none.
+
+        Raises OutputError where they are damaged, or of other clips than the index lists.
+        """
+        path = self.folder / statistics_name(index.stem)
+        found = self.sidecar(index)
+        there = found is not None
+        if found is None:
+            log.info("%s is missing (earlier versions wrote none): computing it from the data", path)
+            found = self.compute(index)
+        if (found.clips, found.moments.frames) != (clips, frames):
+            own = f"{found.clips} clips and {found.moments.frames} frames"
+            raise OutputError(f"{path}: damaged: of {own}, the index has {clips} and {frames}")
+        return found, there
 
     def shard(self, index: Path, name: str) -> ShardReader:
         """The data of a shard, whose file the index calls by this name."""
@@ -117,13 +139,6 @@ class FeatureDir:
         if told != (clips, failures):
             return [f"report.json is of {told[0]} clips and {told[1]} failures, an earlier run's"]
         return []
-
-
-def check_counts(path: Path, told: ShardStatistics, clips: int, frames: int) -> None:
-    """Raises OutputError where statistics are of other clips than an index lists."""
-    if (told.clips, told.moments.frames) != (clips, frames):
-        own = f"{told.clips} clips and {told.moments.frames} frames"
-        raise OutputError(f"{path}: damaged: of {own}, the index has {clips} and {frames}")
 
 
 class ShardReader:

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hlfeat.config import Config, Output
+from hlfeat.config import Config
 from hlfeat.errors import ClipError, ConfigError, LayerError
 from hlfeat.extractor import Extractor
 from hlfeat.statistics_file import Statistics, read_statistics
@@ -207,17 +206,6 @@ class Windows:
             yield (totals.popleft() / (seen - self.first(done)))[None]
 
 
-def frames_fingerprints(config: Config, weights_sha256: str | None) -> list[str]:
-    """Of a configuration's frames: as they are stored, and as they might be, which statistics do not depend on.
-
-    Of the many sizes that shards might have, it is this configuration's and the default.
-    """
-    own, plain = config.output.model_copy(update={"pool": None}), Output()
-    ways = product(("npy", "pt"), ("float32", "float16"), (own.shard_size, plain.shard_size))
-    others = [plain.model_copy(update=dict(zip(("format", "dtype", "shard_size"), way, strict=True))) for way in ways]
-    return [config.model_copy(update={"output": output}).fingerprint(weights_sha256) for output in (own, *others)]
-
-
 def make_finish(
     config: Config, extractor: Extractor, weights_sha256: str | None, stats: Path | None
 ) -> tuple[Finish, str | None]:
@@ -229,11 +217,11 @@ def make_finish(
     if stats is not None:
         statistics = read_statistics(stats)
         digest = hashlib.sha256(stats.read_bytes()).hexdigest()
-        expected = frames_fingerprints(config, weights_sha256)
-        if statistics.fingerprint not in expected:
+        expected = config.frames_fingerprint(weights_sha256)
+        if statistics.fingerprint != expected:
             raise ConfigError(
                 f"{stats}: statistics of other features (fingerprint {statistics.fingerprint[:12]}): expected those of "
-                f"this configuration and these weights, without --stats and --pool ({expected[0][:12]})"
+                f"this configuration and these weights, without --stats ({expected[:12]})"
             )
     shape, rate = (extractor.n_channels, extractor.n_bands), Fraction(extractor.sample_rate, extractor.hop)
     if statistics is not None and statistics.mean.shape != shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,12 +12,9 @@ from typing import Any
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.featuredir import FeatureDir, check_counts
+from hlfeat.featuredir import FeatureDir
 from hlfeat.moments import Moments, nothing
 from hlfeat.outdir import check_shard
-from hlfeat.parts import statistics_name
-
-log = logging.getLogger("hlfeat")
 
 MOST_BINS = 12
 
@@ -99,12 +95,9 @@ def inspect(path: Path) -> Inspection:
         check_shard(data, frames)
         found.data_bytes += data.stat().st_size
         found.data_suffix = data.suffix
-        own = folder.sidecar(index)
-        if own is None:
-            log.info("%s is missing (earlier versions wrote none): computing it from the data", _sidecar(folder, index))
+        own, there = folder.statistics(index, len(durations) - before, frames)
+        if not there:
             found.without.append(name)
-            own = folder.compute(index)
-        check_counts(_sidecar(folder, index), own, len(durations) - before, frames)
         found.moments += own.moments
         found.silent += own.silent
         found.constant += own.constant
@@ -112,10 +105,6 @@ def inspect(path: Path) -> Inspection:
     found.failures.update(f["code"] for f in folder.failures())
     found.missing = folder.missing(len(durations), found.failures.total())
     return found
-
-
-def _sidecar(folder: FeatureDir, index: Path) -> Path:
-    return folder.folder / statistics_name(index.stem)
 
 
 def histogram(durations: np.ndarray) -> list[tuple[float, float, int]]:

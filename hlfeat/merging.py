@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hlfeat.errors import OutputError, UsageError
-from hlfeat.featuredir import FeatureDir, check_counts
+from hlfeat.featuredir import FeatureDir
 from hlfeat.moments import nothing
-from hlfeat.parts import statistics_name
 from hlfeat.statistics_file import Statistics
 
 log = logging.getLogger("hlfeat")
@@ -21,7 +20,7 @@ def merged(paths: Sequence[Path]) -> Statistics:
     What has no statistics beside it is read, piece by piece.
 
     Raises:
-        UsageError: features of different fingerprints, or pooled ones.
+        UsageError: features of different configurations or weights, or pooled ones.
         OutputError: no feature directory, a damaged one, one without features.
     """
     folders = [FeatureDir(path) for path in paths]
@@ -29,10 +28,10 @@ def merged(paths: Sequence[Path]) -> Statistics:
     for folder in folders:
         if folder.pool is not None:
             raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({folder.pool})")
-        if folder.fingerprint != first.fingerprint:
+        if folder.frames_fingerprint != first.frames_fingerprint:
             raise UsageError(
                 f"expected features of one configuration: {folder.folder} has the fingerprint "
-                f"{folder.fingerprint[:12]}, {first.folder} has {first.fingerprint[:12]}"
+                f"{folder.frames_fingerprint[:12]}, {first.folder} has {first.frames_fingerprint[:12]}"
             )
     clips, total = 0, nothing(*first.shape)
     for folder in folders:
@@ -42,16 +41,10 @@ def merged(paths: Sequence[Path]) -> Statistics:
             for record in folder.records(index):
                 own += 1
                 frames += record["frames"]
-            path = folder.folder / statistics_name(index.stem)
-            found = folder.sidecar(index)
-            if found is None:
-                log.info("%s is missing (earlier versions wrote none): computing it from the data", path)
-                found = folder.compute(index)
-            check_counts(path, found, own, frames)
-            total += found.moments
+            total += folder.statistics(index, own, frames)[0].moments
             clips += own
         for why in folder.missing(clips - before, sum(1 for _ in folder.failures())):
             log.warning("%s is not complete: %s", folder.folder, why)
     if not total.frames:
         raise OutputError(f"{', '.join(str(p) for p in paths)}: there are no features of any clip in it")
-    return Statistics(first.fingerprint, clips, total.frames, total.mean, total.variance, total.min, total.max)
+    return Statistics(first.frames_fingerprint, clips, total.frames, total.mean, total.variance, total.min, total.max)

@@ -21,7 +21,7 @@ class Statistics:
     """Of all frames of some clips.
 
     Attributes:
-        fingerprint: of the configuration and the weights that made the features.
+        fingerprint: of the frames (see `Config.frames_fingerprint`).
         clips, frames: how many there were.
         mean, min, max: float64.
         variance: of the population (divided by the frames), float64.

@@ -67,7 +67,7 @@ def test_what_is_being_read_outlives_the_process(tmp_path, monkeypatch):
     path.write_bytes(left)
     with Busy(path) as busy:
         assert set(path.read_bytes()) > {0}  # until the run is over
-        for c in (other, clip):
+        for c in (other, clip, clip):
             with busy.reading(c, "mix"):
                 pass
     assert asked == [clip.id]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import hlfeat as package
 from hlfeat.configfile import load_config
 from hlfeat.errors import OutputError, UsageError
+from hlfeat.featuredir import FeatureDir
 from hlfeat.gathering import gather
 from hlfeat.merging import merged
 from hlfeat.parts import WHOLE
@@ -38,7 +39,7 @@ def check(found: Statistics, *outs: Path) -> None:
     np.testing.assert_allclose(found.variance, x.var(0), rtol=1e-9)
     np.testing.assert_array_equal(found.min, x.min(0))
     np.testing.assert_array_equal(found.max, x.max(0))
-    assert found.fingerprint == package.FeatureStore(outs[0]).description["fingerprint"]
+    assert found.fingerprint == FeatureDir(outs[0]).frames_fingerprint
 
 
 def same(a: Statistics, b: Statistics) -> None:
@@ -112,6 +113,13 @@ def test_features_are_normalised_by_them(clips, tmp_path):
     normal = merged([tmp_path / "out"])
     np.testing.assert_allclose(normal.mean, 0, atol=1e-5)
     np.testing.assert_allclose(normal.variance, 1, atol=1e-5)
+
+
+def test_folders_of_one_configuration_however_they_are_stored(clips, tmp_path):
+    run(clips, tmp_path / "a")
+    run(clips, tmp_path / "b", "output.shard_size=3", "output.format=pt", "output.dtype=float16")
+    one, both = merged([tmp_path / "a"]), merged([tmp_path / "a", tmp_path / "b"])
+    assert (both.fingerprint, both.clips, both.frames) == (one.fingerprint, 2 * one.clips, 2 * one.frames)
 
 
 def test_what_is_refused(clips, tmp_path):
