@@ -27,14 +27,16 @@ from torch import Tensor
 from hlfeat.bench import Row, Runs, race, tell
 from hlfeat.bench_frontend import LogMel
 from hlfeat.clip import Clip
-from hlfeat.compute import Computer, computer
+from hlfeat.compute import make_computer
+from hlfeat.computer import Computer
 from hlfeat.config import Config
 from hlfeat.errors import ClipError, UsageError
 from hlfeat.extractor import Extractor
 from hlfeat.finishing import Finish
 from hlfeat.loader import Ahead, Failure, Item, Loader
 from hlfeat.moments import Moments, nothing
-from hlfeat.pipeline import Options, extract, plan_of, prepare
+from hlfeat.pipeline import Options, extract
+from hlfeat.preparing import plan_of, prepare
 from hlfeat.shards import ShardWriter
 from hlfeat.sources import Inputs
 from hlfeat.streaming import WINDOW_SAMPLES
@@ -205,7 +207,7 @@ def measure(
     extractor = extractor.eval().to(device)
     dtype = np.dtype(config.output.dtype)
     batch = max(1, int(options.batch_seconds * config.audio.sample_rate))
-    computing = computer(extractor, finish, device, dtype, config.audio.channels, batch, lambda: False)
+    computing = make_computer(extractor, finish, device, dtype, config.audio.channels, batch, lambda: False)
     held = hold(computing, clips)
     computing.loader = FromMemory(computing.loader, held)
     reading = {

@@ -195,8 +195,9 @@ def extract(
         with explained(config, overrides):
             _dry_run(cfg, found, weights, stats)
         return
+    from hlfeat.compute import choose_device
     from hlfeat.devices import extract_on, several
-    from hlfeat.pipeline import InterruptedRunError, Options, choose_device, extract
+    from hlfeat.pipeline import InterruptedRunError, Options, extract
 
     mine, why = (parse_part(part), "") if part is not None else part_of_job(os.environ)
     if why:
@@ -250,7 +251,7 @@ app.add_typer(bench_app, name="bench")
 
 def _dry_run(cfg: Config, found: Inputs, weights: Path | None, stats: Path | None) -> None:
     from hlfeat.clip import place
-    from hlfeat.pipeline import prepare
+    from hlfeat.preparing import prepare
     from hlfeat.progress import count
 
     extractor, finish, _ = prepare(cfg, weights, stats)

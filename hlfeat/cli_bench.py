@@ -65,7 +65,7 @@ def bench_harmonic(
     set_up_logging(verbose, quiet=False)
     _check_targets(json, plot)
     from hlfeat import bench_harmonic as bench
-    from hlfeat.pipeline import choose_device
+    from hlfeat.compute import choose_device
 
     on = choose_device(device)
     batch = batch or (4 if on.type == "cpu" else 16)
@@ -101,7 +101,7 @@ def bench_frontend(
     set_up_logging(verbose, quiet=False)
     _check_targets(json, plot)
     from hlfeat import bench_frontend as bench
-    from hlfeat.pipeline import choose_device
+    from hlfeat.compute import choose_device
 
     on, settings = choose_device(device), bench.chosen(only or [])
     rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
@@ -164,8 +164,9 @@ def bench_pipeline(
     set_up_logging(verbose, quiet=False)
     _check_targets(json, None)
     from hlfeat import bench_pipeline as bench
+    from hlfeat.compute import choose_device
     from hlfeat.configfile import load_config
-    from hlfeat.pipeline import Options, choose_device
+    from hlfeat.pipeline import Options
     from hlfeat.progress import count
     from hlfeat.sources import collect
 

@@ -86,7 +86,7 @@ def config_check(
     set_up_logging(verbose, quiet=False)
     from hlfeat.configfile import explained, load_config
     from hlfeat.describe import describe, doubts, table
-    from hlfeat.pipeline import prepare
+    from hlfeat.preparing import prepare
 
     cfg = load_config(name, settings or [])
     with explained(name, settings or []):

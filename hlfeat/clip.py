@@ -47,6 +47,13 @@ class Clip:
         """What the audio file is called, in its folder or in its archive."""
         return self.path if self.span is None else self.span.member
 
+    @property
+    def segment(self) -> dict[str, str | float | int]:
+        """What the clip is of its file, as its index line says it; nothing for the whole file."""
+        member = None if self.span is None else self.span.member
+        keys = {"member": member, "start": self.start, "end": self.end, "channel": self.channel}
+        return {k: v for k, v in keys.items() if v is not None}
+
 
 def extension(path: str) -> str:
     """The extension in lower case, without its dot."""

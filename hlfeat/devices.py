@@ -15,7 +15,8 @@ from typing import Any
 
 from hlfeat.config import Config
 from hlfeat.errors import HlfeatError, OutputError, UsageError
-from hlfeat.pipeline import InterruptedRunError, Options, extract, prepare
+from hlfeat.pipeline import InterruptedRunError, Options, extract
+from hlfeat.preparing import prepare
 from hlfeat.progress import Progress
 from hlfeat.report import merged
 from hlfeat.signals import STOPS, when_stopped

@@ -149,8 +149,8 @@ class OutputDir:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def adopt(self, description: dict[str, Any], overwrite: bool) -> bool:
-        """Write hlfeat.yaml, or check the one that is there. True if an earlier run is continued.
+    def adopt(self, description: dict[str, Any], overwrite: bool) -> None:
+        """Write hlfeat.yaml, or check the one that is there.
 
         With `overwrite`, what an earlier run wrote is removed first, and nothing else.
 
@@ -179,7 +179,6 @@ class OutputDir:
             text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
             write_atomically(path, text.encode(), beside=self.part.file("hlfeat.yaml"))
             self._compare(description)  # of two parts that begin at once, one has had the last word
-        return continued
 
     def _compare(self, description: dict[str, Any]) -> None:
         there = read_description(self.folder)

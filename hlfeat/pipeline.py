@@ -7,38 +7,35 @@ on from its last finished shard and writes the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from hlfeat.busy import CRASHED, Busy
 from hlfeat.clip import Clip, place, printable
-from hlfeat.compute import computer
-from hlfeat.config import Config, shard_bytes
-from hlfeat.errors import ClipError, ConfigError, TooManyFailuresError, UsageError
-from hlfeat.extractor import Extractor, build
-from hlfeat.finishing import Finish, make_finish
+from hlfeat.compute import choose_device, make_computer
+from hlfeat.config import Config
+from hlfeat.earlier import look_back
+from hlfeat.errors import ClipError, TooManyFailuresError, UsageError
+from hlfeat.extractor import Extractor
+from hlfeat.finishing import Finish
 from hlfeat.loader import Ahead, Failure, Item
 from hlfeat.moments import Moments, nothing
 from hlfeat.outdir import OutputDir, disk_error
-from hlfeat.parts import WHOLE, Part, shard_place
-from hlfeat.progress import Progress, count, duration
-from hlfeat.report import Report, device_name, merged, peak_memory, versions
-from hlfeat.shards import Record, ShardPlan, ShardWriter
+from hlfeat.parts import WHOLE, Part
+from hlfeat.preparing import described, plan_of, prepare
+from hlfeat.progress import Progress, duration
+from hlfeat.report import Report, device_name, merged, peak_memory
+from hlfeat.shards import Record, ShardWriter
 from hlfeat.sidecar import ShardStatistics
 from hlfeat.sources import Inputs
-from hlfeat.weights import load_weights
 
 log = logging.getLogger("hlfeat")
 
@@ -108,85 +105,15 @@ def extract(
     if extractor.stack.reach is None:
         log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
     with OutputDir(out, options.part) as output:
-        run = _Run(config, options, extractor, finish, device, output, stopped, finished_shard, progress)
         try:
             if options.part != WHOLE:
                 description["inputs"] = described(inputs.clips)
-            continued = output.adopt(description, options.overwrite)
-            return run.go(inputs.clips[options.part.slice(len(inputs.clips))], continued)
+            output.adopt(description, options.overwrite)
+            clips = inputs.clips[options.part.slice(len(inputs.clips))]
+            run = _Run(clips, config, options, extractor, finish, device, output, stopped, finished_shard, progress)
+            return run.go()
         except OSError as e:
             raise disk_error(e, out) from e
-
-
-def prepare(config: Config, weights: Path | None, stats: Path | None) -> tuple[Extractor, Finish, dict[str, Any]]:
-    """The modules, what is done to their features before these are written, and the contents of hlfeat.yaml.
-
-    Raises ConfigError for what cannot be built, and for weights or statistics that do not fit.
-    """
-    extractor = build(config)
-    digest = load_weights(extractor, weights) if weights else None
-    try:
-        extractor.follow_centre_freqs()
-    except ValueError as e:
-        raise ConfigError(f"{weights}: {e}") from e
-    finish, stats_digest = make_finish(config, extractor, digest, stats)
-    features: dict[str, Any] = {
-        "channels": extractor.n_channels,
-        "bands": extractor.n_bands,
-        "frames_per_second": extractor.sample_rate / extractor.hop,
-        "hop_samples": extractor.hop,
-    }
-    if config.output.pool is not None:
-        features |= {"pool": config.output.pool, "dims": finish.shape[0]}
-    description = {
-        "fingerprint": config.fingerprint(digest, stats_digest),
-        "features": features,
-        "weights": None if weights is None else {"path": str(weights), "sha256": digest},
-        "stats": None if stats is None else {"path": str(stats), "sha256": stats_digest},
-        "versions": versions(),
-        "config": config.model_dump(mode="json"),
-    }
-    return extractor, finish, description
-
-
-def described(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Which clips these are, for parts to be parts of the same."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(clip.id.encode(errors="surrogatepass") + b"\0")
-    return {"clips": len(clips), "sha256": digest.hexdigest()}
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
-        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise UsageError(f"--device {name}: cannot be used: torch {torch.__version__} finds {found} CUDA devices")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"--device {name}: cannot be used: torch finds no Apple GPU")
-    return device
-
-
-def segment(clip: Clip) -> dict[str, str | float | int]:
-    """What a clip is of its file, as its index line says it; nothing for the whole file."""
-    member = None if clip.span is None else clip.span.member
-    keys = {"member": member, "start": clip.start, "end": clip.end, "channel": clip.channel}
-    return {k: v for k, v in keys.items() if v is not None}
-
-
-def plan_of(config: Config, finish: Finish) -> ShardPlan:
-    """Where the configuration wants shards to end."""
-    size = config.output.shard_size
-    return ShardPlan(
-        size if isinstance(size, int) else None,
-        shard_bytes(size) if isinstance(size, str) else None,
-        math.prod(finish.shape) * np.dtype(config.output.dtype).itemsize,
-    )
 
 
 class _Summed:
@@ -202,10 +129,11 @@ class _Summed:
 
 
 class _Run:
-    """The loop and its state: an open shard, the failures so far."""
+    """The loop and its state: an open shard, the failures so far. It begins with what earlier runs have left."""
 
     def __init__(
         self,
+        clips: Sequence[Clip],
         config: Config,
         options: Options,
         extractor: Extractor,
@@ -216,44 +144,50 @@ class _Run:
         finished_shard: Callable[[Path], None],
         progress: Callable[[int, int, bool], Progress],
     ) -> None:
+        self.started = time.perf_counter()
         self.config, self.options, self.extractor, self.finish = config, options, extractor, finish
         self.device, self.output, self.stopped, self.finished_shard = device, output, stopped, finished_shard
-        self.make_progress = progress
         self.each = config.audio.channels == "each"  # every channel of a file is an entry of its own
         self.dtype = np.dtype(config.output.dtype)
         self.plan = plan_of(config, finish)
         batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
-        self.computer = computer(extractor, finish, device, self.dtype, config.audio.channels, batch_samples, stopped)
-        self.report = Report(device=device_name(device))
-        self.shard: ShardWriter | None = None
-        self.taken: set[int] = set()  # numbers of finished shards
-        self.number = 0  # of the open shard: the first that is not taken
-        self.after_done: set[str] = set()  # clips to do whose predecessor is done
-        self.again: dict[str, Record] = {}  # failures of earlier runs that are still to be tried again
-
-    def go(self, clips: Sequence[Clip], continued: bool) -> Report:
-        started = time.perf_counter()
-        order = {clip.id: i for i, clip in enumerate(clips)}
-        if len(order) < len(clips):
-            raise UsageError("expected clips of different ids")
-        done = self._done(clips, order)
-        self._keep_failures(clips, done, order)
-        failed = {f["id"] for f in self.report.failures}
-        todo = [clip for clip, is_done in zip(clips, done, strict=True) if not is_done and clip.id not in failed]
-        self.after_done = (
-            {clip.id for before, clip in zip(done, clips[1:], strict=False) if before} if self.holes else set()
+        self.computer = make_computer(
+            extractor, finish, device, self.dtype, config.audio.channels, batch_samples, stopped
         )
-        if continued and self.report.clips_before:
-            log.info("%d of %d clips are done already", len(clips) - len(todo), len(clips))
-        self.progress = self.make_progress(len(clips), len(clips) - len(todo), self.options.quiet)
-        if todo:
+
+        self.order = {clip.id: i for i, clip in enumerate(clips)}
+        if len(self.order) < len(clips):
+            raise UsageError("expected clips of different ids")
+        earlier = look_back(
+            output, clips, self.order, each=self.each, update=options.update, retry_failed=options.retry_failed
+        )
+        self.report = Report(device=device_name(device), clips_before=earlier.entries, failures=earlier.failures)
+        failed = {f["id"] for f in earlier.failures}
+        self.todo = [c for c, done in zip(clips, earlier.done, strict=True) if not done and c.id not in failed]
+        self.again = earlier.again  # failures of earlier runs that are still to be tried again
+        self.after_done: set[str] = set()  # clips to do whose predecessor is done, if a shard is missing
+        if earlier.holes:
+            self.after_done = {c.id for before, c in zip(earlier.done, clips[1:], strict=False) if before}
+        if self.report.clips_before:
+            log.info("%d of %d clips are done already", len(clips) - len(self.todo), len(clips))
+        self.progress = progress(len(clips), len(clips) - len(self.todo), options.quiet)
+
+        self.shard: ShardWriter | None = None
+        self.open_shard = ExitStack()  # closes it, whatever happens
+        self.statistics = ShardStatistics.of(*finish.shape)  # of the open shard
+        self.taken = earlier.shards  # numbers of finished shards
+        self.number = 0  # of the open shard: the first that is not taken
+        self._next_number()
+
+    def go(self) -> Report:
+        if self.todo:
             self.output.begin()
         threads = torch.get_num_threads()
         try:
             with (
                 self._watched(),
-                ExitStack() as self.open_shard,
-                Ahead(todo, self.options.workers, self._work, self.computer.start_thread) as ahead,
+                self.open_shard,
+                Ahead(self.todo, self.options.workers, self._work, self.computer.start_thread) as ahead,
             ):
                 self.computer.use(ahead.pool, self.options.workers)
                 for item in self.computer.stream(self._planned(self._timed(ahead))):
@@ -263,14 +197,14 @@ class _Run:
                     else:
                         self._fail(*item)
                 self._finish_shard()
-                assert self.progress.clips == len(clips), "a clip is neither in the index nor among the failures"
+                assert self.progress.clips == len(self.order), "a clip is neither in the index nor among the failures"
         finally:
             torch.set_num_threads(threads)
             self.progress.close()
-            self.report.failures = sorted(self._failures(), key=lambda f: order.get(f["id"], len(order)))
+            self.report.failures = sorted(self._failures(), key=lambda f: self.order.get(f["id"], len(self.order)))
             self.output.check_place()
             self.output.write_failures(self.report.failures)
-        self.report.spend("total", time.perf_counter() - started)
+        self.report.spend("total", time.perf_counter() - self.started)
         self.report.peak_bytes = peak_memory(self.device)
         self.report.complete = self.output.finish(self.report.as_dict(), merged)
         return self.report
@@ -282,89 +216,6 @@ class _Run:
         with Busy(self.output.folder / self.output.part.file("hlfeat.busy"), crashed) as busy:
             self.computer.loader.reading = busy.reading
             yield
-
-    # --- what earlier runs have done -------------------------------------------------------------------------
-
-    def _done(self, clips: Sequence[Clip], order: Mapping[str, int]) -> bytearray:
-        """Which clips are done; with `update`, shards with a clip that has changed since are taken back.
-
-        Refuses another file under the name of a finished clip.
-        """
-        done = bytearray(len(clips))
-        changed = redone = 0
-        for number, records in self.output.committed():
-            ids = [r["id"].rpartition("#")[0] if self.each else r["id"] for r in records]
-            known = [(clips[order[id_]], r) for id_, r in zip(ids, records, strict=True) if id_ in order]
-            now = sum(self._has_changed(clip, record) for clip, record in known)
-            changed += now
-            if now and self.options.update:
-                if len(known) < len(records):
-                    other = next(r["id"] for id_, r in zip(ids, records, strict=True) if id_ not in order)
-                    raise UsageError(
-                        f"{self.output.folder}: --update would lose {printable(other)}, which shares a shard with a "
-                        "clip that has changed and is not among the inputs"
-                    )
-                self.output.uncommit(number)
-                redone += len(records)
-                continue
-            self._take_number(number)
-            self.report.clips_before += len(records)
-            for clip, _ in known:
-                done[order[clip.id]] = 1
-        self.holes = self.taken != set(range(len(self.taken)))
-        if redone:
-            log.info("%s changed since: %d in the same shards are computed anew", count(changed, "clip"), redone)
-        elif changed:
-            log.warning("%d finished clips have changed since; --update computes them anew", changed)
-        return done
-
-    def _has_changed(self, clip: Clip, record: Record) -> bool:
-        """Whether a finished clip's file is not what it was."""
-        keys = ("member", "start", "end") if self.each else ("member", "start", "end", "channel")
-        part = {k: v for k, v in record.items() if k in keys}
-        if segment(clip) != part:
-            whole = "the whole file"
-            raise UsageError(
-                f"{self.output.folder}: has the id {printable(clip.id)} from {part or whole}, not from "
-                f"{segment(clip) or whole}; choose another folder"
-            )
-        try:
-            info = os.stat(clip.path)
-        except OSError:
-            return False  # gone: its features are still those of the clip
-        if (info.st_size, info.st_mtime_ns) == (record.get("size"), record.get("modified")):
-            return False
-        if clip.path != record["path"]:
-            raise UsageError(
-                f"{self.output.folder}: has the id {printable(clip.id)} from {printable(record['path'])}, "
-                f"not from {printable(clip.path)}; choose another folder"
-            )
-        return True
-
-    def _keep_failures(self, clips: Sequence[Clip], done: bytearray, order: Mapping[str, int]) -> None:
-        """Failures of earlier runs that stand: those beside finished shards, or all, if no clip is left to do.
-
-        What failed after the last finished shard is tried again with the clips around it; with `retry_failed`, all is.
-        """
-        archives = {clip.path for clip in clips if clip.span is not None}
-
-        def over(f: Record) -> bool:
-            """Whether the clip is done, or it is an archive as a whole, whose members alone are inputs now."""
-            if f["id"] in order:
-                return bool(done[order[f["id"]]])
-            return f["path"] in archives and "member" not in f
-
-        earlier = [f for f in self.output.failures() if not over(f)]
-        among = sum(f["id"] in order for f in earlier)
-        complete = sum(done) + among == len(done)
-        for f in earlier:
-            at = shard_place(f["shard"])
-            stands = complete or (at is not None and at[1] in self.taken)
-            # failures of clips that are no input of this run are not this run's to forget
-            if f["id"] not in order or (stands and not self.options.retry_failed):
-                self.report.failures.append(f)
-            else:
-                self.again[f["id"]] = f
 
     # --- clips and shards ------------------------------------------------------------------------------------
 
@@ -387,7 +238,7 @@ class _Run:
         for item in items:
             if isinstance(item, Item):
                 frames = self.extractor.num_frames(item.length)
-                if self.holes and item.clip.id in self.after_done:  # a hole is filled with what was there
+                if item.clip.id in self.after_done:  # a hole is filled with what was there
                     self.plan.begin()
                     item.opens_shard = True
                 item.opens_shard |= self.plan.opens(item.entries, self.finish.rows(frames))
@@ -424,7 +275,7 @@ class _Run:
             "channels": item.file_channels,
             "size": item.size,
             "modified": item.modified,
-            **segment(item.clip),
+            **item.clip.segment,
         }
         entries: list[tuple[str, Moments]] = []
         for c in range(item.entries):
@@ -472,12 +323,12 @@ class _Run:
         path = self.shard.commit(self.statistics.dump())
         self.open_shard.close()
         self.shard = None
-        self._take_number(self.number)
+        self.taken.add(self.number)
+        self._next_number()
         self.report.spend("write", time.perf_counter() - start)
         self.finished_shard(path)
 
-    def _take_number(self, number: int) -> None:
-        self.taken.add(number)
+    def _next_number(self) -> None:
         while self.number in self.taken:
             self.number += 1
 

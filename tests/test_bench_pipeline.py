@@ -11,9 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from hlfeat import bench, bench_pipeline, loader, pipeline
+from hlfeat import bench, bench_pipeline, loader, pipeline, preparing
 from hlfeat.bench_pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE, Held, Reading
-from hlfeat.compute import computer
+from hlfeat.compute import make_computer
 from hlfeat.configfile import load_config
 from hlfeat.errors import UsageError
 from hlfeat.pipeline import Options
@@ -32,8 +32,8 @@ def inputs(clips: Path) -> Inputs:
 
 
 def held_by(inputs: Inputs, config=CONFIG, most: int = 1 << 30) -> tuple[bench_pipeline.Computer, Held]:
-    extractor, finish, _ = pipeline.prepare(config, None, None)
-    computing = computer(
+    extractor, finish, _ = preparing.prepare(config, None, None)
+    computing = make_computer(
         extractor.eval(), finish, CPU, np.dtype("float32"), config.audio.channels, 1 << 20, lambda: False
     )
     return computing, bench_pipeline.hold(computing, inputs.clips, most)

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat import cli, cli_config, compute, loader, pipeline, streaming, view
+from hlfeat import cli, cli_config, compute, loader, pipeline, preparing, streaming, view
 from hlfeat.configfile import explained, load_config
 from hlfeat.devices import extract_on
 from hlfeat.errors import ClipError, ConfigError, UsageError
@@ -154,7 +154,7 @@ def test_deviations_far_from_zero_and_of_one_frame(rng):
 def computer(request, monkeypatch):
     """Both ways of computing; that of other devices on the CPU too."""
     if request.param == "device":
-        monkeypatch.setattr(pipeline, "computer", compute.DeviceComputer)
+        monkeypatch.setattr(pipeline, "make_computer", compute.DeviceComputer)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -338,7 +338,7 @@ def test_what_cannot_be_is_said_with_its_place(clips, tmp_path, monkeypatch):
     Path("c.yaml").write_text("output:\n  pool: window:0.001\n")
     message = r"c\.yaml:2: output\.pool \(window:0\.001\): expected windows and hops of at least the 0\.01 s from frame"
     with pytest.raises(ConfigError, match=message), explained("c.yaml"):
-        pipeline.prepare(load_config("c.yaml"), None, None)
+        preparing.prepare(load_config("c.yaml"), None, None)
     run(clips, tmp_path / "out", "output.pool=mean")
     store = hlfeat.FeatureStore(tmp_path / "out")
     with pytest.raises(UsageError, match=r"expected frames to draw, has vectors pooled over time \(mean\)"):

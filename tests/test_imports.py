@@ -27,6 +27,8 @@ LAYERS = [
     "overview",
     "extractor",
     "streaming bench checkpoint view describe export finishing",
+    "preparing computer earlier",
+    "cpu_computer device_computer",
     "compute",
     "pipeline hear",
     "devices",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlfeat import moments as module
-from hlfeat.compute import DeviceComputer
+from hlfeat.device_computer import DeviceComputer
 from hlfeat.moments import Moments, from_sums, moments, nothing
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat import compute, loader, pipeline, streaming
+from hlfeat import compute, cpu_computer, loader, pipeline, streaming
 from hlfeat.clip import Clip
 from hlfeat.configfile import load_config
 from hlfeat.decode import Reader, decode
@@ -348,7 +348,7 @@ def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, monkeypatc
     for bundle, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
         monkeypatch.setattr(loader, "BUNDLE_CLIPS", bundle)
         monkeypatch.setattr(loader, "BUNDLE_BYTES", 1 << 40)
-        monkeypatch.setattr(compute, "CPU_BATCH", batch)
+        monkeypatch.setattr(cpu_computer, "CPU_BATCH", batch)
         out = tmp_path / f"{bundle}"
         options = Options(quiet=True, batch_seconds=seconds, workers=workers)
         extract(load_config(config, cheap), collect([str(folder)], io.BytesIO()), out, options)
@@ -453,7 +453,7 @@ def computer(request, monkeypatch):
     """Both ways of computing; that of other devices on the CPU too."""
     kind = {"cpu": compute.CpuComputer, "device": compute.DeviceComputer}[request.param]
     if request.param == "device":
-        monkeypatch.setattr(pipeline, "computer", kind)
+        monkeypatch.setattr(pipeline, "make_computer", kind)
     return kind
 
 
@@ -494,7 +494,7 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
         outs = [tmp_path / f"{config}-{i}" for i in range(2)]
         extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[0], options)
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "computer", compute.DeviceComputer)
+            patch.setattr(pipeline, "make_computer", compute.DeviceComputer)
             extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[1], options)
         a, b = map(hlfeat.FeatureStore, outs)
         assert a.ids() == b.ids()
@@ -505,7 +505,7 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
 
 
 def test_on_a_device_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "computer", compute.DeviceComputer)
+    monkeypatch.setattr(pipeline, "make_computer", compute.DeviceComputer)
     test_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, "npy")
 
 
@@ -598,9 +598,9 @@ def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n
 
 def test_devices():
     with pytest.raises(UsageError, match="--device cuda:99"):
-        pipeline.choose_device("cuda:99")
+        compute.choose_device("cuda:99")
     with pytest.raises(UsageError, match="no Apple GPU"):
-        pipeline.choose_device("mps")
+        compute.choose_device("mps")
     with pytest.raises(UsageError, match="--device toaster: expected auto, cpu"):
-        pipeline.choose_device("toaster")
-    assert pipeline.choose_device("cpu").type == "cpu"
+        compute.choose_device("toaster")
+    assert compute.choose_device("cpu").type == "cpu"

@@ -56,7 +56,7 @@ def odd_clips(folder: Path) -> None:
 @pytest.fixture(params=["cpu", "device"])
 def way(request, monkeypatch):
     if request.param == "device":
-        monkeypatch.setattr(pipeline, "computer", compute.DeviceComputer)
+        monkeypatch.setattr(pipeline, "make_computer", compute.DeviceComputer)
 
 
 @pytest.mark.parametrize("form", ["npy", "pt"])
