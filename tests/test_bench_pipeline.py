@@ -66,18 +66,35 @@ def test_on_a_device_the_slowest_stage_is_the_bound():
     assert bench_pipeline.bound(seconds, on_cpu=True) == 10.0
 
 
-def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("long", [8000, 1 << 30])
+def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch, long):
+    monkeypatch.setattr(loader, "LONG", long)
     pipeline.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True))
     computing, held = held_by(inputs)
+    assert any(item.long for item in held.items.values()) == (long == 8000)
     computing.loader = bench_pipeline.FromMemory(computing.loader, held)
     monkeypatch.setattr(loader, "Reader", None)
     found = []
-    stream = computing.stream
-    monkeypatch.setattr(computing, "stream", lambda items: (found.append(i) or i for i in stream(items)))
-    bench_pipeline.consume(computing, held.clips, 2, tmp_path)
-    shards = sorted((tmp_path / "out").glob("*.npy"))
-    ours = np.concatenate([y for item in found for y in item.features])
-    assert np.array_equal(ours, np.concatenate([np.load(s) for s in shards]))
+    stream, pieces = computing.stream, computing.long
+
+    def streamed(items):
+        for item in stream(items):
+            found.extend(item.features)
+            yield item
+
+    def computed(*args):
+        for piece, moments in pieces(*args):
+            found.append(piece)
+            yield piece, moments
+
+    monkeypatch.setattr(computing, "stream", streamed)
+    monkeypatch.setattr(computing, "long", computed)
+    want = np.concatenate([np.load(s) for s in sorted((tmp_path / "out").glob("*.npy"))])
+    for _ in range(2):
+        bench_pipeline.consume(computing, held.clips, 2, tmp_path)
+        assert np.array_equal(np.concatenate(found), want)
+        found.clear()
+    assert not any(item.features for item in held.items.values())  # each run computes its own
 
 
 def test_written_shards_are_as_large_as_those_of_a_run(inputs, tmp_path):

@@ -217,34 +217,30 @@ def test_a_process_a_device(clips, tmp_path, hlfeat):
     assert "another configuration" in refused.stderr
 
 
-def test_processes_stop_with_their_parent_and_go_on(tmp_path):
+def stop_parent(run: subprocess.Popen[str]) -> None:
+    run.send_signal(signal.SIGTERM)
+
+
+def kill_child(run: subprocess.Popen[str]) -> None:
+    spawned = next(p for p in children(run.pid) if b"spawn_main" in p.read_bytes())
+    os.kill(int(spawned.parent.name), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [(stop_parent, 130, "the same command goes on from there"), (kill_child, 1, "died; finished shards are kept")],
+)
+def test_processes_that_end_early_and_go_on(tmp_path, stop, code, said):
     folder = synth.good_clips(tmp_path / "clips", 60, longest=3.0)
-    args = [command(), "extract", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "2", "--device", "cpu,cpu"]
+    args = [command(), "extract", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "1", "--device", "cpu,cpu"]
     args += ["-c", "leaf"]  # slow enough to be at work still
     first = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert first.stdout is not None
     first.stdout.readline()  # a shard is done
-    first.send_signal(signal.SIGTERM)
+    stop(first)
     _, err = first.communicate(timeout=120)
-    assert first.returncode == 130, err
-    assert "the same command goes on from there" in err
-    again = subprocess.run(args, capture_output=True, text=True, check=False, timeout=300)
-    assert again.returncode == 0, again.stderr
-    assert len(package.FeatureStore(tmp_path / "out")) == 60
-
-
-def test_a_process_that_is_killed(tmp_path):
-    folder = synth.good_clips(tmp_path / "clips", 60, longest=3.0)
-    args = [command(), "extract", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "1", "--device", "cpu,cpu"]
-    args += ["-c", "leaf"]  # slow enough to be at work still
-    run = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    run.stdout.readline()
-    spawned = next(p for p in children(run.pid) if b"spawn_main" in p.read_bytes())
-    os.kill(int(spawned.parent.name), signal.SIGKILL)
-    _, err = run.communicate(timeout=120)
-    assert run.returncode == 1, err
-    assert "died; finished shards are kept" in err
+    assert first.returncode == code, err
+    assert said in err
     again = subprocess.run(args, capture_output=True, text=True, check=False, timeout=300)
     assert again.returncode == 0, again.stderr
     assert len(package.FeatureStore(tmp_path / "out")) == 60
