@@ -183,5 +183,8 @@ def harmonic_conv2d(
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
-        y: Tensor = _HarmonicConv.apply(x.contiguous(), weight, bias, plan, time)  # type: ignore[no-untyped-call]
+        x = x.contiguous()
+        if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
+            return _HarmonicConv.forward(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
+        y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time)  # type: ignore[no-untyped-call]
         return y

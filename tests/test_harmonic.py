@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torchvision.ops import deform_conv2d
 
 import hlfeat
-from hlfeat import harmonic_plan
+from hlfeat import harmonic_conv, harmonic_plan
 from hlfeat.axes import LinearAxis
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
 from hlfeat.harmonic_plan import Budget, plan_for
@@ -200,6 +200,18 @@ def test_what_is_frozen_gets_no_gradient(frozen):
     assert (x.grad is None) == (frozen != "weight")
     assert (conv.weight.grad is None) == (frozen != "input")
     assert conv.bias.grad is not None
+
+
+@pytest.mark.parametrize("how", [torch.no_grad, torch.inference_mode])
+def test_the_same_without_gradients(how, monkeypatch):
+    conv, x = make("centre", 12, 2, 3, (3, 3), 1, (0, 1)), torch.randn(2, 2, 12, 9)
+    want = conv(x)
+    assert want.requires_grad
+    monkeypatch.setattr(harmonic_conv._HarmonicConv, "apply", None)  # autograd's part is left out
+    with how():
+        assert torch.equal(conv(x), want)
+    conv.requires_grad_(False)
+    assert torch.equal(conv(x), want)
 
 
 @pytest.mark.parametrize("axis", AXES)
