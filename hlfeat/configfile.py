@@ -206,12 +206,14 @@ def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> No
         last = i == len(parts) - 1
         if isinstance(at, list):
             if not isinstance(part, int) or part >= len(at):
-                raise ConfigError(f"{source}: {_dotted(parts[:i])} has items 0 to {len(at) - 1}, got {part}")
+                found = f"items 0 to {len(at) - 1}" if at else "no items"
+                raise ConfigError(f"{source}: {_dotted(parts[:i])} has {found}, got {part}")
         elif isinstance(at, dict):
             part = str(part)
             if not last and not isinstance(at.get(part), dict | list):
                 # a shorthand such as `compression: pcen` gives way to its keys
-                at[part] = {"kind": at[part]} if isinstance(at.get(part), str) else {}
+                empty: Any = [] if isinstance(parts[i + 1], int) else {}
+                at[part] = {"kind": at[part]} if isinstance(at.get(part), str) else empty
         else:
             raise ConfigError(f"{source}: {_dotted(parts[:i])} is {_kind(at)} and has no key {part}")
         places[tuple(parts[: i + 1])] = source

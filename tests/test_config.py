@@ -320,16 +320,21 @@ def test_errors_say_where_what_and_what_was_meant(tmp_path, text, message):
         ("frontend.n_filter=3", "--set frontend.n_filter=3: frontend.n_filter: unknown key; did you mean n_filters?"),
         ("audio.sample_rate=x", "--set audio.sample_rate=x: audio.sample_rate: expected a whole number, got 'x'"),
         ("seed", "expected key=value"),
-        ("stack.3.kernel=3", "stack has items 0 to -1"),
+        ("stack.3.kernel=3", "stack has no items, got 3"),
         ("seed.x=1", "--set seed.x=1: seed: expected a whole number, got a mapping"),
         ("a=[", "not valid YAML"),
-        ("stack.²=1", "stack has items"),
+        ("stack.²=1", "stack has no items, got ²"),
     ],
 )
 def test_errors_of_overrides(tmp_path, override, message):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "stack: []", override)
     assert message in str(caught.value)
+
+
+def test_an_item_of_a_list_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"--set stack\.0\.anchor=2: stack has no items, got 0"):
+        load(tmp_path, "seed: 0", "stack.0.anchor=2")
 
 
 def test_files_and_names_that_are_not_there(tmp_path):
