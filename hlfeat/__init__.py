@@ -28,6 +28,7 @@ _WHERE = {
     "FeatureStore": "store",
     "collate": "batching",
     "extract": "pipeline",
+    "Options": "pipeline",
     "HlfeatError": "errors",
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "LogMel",
     "LogTBN",
     "MixedHarmonicConv2d",
+    "Options",
     "Spectrogram",
     "build",
     "collate",
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from hlfeat.harmonic import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
     from hlfeat.harmonic_conv import harmonic_conv2d
     from hlfeat.leaf import EfficientLeaf, Leaf
-    from hlfeat.pipeline import extract
+    from hlfeat.pipeline import Options, extract
     from hlfeat.store import FeatureStore
 
 

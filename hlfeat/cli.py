@@ -44,8 +44,8 @@ from hlfeat.parts import parse_part, part_of_job
 from hlfeat.signals import when_stopped
 
 if TYPE_CHECKING:
+    from hlfeat.clip import Clip
     from hlfeat.config import Config
-    from hlfeat.sources import Inputs
 
 
 class Format(str, Enum):
@@ -191,19 +191,19 @@ def extract(
     log = logging.getLogger("hlfeat")
     if found.ignored:
         log.info("passed over %s without an audio extension", count(found.ignored, "file"))
+    mine, why = (parse_part(part), "") if part is not None else part_of_job(os.environ)
+    if why:
+        log.info("part %s (%s)", mine, why)
     if dry_run:
         with explained(config, overrides):
-            _dry_run(cfg, found, weights, stats)
+            _dry_run(cfg, found.clips[mine.slice(len(found.clips))], weights, stats)
         return
     from hlfeat.compute import choose_device
     from hlfeat.devices import extract_on, several
     from hlfeat.pipeline import InterruptedRunError, Options, extract
 
-    mine, why = (parse_part(part), "") if part is not None else part_of_job(os.environ)
-    if why:
-        log.info("part %s (%s)", mine, why)
-        if device == "auto" and "LOCAL_RANK" in os.environ:
-            device = _local_device(os.environ["LOCAL_RANK"])
+    if why and device == "auto" and "LOCAL_RANK" in os.environ:
+        device = _local_device(os.environ["LOCAL_RANK"])
     devices = several(device)
     for name in devices:
         choose_device(name)
@@ -249,7 +249,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
 
-def _dry_run(cfg: Config, found: Inputs, weights: Path | None, stats: Path | None) -> None:
+def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path | None) -> None:
     from hlfeat.clip import place
     from hlfeat.preparing import prepare
     from hlfeat.progress import count
@@ -258,11 +258,11 @@ def _dry_run(cfg: Config, found: Inputs, weights: Path | None, stats: Path | Non
     rate = extractor.sample_rate / extractor.hop
     pooled = "" if cfg.output.pool is None else f", pooled by {cfg.output.pool} to [vectors, {finish.shape[0]}]"
     print(
-        f"{count(len(found.clips), 'clip')}; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
+        f"hlfeat: {count(len(clips), 'clip')}; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
         f"{cfg.output.dtype}, {rate:g} frames a second{pooled}; nothing was written",
         file=sys.stderr,
     )
-    for clip in found.clips:
+    for clip in clips:
         logging.getLogger("hlfeat").debug("%s", place(clip))
 
 
@@ -313,7 +313,7 @@ def _print_path(path: Path) -> None:
             logging.getLogger("hlfeat").warning("standard output cannot be written (%s); going on", e.strerror)
 
 
-class _InterruptedEarlyError(HlfeatError):
+class _InterruptedEarlyError(BaseException):
     """Stopped before there was anything to resume."""
 
 
@@ -325,9 +325,9 @@ class _Stop:
         self.heard = when_stopped(self._note)
 
     def _note(self, number: int, frame: Any) -> None:
+        self.asked = True  # even if somebody between here and there catches everything
         if not self.working:
             raise _InterruptedEarlyError("interrupted")
-        self.asked = True
         for s in self.heard:
             signal.signal(s, signal.SIG_DFL)
 

@@ -54,6 +54,8 @@ def export(
     log = logging.getLogger("hlfeat")
     if weights is None and cfg.stack:
         log.warning("no --weights: the stack's are drawn from seed %d, untrained", cfg.seed)
+    if cfg.output.pool is not None:
+        log.warning("output.pool (%s) is no part of the model: it gives frames", cfg.output.pool)
     found = exporting.export(extractor, out.suffix, seconds, dump_config(cfg))
     exporting.write(found, out)
     log.info(

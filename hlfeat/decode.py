@@ -30,7 +30,16 @@ EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CA
 # Lines of libsndfile's log about a chunk of samples that promises more bytes than the file has, such as
 # "data : 2147483632 (should be 64000)" (WAV, W64, RF64); SSND is AIFF's, BODY is SVX's, Data Size is AU's.
 _PROMISE = re.compile(r"^\s*(?:data|SSND|BODY|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
-_SHORT = re.compile(r"truncated file|frame count \d+ does not match value from 'ds64'")
+_SHORT = re.compile(r"truncated file|seems to be truncated|frame count \d+ does not match value from 'ds64'")
+
+# Formats where it notes what the header says, and takes what is there without another word (NIST: the header itself).
+_HEADER_FRAMES = {
+    "AVR": re.compile(r"^\s*Frames\s*: (\d+)", re.MULTILINE),
+    "CAF": re.compile(r"Bytes / packet\s*: (\d+)\n\s*Frames / packet\s*: 1\n(?:.*\n)*?data : (\d+)\n"),
+    "MAT5": re.compile(r"Cols : (\d+)\n.*\n.*Name : wavedata"),
+    "NIST": re.compile(r"sample_count -i (\d+)"),
+    "SDS": re.compile(r"^Frames\s*: (\d+)", re.MULTILINE),
+}
 
 
 @dataclass(frozen=True)
@@ -109,14 +118,16 @@ class Reader:
         """
         f, clip, first, stop = self._file, self.clip, self._first, self._stop
         size = max(1, BLOCK_SAMPLES // f.channels)
+        # never beyond the promised end: decoders stumble over what may follow there, such as a tag
+        last = f.frames if stop is None and f.frames != UNKNOWN_FRAMES else stop
         got, found = 0, False
         with _explained(clip):
             if first and f.format in EXACT_SEEK and f.frames != UNKNOWN_FRAMES:
                 got = f.seek(first)
-        while stop is None or got < stop:
+        while last is None or got < last:
             if self._cancelled():
                 raise ClipError("cancelled", "the run was stopped")
-            wanted = size if stop is None else min(size, stop - got)
+            wanted = size if last is None else min(size, last - got)
             with _explained(clip):
                 block = f.read(wanted, dtype="float32", always_2d=True)  # [T, channels]
             if not np.isfinite(block).all():
@@ -131,7 +142,7 @@ class Reader:
                 break
         if got == 0:
             raise ClipError("empty", "no samples")
-        if got < (f.frames if stop is None else stop) != UNKNOWN_FRAMES:
+        if last is not None and got < last:
             if f.frames == UNKNOWN_FRAMES:
                 raise _beyond(clip, got / f.samplerate)
             raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
@@ -189,13 +200,27 @@ def _check_header(f: soundfile.SoundFile, clip: Clip, channels: str | int) -> No
         raise ClipError("truncated", "the file ends before the length that its header gives")
     if f.format == "OGG" and not _ogg_ends(clip):
         raise ClipError("truncated", "the Ogg stream has no end page")
-    if f.format == "NIST":
-        with open_bytes(clip) as header:
-            promise = re.search(rb"sample_count -i (\d+)", header.read(1024))
-        if promise and int(promise[1]) > f.frames:
-            raise ClipError("truncated", f"the header promises {int(promise[1])} samples, {f.frames} are there")
+    promised, there = _frames(f, clip)
+    if promised > there:
+        raise ClipError("truncated", f"the header promises {promised} samples, {there} are there")
     if f.frames == 0:
         raise ClipError("empty", "no samples")
+
+
+def _frames(f: soundfile.SoundFile, clip: Clip) -> tuple[int, int]:
+    """Samples that the header promises, and that are there, where libsndfile takes one for the other."""
+    text, promised, there = f.extra_info, f.frames, f.frames
+    if f.format == "NIST":
+        with open_bytes(clip) as header:
+            text = header.read(1024).decode("ascii", errors="replace")
+    found = _HEADER_FRAMES[f.format].search(text) if f.format in _HEADER_FRAMES else None
+    if found and f.format == "SDS":  # the other way round: what is noted is there
+        there = int(found[1])
+    elif found and f.format == "CAF":
+        promised = (int(found[2]) - 4) // int(found[1])  # bytes, with those of the edit count, by those of a frame
+    elif found:
+        promised = int(found[1])
+    return promised, there
 
 
 def _bounds(f: soundfile.SoundFile, clip: Clip) -> tuple[int, int | None]:

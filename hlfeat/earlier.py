@@ -24,7 +24,7 @@ class Earlier:
     Attributes:
         done: whether a clip is in a finished shard, a byte for each clip.
         shards: the numbers of finished shards.
-        entries: how many there are in them.
+        entries, seconds: how many there are in them, and how long they are together.
         failures: those that stand.
         again: those that are still to be tried again, by the clip's id.
     """
@@ -32,6 +32,7 @@ class Earlier:
     done: bytearray
     shards: set[int] = field(default_factory=set)
     entries: int = 0
+    seconds: float = 0.0
     failures: list[Record] = field(default_factory=list)
     again: dict[str, Record] = field(default_factory=dict)
 
@@ -55,7 +56,7 @@ def look_back(
     Args:
         each: whether every channel of a file is an entry of its own.
         update: whether shards with a clip that has changed since are taken back.
-        retry_failed: whether clips that failed are tried again.
+        retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
 
     Raises UsageError where another file has the name of a finished clip, or an update would lose a clip.
     """
@@ -78,6 +79,7 @@ def look_back(
             continue
         found.shards.add(number)
         found.entries += len(records)
+        found.seconds += sum(r["duration"] for r in records)
         for clip, _ in known:
             found.done[order[clip.id]] = 1
     if redone:
@@ -122,10 +124,12 @@ def _sort_failures(
     archives = {clip.path for clip in clips if clip.span is not None}
 
     def over(f: Record) -> bool:
-        """Whether the clip is done, or it is an archive as a whole, whose members alone are inputs now."""
+        """Whether the clip is done, or no input any more and nothing to try again: a file that is gone, or an archive
+        as a whole, whose members alone are inputs now."""
         if f["id"] in order:
             return bool(found.done[order[f["id"]]])
-        return f["path"] in archives and "member" not in f
+        gone = retry_failed and not os.path.lexists(f["path"])
+        return gone or (f["path"] in archives and "member" not in f)
 
     failures = [f for f in output.failures() if not over(f)]
     among = sum(f["id"] in order for f in failures)

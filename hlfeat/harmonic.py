@@ -7,7 +7,9 @@ hlfeat/harmonic_conv.py, the axes are in hlfeat/axes.py.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -17,13 +19,13 @@ from hlfeat.axes import Axis, AxisError, CentreAxis, LinearAxis, LogAxis
 from hlfeat.harmonic_conv import harmonic_conv2d
 from hlfeat.harmonic_plan import Plan
 
-Pair = int | tuple[int, int] | Sequence[int]
+Pair = SupportsIndex | tuple[int, int] | Sequence[int]
 
 
 def pair(value: Pair, name: str) -> tuple[int, int]:
     """An int for both, or (frequency, time)."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value, value
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        return operator.index(value), operator.index(value)
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
         return int(value[0]), int(value[1])
     raise ValueError(f"expected {name} to be an int or a pair (frequency, time), got {value!r}")

@@ -3,9 +3,12 @@
 | manifest | a clip is | named by |
 |---|---|---|
 | `.csv`, `.tsv` with a header | a row: path, and if wanted id, start, end (seconds), channel | id, or the path |
-| `.jsonl`, `.jsonl.gz` | an object: the same keys, or NeMo's audio_filepath, offset, duration | id, or the path |
+| `.jsonl`, `.jsonl.gz` | an object with the same keys | id, or the path |
 | lhotse's recordings or cuts (`.jsonl`, `.jsonl.gz`) | a recording, a cut | id |
 | Kaldi's data folder | a line of `segments` if there is one, else of `wav.scp` | its first word |
+
+NeMo's names do too: audio_filepath for path, offset for start, and a duration from there in place of end. A duration
+alone is the file's own, as NeMo writes it, and no segment. Other keys are not read.
 
 A path is taken as written; if there is nothing, as one below the manifest's folder. Without an id, a segment's name is
 its path with `#t=start,end` (W3C Media Fragments). Nothing in a manifest is ever run: Kaldi's pipes are refused.
@@ -123,12 +126,14 @@ def _clip(path: str, line: int, row: Mapping[str, object]) -> Clip:
         raise _error(path, line, f"expected a file, got a pipe, and commands are never run: {file}")
     start, end = _seconds(path, line, row, "start"), _seconds(path, line, row, "end")
     offset, duration = _seconds(path, line, row, "offset"), _seconds(path, line, row, "duration")
-    if key == "audio_filepath" and (offset is not None or duration is not None):
-        start = start if start is not None else (offset or None)
-        # NeMo writes the file's own duration where there is no offset: then it is no segment
-        end = end if end is not None or offset is None or duration is None else offset + duration
+    if start is not None and offset is not None:
+        raise _error(path, line, f"expected a start or an offset, got {start:g} and {offset:g}")
+    if end is None and duration is not None and (start is not None or offset is not None):
+        end = (start or offset or 0.0) + duration
+    start = start if start is not None else (offset or None)
+    fault = None
     if end is not None and end <= (start or 0.0):
-        raise _error(path, line, f"expected a segment that ends after its start, got {start or 0:g} to {end:g} s")
+        fault = "bad-segment", f"expected a segment that ends after its start, got {start or 0:g} to {end:g} s"
     channel = row.get("channel")
     if channel is not None:
         if isinstance(channel, bool) or not str(channel).isdecimal():
@@ -139,7 +144,7 @@ def _clip(path: str, line: int, row: Mapping[str, object]) -> Clip:
         name = below(file) + (f"#t={start or 0:g},{'' if end is None else f'{end:.10g}'}" if start or end else "")
     elif not isinstance(name, str | int) or isinstance(name, bool) or not below(str(name)):
         raise _error(path, line, f"expected id to be a name, got {name!r}")
-    return Clip(below(str(name)), _resolved(file, path), start, end, channel)
+    return Clip(below(str(name)), _resolved(file, path), start, end, channel, fault=fault)
 
 
 def _resolved(file: str, manifest: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +37,7 @@ from hlfeat.progress import Progress, duration
 from hlfeat.report import Report, device_name, merged, peak_memory
 from hlfeat.shards import Record, ShardWriter
 from hlfeat.sidecar import ShardStatistics
-from hlfeat.sources import Inputs
+from hlfeat.sources import Inputs, collect
 
 log = logging.getLogger("hlfeat")
 
@@ -65,8 +67,8 @@ class InterruptedRunError(Exception):
 
 def extract(
     config: Config,
-    inputs: Inputs,
-    out: Path,
+    inputs: Inputs | Sequence[str | Path],
+    out: str | Path,
     options: Options | None = None,
     *,
     stopped: Callable[[], bool] = lambda: False,
@@ -77,7 +79,7 @@ def extract(
 
     Args:
         config: what to compute.
-        inputs: the clips, in order.
+        inputs: the clips, in order; or files, folders, lists and manifests, as on the command line.
         out: the output directory (layout: README, "The output directory").
         options: how to run.
         stopped: asked often; when true, the run ends with InterruptedRunError and can be resumed.
@@ -85,12 +87,14 @@ def extract(
         progress: makes what is told of every clip: (clips, of these done before, quiet).
 
     Raises:
-        UsageError: the output holds other features; an option that cannot be.
+        UsageError: the output holds other features; an option that cannot be; no clip, or two of one id.
         OutputError: the output cannot be written.
         TooManyFailuresError: more clips failed than `options` allow.
         InterruptedRunError: `stopped` said so.
     """
-    options = options or Options()
+    options, out = options or Options(), Path(out)
+    if not isinstance(inputs, Inputs):
+        inputs = collect([os.fspath(path) for path in inputs], sys.stdin.buffer)
     if not (math.isfinite(options.batch_seconds) and options.batch_seconds > 0):
         raise UsageError(f"expected --batch-seconds above 0, got {options.batch_seconds}")
     if options.on_error not in ("skip", "stop"):
@@ -161,7 +165,12 @@ class _Run:
         earlier = look_back(
             output, clips, self.order, each=self.each, update=options.update, retry_failed=options.retry_failed
         )
-        self.report = Report(device=device_name(device), clips_before=earlier.entries, failures=earlier.failures)
+        self.report = Report(
+            device=device_name(device),
+            clips_before=earlier.entries,
+            seconds_before=earlier.seconds,
+            failures=earlier.failures,
+        )
         failed = {f["id"] for f in earlier.failures}
         self.todo = [c for c, done in zip(clips, earlier.done, strict=True) if not done and c.id not in failed]
         self.again = earlier.again  # failures of earlier runs that are still to be tried again

@@ -28,6 +28,7 @@ class Report:
     audio_seconds: float = 0.0
     failures: list[Record] = field(default_factory=list)
     clips_before: int = 0
+    seconds_before: float = 0.0  # of audio in them
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     device: str = ""
     peak_bytes: int = 0
@@ -42,6 +43,7 @@ class Report:
         return {
             "clips": self.clips + self.clips_before,
             "clips_this_run": self.clips,
+            "hours": (self.seconds_before + self.audio_seconds) / 3600,
             "hours_this_run": self.audio_seconds / 3600,
             "failures": len(self.failures),
             "failures_by_code": dict(sorted(Counter(f["code"] for f in self.failures).items())),
@@ -60,14 +62,15 @@ def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         codes.update(r["failures_by_code"])
     seconds = {k: round(sum(r["seconds"].get(k, 0.0) for r in reports), 3) for k in STAGES}
     seconds["total"] = max(r["seconds"]["total"] for r in reports)
-    hours = sum(r["hours_this_run"] for r in reports)
+    hours, this_run = (sum(r[key] for r in reports) for key in ("hours", "hours_this_run"))
     return {
         **{k: sum(r[k] for r in reports) for k in ("clips", "clips_this_run")},
-        "hours_this_run": hours,
+        "hours": hours,
+        "hours_this_run": this_run,
         "failures": sum(r["failures"] for r in reports),
         "failures_by_code": dict(sorted(codes.items())),
         "seconds": seconds,
-        "real_time_factor": hours * 3600 / seconds["total"] if seconds["total"] else 0.0,
+        "real_time_factor": this_run * 3600 / seconds["total"] if seconds["total"] else 0.0,
         "device": ", ".join(dict.fromkeys(r["device"] for r in reports)),
         "peak_memory_bytes": max(r["peak_memory_bytes"] for r in reports),
         "parts": len(reports),
@@ -92,7 +95,10 @@ def device_name(device: torch.device) -> str:
     """What a person calls the device."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"{device} ({threads} thread{'s' if threads != 1 else ''})"
+    return str(device)
 
 
 def peak_memory(device: torch.device) -> int:

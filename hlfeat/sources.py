@@ -19,7 +19,7 @@ LISTS = frozenset({"txt", "lst", "list"})
 
 @dataclass
 class Inputs:
-    """All clips of a run, in order, and how many files were passed over for want of an audio extension."""
+    """All clips of a run, in order, and how many files of folders were passed over as no audio."""
 
     clips: list[Clip] = field(default_factory=list)
     ignored: int = 0
@@ -129,7 +129,9 @@ def _walk(top: str) -> Iterator[Clip | None]:
         if is_archive(path):
             yield from members(path, id_, id_)
         else:
-            yield Clip(id_, path) if extension(path) in AUDIO else None
+            # "._a.wav" is not audio, but what macOS puts beside a.wav on other file systems
+            is_clip = extension(path) in AUDIO and not posixpath.basename(path).startswith("._")
+            yield Clip(id_, path) if is_clip else None
 
 
 def _entries(folder: str, id_: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:

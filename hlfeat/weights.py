@@ -64,7 +64,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     state, digest = _read(path)
     plain = isinstance(state, Mapping) and all(isinstance(k, str) and _dense(v) for k, v in state.items())
     if not plain:
-        raise ConfigError(f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}")
+        keys = f" with {', '.join(map(str, list(state)[:4]))}" if isinstance(state, Mapping) else ""
+        raise ConfigError(
+            f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}{keys}; "
+            "`hlfeat import-weights` reads published checkpoints"
+        )
     return dict(state), digest
 
 

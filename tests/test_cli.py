@@ -236,6 +236,7 @@ def test_dry_run_writes_nothing(hlfeat, clips, tmp_path):
     assert result.returncode == 0
     assert "12 clips; features [frames, 2, 80] float32, 100 frames a second" in result.stderr
     assert not (tmp_path / "out").exists()
+    assert "hlfeat: 4 clips; " in hlfeat("extract", clips, "-o", tmp_path / "out", "-n", "--part", "2/3").stderr
 
 
 def test_config_commands(hlfeat, tmp_path):
@@ -311,6 +312,29 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(hlfeat, tmp_path, how):
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 10 - done
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+SWALLOWS = """
+import os, signal, sys
+class Finder:  # as torch does with whatever goes wrong while it loads its libraries
+    def find_spec(self, name, *_):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.HOW)
+            except Exception:
+                pass
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_torch_is_imported(hlfeat, clips, tmp_path, how):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(SWALLOWS.replace("HOW", how))
+    path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+    result = hlfeat("extract", clips, "-o", tmp_path / "out", "-q", env={**os.environ, "PYTHONPATH": path})
+    failed(result, 130, "interrupted")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

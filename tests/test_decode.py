@@ -104,6 +104,30 @@ def test_a_nist_header_that_promises_more(tmp_path):
     assert caught.value.code == "truncated"
 
 
+@pytest.mark.parametrize("form", ["AVR", "CAF", "MAT4", "MAT5", "NIST", "SDS", "SVX", "VOC", "W64"])
+def test_headers_that_promise_more(tmp_path, form):
+    path = tmp_path / f"a.{form.lower()}"
+    soundfile.write(path, synth.tone(1, 8000), 8000, format=form, subtype="PCM_16")
+    data = path.read_bytes()
+    assert read(path).samples.shape == (1, 8000)
+    for end in (-300, -9000):
+        path.write_bytes(data[:end])
+        with pytest.raises(ClipError) as caught:
+            read(path)
+        assert caught.value.code in ("truncated", "corrupt")
+
+
+@pytest.mark.parametrize("tail", [b"TAG" + b" " * 125, bytes(4096)])
+def test_what_follows_the_audio_is_no_matter(tmp_path, tail):
+    """An ID3v1 tag, padding."""
+    for ext in ("flac", "mp3", "wav"):
+        path = tmp_path / f"a.{ext}"
+        soundfile.write(path, synth.tone(1, 8000), 8000)
+        want = read(path).samples
+        path.write_bytes(path.read_bytes() + tail)
+        assert np.array_equal(read(path).samples, want)
+
+
 def test_a_flac_that_does_not_state_its_length(tmp_path):
     """Encoders that write to a pipe leave the total at 0: 36 bits of STREAMINFO, in bytes 21 to 25 of the file."""
     x = synth.tone(3, 16000)

@@ -363,7 +363,7 @@ def test_the_command_line(hlfeat, clips, tmp_path):
 
 def test_the_shape_is_said_beforehand(clips, tmp_path, capsys):
     pooled = load_config("log-mel", ["output.pool=mean+std"])
-    cli._dry_run(pooled, collect([str(clips)], io.BytesIO()), None, None)
+    cli._dry_run(pooled, collect([str(clips)], io.BytesIO()).clips, None, None)
     assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in capsys.readouterr().err
     cli_config.config_check("log-mel", ["output.pool=mean+std"])
     assert "pooled over time by mean+std: [vectors, 160]" in capsys.readouterr().out

@@ -62,9 +62,33 @@ def test_own_lines(here):
     text = (
         '{"path": "a.wav", "id": "../x", "start": "1", "duration": 9}\n\n{"path": "b.wav", "channel": 0, "frames": 3}\n'
     )
-    expected = [Clip("x", "a.wav", 1.0), Clip("b.wav", "b.wav", channel=0)]
+    expected = [Clip("x", "a.wav", 1.0, 10.0), Clip("b.wav", "b.wav", channel=0)]
     assert clips("m.jsonl", text) == expected
     assert clips("m.jsonl.gz", gzip.compress(text.encode())) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "start", "end"),
+    [
+        ("start,duration\na.wav,1,2", 1.0, 3.0),
+        ("offset,duration\na.wav,1,2", 1.0, 3.0),
+        ("offset,duration\na.wav,0,2", None, 2.0),
+        ("offset,end\na.wav,1,2", 1.0, 2.0),
+        ("start,end,duration\na.wav,1,3,9", 1.0, 3.0),
+        ("offset\na.wav,1", 1.0, None),
+        ("duration\na.wav,2", None, None),  # the file's own
+    ],
+)
+@pytest.mark.parametrize("key", ["path", "audio_filepath"])
+def test_where_a_segment_is(here, row, start, end, key):
+    (clip,) = clips("m.csv", f"{key},{row}\n")
+    assert (clip.start, clip.end) == (start, end)
+
+
+def test_a_segment_that_ends_before_it_starts_is_one_clip_that_fails(here):
+    bad, good = clips("m.csv", "path,start,end\na.wav,2,2\na.wav,0,1\n")
+    assert bad.fault == ("bad-segment", "expected a segment that ends after its start, got 2 to 2 s")
+    assert good.fault is None
 
 
 def test_lhotse(here):
@@ -108,7 +132,7 @@ REFUSED = [
     ("m.csv", "path,start\na.wav,x\n", "m.csv:2: expected start in seconds, from 0, got 'x'"),
     ("m.csv", "path,start\na.wav,-1\n", "m.csv:2: expected start in seconds, from 0, got '-1'"),
     ("m.csv", "path,start\na.wav,nan\n", "expected start in seconds"),
-    ("m.csv", "path,start,end\na.wav,2,2\n", "m.csv:2: expected a segment that ends after its start, got 2 to 2 s"),
+    ("m.csv", "path,start,offset\na.wav,2,3\n", "m.csv:2: expected a start or an offset, got 2 and 3"),
     ("m.csv", "path,channel\na.wav,left\n", "m.csv:2: expected channel to be a number from 0, got 'left'"),
     ("m.csv", 'path\n"a\n', "not a row of a table: unexpected end of data"),
     ("m.csv", "path\n../..\n", "m.csv:2: expected path to be a path, got '../..'"),

@@ -190,7 +190,17 @@ def test_a_finished_run_opens_no_audio_and_keeps_its_failures(clips, tmp_path, m
     again = run(clips, tmp_path / "out")
     assert (again.clips, again.clips_before) == (0, 12)
     assert again.failures == first.failures
+    before, now = first.as_dict(), again.as_dict()
+    assert now["hours"] == pytest.approx(before["hours_this_run"])
+    assert before["hours"] == before["hours_this_run"] > now["hours_this_run"] == 0
     assert contents(tmp_path / "out") == want
+
+
+def test_inputs_as_on_the_command_line(clips, tmp_path):
+    run(clips, tmp_path / "a")
+    config = hlfeat.load_config("eleaf-8g-opt", CHEAP)
+    hlfeat.extract(config, [clips], str(tmp_path / "b"), hlfeat.Options(quiet=True))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_more_clips_are_added_to_what_is_there(clips, tmp_path):
@@ -295,6 +305,19 @@ def test_retry_failed(clips, tmp_path):
     store = hlfeat.FeatureStore(out)
     assert len(store) == 13
     assert store.ids()[-1] == "broken/nan.wav"
+
+
+def test_a_failure_whose_file_is_gone(clips, tmp_path):
+    """It is forgotten when failures are tried again, unless it is an input still."""
+    (clips / "bad.wav").write_bytes(b"")
+    (clips / "other.wav").write_bytes(b"")
+    retry, out = Options(quiet=True, retry_failed=True), tmp_path / "out"
+    assert len(run(clips, out).failures) == 2
+    (clips / "bad.wav").unlink()
+    assert len(run(clips, out).failures) == 2
+    assert [f["id"] for f in run(clips, out, options=retry).failures] == ["other.wav"]
+    missing = Inputs([Clip("bad.wav", str(clips / "bad.wav"))])
+    assert [f["id"] for f in run(missing, out, options=retry).failures] == ["bad.wav", "other.wav"]
 
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
