@@ -68,7 +68,7 @@ class _HarmonicConv2d(nn.Module):
             raise ValueError(f"expected dilation (1, n): harmonics have no spacing to widen; got {dilation!r}")
         if padding_mode != "zeros":
             raise ValueError(f'expected padding_mode "zeros", got {padding_mode!r}')
-        if isinstance(anchor, bool) or not isinstance(anchor, int) or anchor < 1:
+        if isinstance(anchor, bool) or not isinstance(anchor, SupportsIndex) or operator.index(anchor) < 1:
             raise ValueError(f"expected an anchor of 1 or above, got {anchor!r}")
         if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
@@ -77,7 +77,7 @@ class _HarmonicConv2d(nn.Module):
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.padding_mode = padding_mode
-        self.anchor = anchor
+        self.anchor = operator.index(anchor)
         self.axis = axis
         self.weight = nn.Parameter(
             torch.empty(out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import hlfeat
 from hlfeat import FeatureStore
 from hlfeat.configfile import load_config
+from hlfeat.errors import ConfigError
 from tests.test_cli import failed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -24,6 +25,11 @@ CHECKPOINT = GOLDEN / "checkpoint/net_best_model.pth"
 def frontend_state() -> dict[str, torch.Tensor]:
     network = torch.load(CHECKPOINT, weights_only=True)["network"]
     return {k.removeprefix("_frontend."): v for k, v in network.items() if k.startswith("_frontend.")}
+
+
+def test_a_checkpoint_given_as_weights_says_what_reads_it():
+    with pytest.raises(ConfigError, match=r"got dict with network, .*`hlfeat import-weights` reads"):
+        hlfeat.build("eleaf-default", weights=CHECKPOINT)
 
 
 def error(config: Path, weights: Path) -> float:

@@ -369,6 +369,12 @@ def test_little_memory_beside_input_and_output(monkeypatch):
     assert max(gathered) < x.nbytes + y.nbytes
 
 
+def test_sizes_of_numpy():
+    conv = hlfeat.HarmonicConv2d(2, 3, np.int64(3), padding=(0, np.int64(1)), anchor=np.int64(2))
+    assert (conv.kernel_size, conv.padding, conv.anchor) == ((3, 3), (0, 1), 2)
+    assert all(type(n) is int for n in (*conv.kernel_size, *conv.padding, conv.anchor))
+
+
 def test_impossible_inputs():
     with pytest.raises(ValueError, match=r"\[B, 2, F, T\]"):
         hlfeat.HarmonicConv2d(2, 3, 3)(torch.zeros(1, 3, 4, 5))
