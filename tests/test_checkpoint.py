@@ -28,7 +28,7 @@ def frontend_state() -> dict[str, torch.Tensor]:
 
 
 def test_a_checkpoint_given_as_weights_says_what_reads_it():
-    with pytest.raises(ConfigError, match=r"got dict with network, .*`hlfeat import-weights` reads"):
+    with pytest.raises(ConfigError, match=r"got dict with .*network.*; `hlfeat import-weights` reads"):
         hlfeat.build("eleaf-default", weights=CHECKPOINT)
 
 
