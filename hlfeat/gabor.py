@@ -15,6 +15,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -114,14 +115,17 @@ def parameter_key(params: Iterable[Tensor]) -> object:
     return [(p.dtype, p.device, p.tolist() if p.device.type == "cpu" else (p.data_ptr(), p._version)) for p in params]
 
 
-class FilterCache:
-    """Keeps the filters made from parameters until one of them changes."""
+Made = TypeVar("Made")
+
+
+class Kept(Generic[Made]):
+    """What is made from parameters, until one of them changes."""
 
     def __init__(self) -> None:
         self._key: object = None
-        self.made: list[GroupFilters] | None = None
+        self.made: Made | None = None
 
-    def get(self, params: Sequence[Tensor], make: Callable[[], list[GroupFilters]]) -> list[GroupFilters]:
+    def get(self, params: Sequence[Tensor], make: Callable[[], Made]) -> Made:
         key = parameter_key(params)
         if self.made is None or key != self._key:
             # made outside inference mode: an inference tensor could not take part in a later training step
@@ -167,7 +171,8 @@ class GaborFilterbank(nn.Module):
         self.center_freqs = nn.Parameter(torch.tensor(center_freqs, dtype=dtype))
         self.bandwidths = nn.Parameter(torch.tensor(bandwidths, dtype=dtype))
         self.pooling_widths = nn.Parameter(torch.full((len(center_freqs),), 0.4, dtype=dtype))
-        self._cache = FilterCache()
+        self._filters: Kept[list[GroupFilters]] = Kept()
+        self._groups: Kept[list[Group]] = Kept()
 
     def clamped(self) -> tuple[Tensor, Tensor, Tensor]:
         """Centre frequencies (rad/sample), bandwidths (samples) and pooling widths inside their ranges: 3 x [F]."""
@@ -180,7 +185,10 @@ class GaborFilterbank(nn.Module):
         )
 
     def groups(self) -> list[Group]:
-        """The groups that the parameters' present values ask for."""
+        """The groups that the parameters' present values ask for; the host waits for these when they have changed."""
+        return self._groups.get((self.center_freqs, self.bandwidths), self._make_groups)
+
+    def _make_groups(self) -> list[Group]:
         if self.grouping is None:
             return [Group(0, len(self.center_freqs), self.pool_size, 1, self.pool_size, self.hop)]
         centers, sigmas, _ = self.clamped()
@@ -203,7 +211,7 @@ class GaborFilterbank(nn.Module):
         params = (self.center_freqs, self.bandwidths, self.pooling_widths)
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
             return self.make_filters()
-        return self._cache.get(params, self.make_filters)
+        return self._filters.get(params, self.make_filters)
 
     def kept_filters(self) -> list[GroupFilters]:
         """The matrices as constants, for torch.export: their sizes depend on parameters' values, which it hides.
@@ -211,9 +219,9 @@ class GaborFilterbank(nn.Module):
         Raises:
             RuntimeError: there are none, as the module has not run in eval mode without gradients.
         """
-        if self._cache.made is None:
+        if self._filters.made is None:
             raise RuntimeError("to export, call the module once before, in eval mode and under torch.no_grad()")
-        return self._cache.made
+        return self._filters.made
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -234,10 +242,14 @@ class GaborFilterbank(nn.Module):
                 found = mask_frames(found, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
             return found
 
+    def _drop(self) -> None:
+        self._filters.drop()
+        self._groups.drop()
+
     def train(self, mode: bool = True) -> GaborFilterbank:
-        self._cache.drop()
+        self._drop()
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaborFilterbank:  # .to(), .half(), ...
-        self._cache.drop()
+        self._drop()
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]

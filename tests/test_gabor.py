@@ -127,6 +127,26 @@ def test_filters_are_made_once_in_eval_mode_and_anew_when_anything_changes(monke
     assert not torch.allclose(first, energies().float())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_host_looks_at_parameters_only_when_they_have_changed(monkeypatch, training):
+    """With gradients filters are made anew; how long they are, which a GPU would have to be waited for, is kept."""
+    bank = hlfeat.EfficientLeaf(n_filters=8, num_groups=2).train(training).filterbank
+    looked = []
+    plan = gabor.Grouping.plan
+    monkeypatch.setattr(gabor.Grouping, "plan", lambda *a: (looked.append(1), plan(*a))[1])
+    x = torch.randn(1, 2000)
+    optimiser = torch.optim.SGD(bank.parameters(), lr=1.0)
+    for steps in range(1, 4):
+        for _ in range(3):
+            bank(x).square().mean().backward()
+        assert len(looked) == steps
+        before = [g.kernel for g in bank.groups()]
+        bank.bandwidths.grad.fill_(-20.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        assert [g.kernel for g in bank.groups()] > before
+
+
 def test_filters_cached_in_inference_mode_serve_a_later_training_step():
     leaf = hlfeat.EfficientLeaf(8, 2).eval()
     x = torch.randn(1, 2000)
