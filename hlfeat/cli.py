@@ -40,7 +40,7 @@ from hlfeat.options import (
     epilog,
     set_up_logging,
 )
-from hlfeat.parts import parse_part, part_of_job
+from hlfeat.parts import Part, parse_part, part_of_job
 from hlfeat.signals import when_stopped
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def extract(
     except InterruptedRunError:
         log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    _summarise(facts, folder)
+    _summarise(facts, folder, mine)
     if facts["failures"]:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
@@ -273,7 +273,7 @@ def _local_device(rank: str) -> str:
     return f"cuda:{rank}" if torch.cuda.is_available() and rank.isdecimal() else "auto"
 
 
-def _summarise(facts: dict[str, Any], out: Path) -> None:
+def _summarise(facts: dict[str, Any], out: Path, part: Part) -> None:
     from hlfeat.progress import count, duration
 
     log = logging.getLogger("hlfeat")
@@ -288,7 +288,8 @@ def _summarise(facts: dict[str, Any], out: Path) -> None:
     )
     if facts["failures"]:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
-        log.warning("%s failed (%s): %s", count(facts["failures"], "clip"), codes, out / "failures.jsonl")
+        whole, own = out / "failures.jsonl", out / part.file("failures.jsonl")
+        log.warning("%s failed (%s): %s", count(facts["failures"], "clip"), codes, whole if whole.exists() else own)
 
 
 def _keep_stdout_for_paths() -> None:
@@ -352,6 +353,8 @@ def main() -> None:
             _die(f"{e.format_message()} (see --help)", Exit.USAGE)
         if type(e).__name__ == "Abort":  # typer's word for Ctrl-C
             _die("interrupted", Exit.INTERRUPTED)
+        if isinstance(e, OSError):  # of a file that somebody named, or of standard output
+            _die(f"{e.filename or 'standard output'}: {e.strerror or e}", Exit.FAILED)
         if isinstance(e, MemoryError) or str(e) == "can't start new thread":
             _die(f"the system gives no more {'memory' if isinstance(e, MemoryError) else 'threads'}", Exit.FAILED)
         _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)

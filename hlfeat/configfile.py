@@ -173,7 +173,7 @@ def _read(text: str, source: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
     except RecursionError as e:
         raise ConfigError(f"{source}:1: not valid YAML: it refers to itself, or is nested too deep") from e
-    except ValueError as e:  # such as a date in month 13
+    except (ValueError, KeyError, AttributeError, IndexError, OverflowError) as e:  # a date in month 13, !!bool maybe
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from hlfeat.clip import UNREADABLE, Clip, extension
-from hlfeat.errors import ClipError
+from hlfeat.errors import OUT_OF_FILES, ClipError
 from hlfeat.ranges import check_span, open_bytes, sound_source
 
 MIN_RATE, MAX_RATE = 1000, 768000
@@ -258,6 +258,8 @@ def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
         try:
             open(clip.path, "rb").close()
         except OSError as found:  # libsndfile does not say which
+            if found.errno in OUT_OF_FILES:
+                raise
             reason = found.strerror or reason
         return ClipError("unreadable", reason)
     return ClipError("corrupt", reason.replace("SF_INFO struct incomplete", "the header contradicts itself"))

@@ -1,5 +1,11 @@
 """The one error family. Messages say what was expected and what came; outer layers add the file or the key."""
 
+from __future__ import annotations
+
+import errno
+
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # the system's failure, never a clip's
+
 
 class HlfeatError(Exception):
     """Anything hlfeat reports on one line instead of with a traceback."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hlfeat.clip import Clip, place
 from hlfeat.decode import Reader
-from hlfeat.errors import ClipError
+from hlfeat.errors import OUT_OF_FILES, ClipError
 from hlfeat.moments import Moments
 from hlfeat.resample import Resampler
 
@@ -92,6 +92,7 @@ class Loader:
         """One clip, or of a long one what its header says. Without `resample`, waveforms stay at the file's rate.
 
         Raises ClipError, whatever a reader or a file system comes up with: that is one clip's failure, not the run's.
+        But OSError where no more files can be opened, which is no clip's fault.
         """
         start = time.perf_counter()
         try:
@@ -114,6 +115,8 @@ class Loader:
         except Exception as e:
             if out_of_memory(e):
                 raise ClipError("out-of-memory", "too large to be held in memory") from e
+            if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
+                raise
             log.debug("%s", place(clip), exc_info=True)
             raise ClipError("unreadable", f"{type(e).__name__}: {e}") from e
         item.seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import yaml
 
-from hlfeat.errors import OutputError, UsageError
+from hlfeat.errors import OUT_OF_FILES, OutputError, UsageError
 from hlfeat.parts import WHOLE, Part, shard_place, statistics_name
 from hlfeat.shards import TEMPORARY, Record, json_lines, write_atomically
 
@@ -71,10 +72,10 @@ def check_shard(path: Path, rows: int) -> None:
     try:
         if path.suffix == ".npy" and len(np.load(path, mmap_mode="r")) == rows:
             return
-        if path.suffix == ".pt" and path.stat().st_size:
+        if path.suffix == ".pt" and path.stat().st_size and is_zipfile(path):  # whose directory stands at its end
             return
-    except (OSError, ValueError) as e:
-        raise OutputError(f"{path}: damaged: {e}; --overwrite starts anew") from e
+    except Exception as e:  # numpy has no one error for a header that is none
+        raise OutputError(f"{path}: damaged: {e or type(e).__name__}; --overwrite starts anew") from e
     raise OutputError(f"{path}: damaged: shorter or longer than its index says; --overwrite starts anew")
 
 
@@ -85,6 +86,8 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
             f"{folder}: no space left on the disk; finished shards are kept: "
             "free some space and run the same command again"
         )
+    if e.errno in OUT_OF_FILES:
+        return OutputError("too many open files: raise the limit (ulimit -n), and run the same command again")
     return OutputError(f"{folder}: cannot be written: {e.strerror or e}")
 
 
@@ -220,13 +223,19 @@ class OutputDir:
     def committed(self) -> Iterator[tuple[int, list[Record]]]:
         """Numbers of the finished shards of this part and their index lines, in order.
 
-        Raises OutputError where a shard's data is missing or shorter than its index says.
+        Raises OutputError where an index is damaged, or a shard's data is missing or shorter than its index says.
         """
         for (part, number), index in shard_indexes(self.folder).items():
             if part == self.part:
                 records = list(read_records(index, INDEX_KEYS))
-                if records:
-                    check_shard(self.folder / records[-1]["shard"], records[-1]["row"] + records[-1]["frames"])
+                rows = 0
+                for r in records:
+                    if r["row"] != rows:
+                        raise OutputError(f"{index}: damaged: row {r['row']} where {rows} was expected")
+                    rows += r["frames"]
+                if not records:
+                    raise OutputError(f"{index}: damaged: there is no clip in it")
+                check_shard(self.folder / records[-1]["shard"], rows)
                 yield number, records
 
     def uncommit(self, number: int) -> None:
@@ -264,9 +273,15 @@ class OutputDir:
             failures = b"".join((self.folder / p.file("failures.jsonl")).read_bytes() for p in parts)
         except FileNotFoundError:
             return False
+        except ValueError as e:
+            raise OutputError(f"{self.folder}: the report of another part is damaged: run that part again") from e
         # beside names of this part's own: others may be at the same
+        try:
+            report = merge(reports)
+        except (KeyError, TypeError, AttributeError, IndexError) as e:
+            raise OutputError(f"{self.folder}: the report of another part is damaged: run that part again") from e
         write_atomically(self.folder / "failures.jsonl", failures, self.part.file("failures.jsonl"))
-        self._write_json("report.json", merge(reports))
+        self._write_json("report.json", report)
         return True
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:

@@ -25,7 +25,14 @@ Record = dict[str, Any]
 
 
 def write_atomically(path: Path, data: bytes, beside: str | None = None) -> None:
-    """Write a whole file beside its name (as `beside`.tmp), sync it, rename it into place, sync the folder."""
+    """Write a whole file beside its name (as `beside`.tmp), sync it, rename it into place, sync the folder.
+
+    A link stays one, to the new file; a device or a pipe is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = path.with_name((beside or path.name) + TEMPORARY)
     try:
         with open(temporary, "wb") as f:

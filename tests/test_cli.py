@@ -314,6 +314,33 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(hlfeat, tmp_path, how):
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+def test_what_the_system_refuses_is_no_bug(hlfeat, tmp_path):
+    failed(hlfeat("inspect", tmp_path / ("x" * 300)), 1, "File name too long")
+    with open("/dev/full", "w") as full:
+        listing = [command(), "config", "list"]
+        result = subprocess.run(listing, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert "No space left" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["npy", "pt"])
+@pytest.mark.parametrize("damage", ["empty index", "first line gone", "empty data", "half the data", "no array"])
+def test_a_finished_shard_that_is_damaged(hlfeat, clips, tmp_path, damage, form):
+    out = tmp_path / "out"
+    arguments = ["extract", clips, "-o", out, "-q", "--shard-size", 4, "--format", form, *SMALL]
+    assert hlfeat(*arguments).returncode == 0
+    index, data = out / "shard-00001.jsonl", out / f"shard-00001.{form}"
+    if damage == "empty index":
+        index.write_bytes(b"")
+    elif damage == "first line gone":
+        index.write_bytes(b"".join(index.read_bytes().splitlines(True)[1:]))
+    else:
+        whole = data.read_bytes()
+        data.write_bytes({"empty data": b"", "half the data": whole[: len(whole) // 2], "no array": b"PK\3\4"}[damage])
+    failed(hlfeat(*arguments), 1, "damaged")
+    failed(hlfeat("inspect", out), 1, "damaged")
+
+
 SWALLOWS = """
 import os, signal, sys
 class Finder:  # as torch does with whatever goes wrong while it loads its libraries

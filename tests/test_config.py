@@ -323,6 +323,9 @@ def test_errors_say_where_what_and_what_was_meant(tmp_path, text, message):
         ("stack.3.kernel=3", "stack has no items, got 3"),
         ("seed.x=1", "--set seed.x=1: seed: expected a whole number, got a mapping"),
         ("a=[", "not valid YAML"),
+        ("seed=!!bool maybe", "not valid YAML"),
+        ("seed=!!float ''", "not valid YAML"),
+        ("seed=!!timestamp foo", "not valid YAML"),
         ("stack.²=1", "stack has no items, got ²"),
     ],
 )

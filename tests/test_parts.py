@@ -217,6 +217,17 @@ def test_a_process_a_device(clips, tmp_path, hlfeat):
     assert "another configuration" in refused.stderr
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_damaged_report_of_another_part(clips, tmp_path, text):
+    out = tmp_path / "out"
+    part_run(clips, out, parse_part("1/2"))
+    (out / "report-p1of2.json").write_text(text)
+    with pytest.raises(OutputError, match="report of another part is damaged"):
+        part_run(clips, out, parse_part("2/2"))
+    part_run(clips, out, parse_part("1/2"))
+    assert (out / "report.json").exists()
+
+
 def stop_parent(run: subprocess.Popen[str]) -> None:
     run.send_signal(signal.SIGTERM)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat import compute, cpu_computer, loader, pipeline, streaming
+from hlfeat import compute, cpu_computer, decode, loader, pipeline, streaming
 from hlfeat.clip import Clip
 from hlfeat.configfile import load_config
-from hlfeat.decode import Reader, decode
+from hlfeat.decode import Reader
 from hlfeat.errors import ClipError, OutputError, TooManyFailuresError, UsageError
 from hlfeat.outdir import OutputDir
 from hlfeat.pipeline import InterruptedRunError, Options, extract
@@ -48,7 +50,7 @@ def one_by_one(folder: Path, config: hlfeat.Config) -> dict[str, np.ndarray]:
     extractor, resampler = hlfeat.build(config).eval(), Resampler(config.audio.sample_rate)
     features = {}
     for clip in collect([str(folder)], io.BytesIO()).clips:
-        wave = decode(clip, config.audio.channels)
+        wave = decode.decode(clip, config.audio.channels)
         with torch.no_grad():
             y = extractor(resampler(torch.from_numpy(wave.samples), wave.sample_rate)[:1])
         features[clip.id] = y[0].permute(2, 0, 1).numpy()
@@ -530,6 +532,26 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
 def test_on_a_device_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "make_computer", compute.DeviceComputer)
     test_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, "npy")
+
+
+@pytest.mark.parametrize("where", ["Reader", "SoundFile"])
+def test_no_more_files_is_no_clips_failure(clips, tmp_path, monkeypatch, where):
+    """The run ends, and goes on when there are some."""
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def opened(*_):
+        raise full
+
+    with monkeypatch.context() as patch:
+        if where == "Reader":
+            patch.setattr(loader, "Reader", opened)
+        else:  # libsndfile opens nothing and does not say why; nor can we
+            patch.setattr(decode, "sound_source", lambda clip: nullcontext("nowhere.wav"))
+            patch.setattr(decode, "open", opened, raising=False)
+        with pytest.raises(OutputError, match="too many open files: raise the limit"):
+            run(clips, tmp_path / "out")
+    assert not (tmp_path / "out/failures.jsonl").read_bytes()
+    assert run(clips, tmp_path / "out").clips == 12
 
 
 def test_a_reader_that_raises_anything_fails_one_clip(clips, tmp_path, monkeypatch):

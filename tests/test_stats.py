@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import time
@@ -113,6 +114,21 @@ def test_features_are_normalised_by_them(clips, tmp_path):
     normal = merged([tmp_path / "out"])
     np.testing.assert_allclose(normal.mean, 0, atol=1e-5)
     np.testing.assert_allclose(normal.variance, 1, atol=1e-5)
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(clips, tmp_path):
+    run(clips, tmp_path / "a")
+    found = merged([tmp_path / "a"])
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "there/s.json")
+    found.write(tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    same(read_statistics(tmp_path / "there/s.json"), found)
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
+    found.write(tmp_path / "pipe")
+    assert reader.communicate(timeout=20)[0] == (tmp_path / "there/s.json").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_folders_of_one_configuration_however_they_are_stored(clips, tmp_path):
