@@ -315,7 +315,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(hlfeat, tmp_path, how):
 
 
 def test_what_the_system_refuses_is_no_bug(hlfeat, tmp_path):
-    failed(hlfeat("inspect", tmp_path / ("x" * 300)), 1, "x: File name too long")
+    failed(hlfeat("inspect", tmp_path / ("x" * 300)), 1, "x/hlfeat.yaml: File name too long")
     with open("/dev/full", "w") as full:
         listing = [command(), "config", "list"]
         result = subprocess.run(listing, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
