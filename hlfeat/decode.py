@@ -88,6 +88,7 @@ class Reader:
     Raises:
         ClipError: with one of the codes missing, unreadable, not-audio, unsupported, empty, truncated, corrupt,
             non-finite, bad-channel, bad-rate, bad-segment, out-of-memory, cancelled.
+        OSError: no more files can be opened, which is no clip's fault.
     """
 
     def __init__(self, clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> None:

@@ -172,15 +172,14 @@ def test_a_path_longer_than_libsndfile_takes(tmp_path):
 
 
 def test_an_error_of_the_system_is_told(tmp_path):
-    """libsndfile says "System error" for whatever it is."""
+    """libsndfile says "System error" for whatever it is; that no more files can be opened is no clip's failure."""
     soundfile.write(tmp_path / "a.wav", synth.tone(0.1, 16000), 16000)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        with pytest.raises(ClipError, match="Too many open files") as caught:
+        with pytest.raises(OSError, match="Too many open files"):
             read(tmp_path / "a.wav")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert caught.value.code == "unreadable"
