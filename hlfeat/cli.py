@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -190,7 +191,7 @@ def extract(
     found = collect(inputs or [], sys.stdin.buffer, null, manifest or [])
     log = logging.getLogger("hlfeat")
     if found.ignored:
-        log.info("passed over %s without an audio extension", count(found.ignored, "file"))
+        log.info("passed over %s, no audio by name", count(found.ignored, "file"))
     mine, why = (parse_part(part), "") if part is not None else part_of_job(os.environ)
     if why:
         log.info("part %s (%s)", mine, why)
@@ -353,8 +354,8 @@ def main() -> None:
             _die(f"{e.format_message()} (see --help)", Exit.USAGE)
         if type(e).__name__ == "Abort":  # typer's word for Ctrl-C
             _die("interrupted", Exit.INTERRUPTED)
-        if isinstance(e, OSError):  # of a file that somebody named, or of standard output
-            _die(f"{e.filename or 'standard output'}: {e.strerror or e}", Exit.FAILED)
+        if isinstance(e, OSError) and (e.filename is not None or e.errno == errno.ENOSPC):  # without: standard output
+            _die(f"{'standard output' if e.filename is None else e.filename}: {e.strerror or e}", Exit.FAILED)
         if isinstance(e, MemoryError) or str(e) == "can't start new thread":
             _die(f"the system gives no more {'memory' if isinstance(e, MemoryError) else 'threads'}", Exit.FAILED)
         _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)

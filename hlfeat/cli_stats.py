@@ -111,7 +111,7 @@ def stats(
     found = collect(inputs or [], sys.stdin.buffer, null, manifest or [])
     log = logging.getLogger("hlfeat")
     if found.ignored:
-        log.info("passed over %s without an audio extension", count(found.ignored, "file"))
+        log.info("passed over %s, no audio by name", count(found.ignored, "file"))
     options = Options(device=device, batch_seconds=batch_seconds, workers=workers, max_failures=max_failures,
                       quiet=quiet, weights=weights)  # fmt: skip
     try:

@@ -65,7 +65,7 @@ def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False, manifests
             inputs.clips += read_manifest(path)
     if not inputs.clips:
         shown = ", ".join(printable(p) for p in [*paths, *manifests][:3])
-        passed = f" (files without an audio extension: {inputs.ignored})" if inputs.ignored else ""
+        passed = f" (files that are no audio by name: {inputs.ignored})" if inputs.ignored else ""
         raise UsageError(f"no audio files in {shown}{passed}")
     _refuse_duplicates(inputs.clips)
     return inputs

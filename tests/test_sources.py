@@ -88,7 +88,7 @@ def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path):
 
 def test_nothing_found_is_a_usage_error(tmp_path):
     touch(tmp_path, "readme.md")
-    with pytest.raises(UsageError, match=r"no audio files in .* \(files without an audio extension: 1\)"):
+    with pytest.raises(UsageError, match=r"no audio files in .* \(files that are no audio by name: 1\)"):
         ids(tmp_path)
     with pytest.raises(UsageError, match="no audio files in -"):
         ids("-")
