@@ -1,13 +1,16 @@
 """`hlfeat bench harmonic`: harmonic convolution against nn.Conv2d, deformable convolution and straightforward lowering.
 
 Settings 1 to 9 and 1a to 3a are those of Takeuchi et al., Interspeech 2020 (batch 16, 16 -> 32 channels, time padding
-Kt // 2); the last ones are what a user of EfficientLEAF has: 80 bands, 1000 frames.
+Kt // 2); the last ones are what a user of EfficientLEAF has: 80 bands, 1000 frames. On a GPU, the Triton kernels
+("fused") are compared too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +20,8 @@ from torch import Tensor
 from hlfeat.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.bench import Row, bars, race, tell, without_gradient
 from hlfeat.errors import HlfeatError
-from hlfeat.harmonic_conv import harmonic_conv2d
-from hlfeat.harmonic_plan import interpolation, plan_for
+from hlfeat.harmonic_conv import fused_engine, harmonic_conv2d
+from hlfeat.harmonic_plan import Plan, Time, interpolation, plan_for
 from hlfeat.spacing import spaced_frequencies
 
 if TYPE_CHECKING:
@@ -111,8 +114,19 @@ def candidates(setting: Setting, x: Tensor, weight: Tensor, bias: Tensor) -> dic
             share = share.to(x.dtype)
             calls["lowering"] = lambda pair=pair, share=share: lower(x, weight, bias, pair, share)  # type: ignore[misc]
         plan = plan_for(positions, setting.rows)
-        calls[f"ours, {name}"] = lambda plan=plan: harmonic_conv2d(x, weight, bias, plan, padding=half)  # type: ignore[misc]
+        for engine, fused in engines(x, weight, plan, half).items():
+            calls[f"{engine}, {name}"] = partial(harmonic_conv2d, x, weight, bias, plan, padding=half, fused=fused)
     return calls
+
+
+def engines(x: Tensor, weight: Tensor, plan: Plan, padding: int) -> dict[str, bool | None]:
+    """Ours, and the Triton kernels on a GPU that they run on: the argument that chooses them."""
+    found: dict[str, bool | None] = {"ours": None}
+    if x.is_cuda:
+        with suppress(ValueError):
+            fused_engine(x, weight, plan, Time(1, padding, 1, 1))
+            found["fused"] = True
+    return found
 
 
 def errors(setting: Setting, device: torch.device) -> dict[str, float]:
@@ -120,12 +134,16 @@ def errors(setting: Setting, device: torch.device) -> dict[str, float]:
     x, weight, bias = tensors(setting, 1, device)
     found = {}
     for name, axis in setting.axes().items():
-        positions = axis.positions(setting.rows, setting.kernel, setting.anchor)
-        pair, share = (t.to(device) for t in interpolation(positions, setting.rows))
+        plan, half = (
+            plan_for(axis.positions(setting.rows, setting.kernel, setting.anchor), setting.rows),
+            setting.kernel // 2,
+        )
         with torch.no_grad():
+            pair, share = plan.pair.to(device), plan.share.to(device)
             want = lower(x.double(), weight.double(), bias.double(), pair, share)
-            got = harmonic_conv2d(x, weight, bias, positions, padding=setting.kernel // 2)
-        found[f"ours, {name}"] = float((got.double() - want).norm() / want.norm())
+            for engine, fused in engines(x, weight, plan, half).items():
+                got = harmonic_conv2d(x, weight, bias, plan, padding=half, fused=fused)
+                found[f"{engine}, {name}"] = float((got.double() - want).norm() / want.norm())
     return found
 
 

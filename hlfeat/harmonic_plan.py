@@ -16,9 +16,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SNAP = 1e-9  # a position this close to a whole row is that row (rounding in f * k / n and in logarithms)
@@ -26,6 +28,26 @@ PIECE_BYTES = 8 << 20  # gathered rows of one piece of work: they stay in cache,
 PIECE_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
 # The same on a GPU: an estimate (three launches of 10 us at 20 T multiply-adds a second), not measured.
 DEVICE_COST = 600_000_000
+
+
+class Time(NamedTuple):
+    """How the convolution runs along time, and its groups."""
+
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    def conv(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        """conv1d along the last dimension.
+
+        Shape: x [B, C, F, T], kernel [O, C / groups, 1, Kt] -> [B, O, F, T'].
+        """
+        return F.conv2d(x, kernel, bias, (1, self.stride), (0, self.padding), (1, self.dilation), self.groups)
+
+    def frames(self, t: int, kernel: int) -> int:
+        """T' of an input of T frames."""
+        return (t + 2 * self.padding - self.dilation * (kernel - 1) - 1) // self.stride + 1
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo
 
 name="$(python -c 'import torch; print(torch.cuda.get_device_name().replace(" ", "-").lower())')"
 status=0
-timeout 150 python -m pytest --noconftest -q tests/test_gpu.py 2>&1 | tee "$results/$name-tests.txt" || status=$?
+timeout 120 python -m pytest --noconftest -q tests/test_gpu.py 2>&1 | tee "$results/$name-tests.txt" || status=$?
 
 # Recordings for the pipeline: yours (HLFEAT_CLIPS), or four hours of made-up ones.
 clips="${HLFEAT_CLIPS:-}"
@@ -54,7 +54,7 @@ bench() {
     cat -- "$results/$name-$what.md"
 }
 
-bench harmonic 180
+bench harmonic 210
 bench frontend 100
 bench pipeline 90 "$clips" --laps 3 -c log-mel -c eleaf-8g-opt -c eleaf-default -c eleaf-pcen
 exit "$status"

@@ -19,6 +19,10 @@ from tests import synth
 # Tests run side by side, one a core: two threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where there is no GPU, Triton's kernels are interpreted; it wants to know before it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("default", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 settings.register_profile("thorough", deadline=None, max_examples=500, suppress_health_check=list(HealthCheck))

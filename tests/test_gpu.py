@@ -29,8 +29,15 @@ CONVOLUTIONS = {
 }
 
 
+def on_gpu(conv, x, fused):
+    """What a module on the GPU gives, by either engine."""
+    time = {"stride": conv.stride[1], "padding": conv.padding[1], "dilation": conv.dilation[1], "groups": conv.groups}
+    return hlfeat.harmonic_conv2d(x, conv.weight, conv.bias, conv.plan(x.shape[2]), **time, fused=fused)
+
+
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_harmonic_convolution_equals_that_of_the_cpu(name):
+def test_harmonic_convolution_equals_that_of_the_cpu(name, fused):
     torch.manual_seed(0)
     conv, x = CONVOLUTIONS[name](), torch.randn(3, 4, 48, 70, requires_grad=True)
     want = conv(x)
@@ -38,27 +45,30 @@ def test_harmonic_convolution_equals_that_of_the_cpu(name):
     grads = [x.grad, *(p.grad for p in conv.parameters())]
     conv_gpu, x_gpu = CONVOLUTIONS[name]().cuda(), x.detach().cuda().requires_grad_()
     conv_gpu.load_state_dict(conv.state_dict())
-    got = conv_gpu(x_gpu)
+    got = on_gpu(conv_gpu, x_gpu, fused)
     got.square().sum().backward()
     torch.testing.assert_close(got.cpu(), want, rtol=1e-4, atol=1e-4)
     for a, b in zip([x_gpu.grad, *(p.grad for p in conv_gpu.parameters())], grads, strict=True):
         assert (a.cpu() - b).norm() <= 1e-4 * b.norm()
 
 
-def test_gathering_is_the_same_to_the_bit_every_time():
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_are_the_same_to_the_bit_every_time(fused):
     conv = CONVOLUTIONS["centre"]().cuda()
     x = torch.randn(3, 4, 48, 70, device="cuda", requires_grad=True)
+    wanted = [x, *conv.parameters()] if fused else [x]  # the weight's is cudnn's without the kernels
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        grads = [torch.autograd.grad(conv(x).square().sum(), x)[0] for _ in range(4)]
-    assert all(torch.equal(grads[0], g) for g in grads[1:])
+        grads = [torch.autograd.grad(on_gpu(conv, x, fused).square().sum(), wanted) for _ in range(4)]
+    assert all(torch.equal(a, b) for g in grads[1:] for a, b in zip(grads[0], g, strict=True))
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast(dtype):
+def test_autocast(dtype, fused):
     conv, x = CONVOLUTIONS["centre"]().cuda(), torch.randn(2, 4, 48, 30, device="cuda")
     want = conv(x)
     with torch.autocast("cuda", dtype):
-        got = conv(x)
+        got = on_gpu(conv, x, fused)
     assert got.dtype == dtype
     assert (got.float() - want).norm() <= 0.02 * want.norm()
 
@@ -77,6 +87,24 @@ def test_configurations_equal_those_of_the_cpu_in_any_company(name):
         for i, n in enumerate(lengths):
             alone = extractor(x[i : i + 1, :n].cuda())[0]
             assert (got[i, ..., : alone.shape[-1]] - alone).abs().max() <= 1e-5 * alone.abs().max()
+
+
+def test_kernels_keep_the_mantissa_that_tf32_keeps():
+    """At the size of the bench's settings, where work is cut into many blocks."""
+    torch.manual_seed(0)
+    conv = hlfeat.HarmonicConv2d(16, 32, (7, 7), padding=(0, 3), anchor=3).cuda()
+    x = torch.randn(2, 16, 128, 200, device="cuda", requires_grad=True)
+    cotangent = torch.randn(2, 32, 128, 200, device="cuda")
+
+    def both(fused):
+        y = on_gpu(conv, x, fused)
+        return [y, *torch.autograd.grad(y, [x, *conv.parameters()], cotangent)]
+
+    want = both(False)
+    for tolerance in (1e-5, 2e-3):
+        for a, b in zip(both(True), want, strict=True):
+            assert (a - b).norm() <= tolerance * b.norm()
+        torch.backends.cudnn.allow_tf32 = True  # the fixture takes it back
 
 
 FRONTENDS = {
