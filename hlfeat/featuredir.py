@@ -37,6 +37,7 @@ class FeatureDir:
     Attributes:
         description: what hlfeat.yaml says.
         shape: of a row of the features: (channels, bands), or (dims,) of pooled ones.
+        frames_per_second: None where it is not told.
         dtype, pool, fingerprint: of the features; frames_fingerprint: of the frames, however they are stored.
         indexes: the index files of the shards, in order.
     """
@@ -51,11 +52,15 @@ class FeatureDir:
             self.pool: str | None = features.get("pool")
             keys = ("channels", "bands") if self.pool is None else ("dims",)
             self.shape = tuple(int(features[key]) for key in keys)
+            rate = features.get("frames_per_second")
+            self.frames_per_second = None if rate is None else float(rate)
+            if not all(0 < n < 2**31 for n in self.shape):
+                raise ValueError(self.shape)
             self.dtype: np.dtype[Any] = np.dtype(self.description["config"]["output"]["dtype"])
             self.fingerprint = str(self.description["fingerprint"])
             files = [(self.description.get(key) or {}).get("sha256") for key in ("weights", "stats")]
             self.frames_fingerprint = frames_fingerprint(self.description["config"], *files)
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
             raise OutputError(f"{folder / 'hlfeat.yaml'}: damaged: expected the layout of features") from e
         self.indexes = list(shard_indexes(folder).values())
 

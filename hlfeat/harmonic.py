@@ -109,7 +109,8 @@ class _HarmonicConv2d(nn.Module):
     def plan(self, n_rows: int) -> Plan:
         """What is read where, for an input of so many rows; made once."""
         if n_rows not in self._plans:
-            self._plans[n_rows] = Plan(self.positions(n_rows), n_rows)
+            with torch._C._DisableFuncTorch():  # a plan is of numbers, whatever torch.func does with the input
+                self._plans[n_rows] = Plan(self.positions(n_rows), n_rows)
         return self._plans[n_rows]
 
     def places(self, n_rows: int) -> Plan | Tensor:

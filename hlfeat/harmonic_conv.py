@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hlfeat import harmonic_pieces
 from hlfeat.harmonic_plan import Plan, Time, interpolation, plan_for
@@ -114,18 +115,21 @@ def harmonic_conv2d(
         made of them, which saves looking it up) -> [B, O, G, T'], T' as for conv1d.
 
     Raises:
-        ValueError: x or weight do not go with the positions; `fused` where the kernels cannot be used.
+        ValueError: x, weight, bias and positions do not go together; `fused` where the kernels cannot be used.
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
     if torch.compiler.is_compiling() and isinstance(positions, Tensor):  # a plan cannot be traced, and need not be
         return plain(x, weight, bias, *interpolation(positions, x.shape[2]), time)
+    traced = _traced(x, weight, bias)
+    if not traced:
+        _check(x, weight, bias, time)
     plan = positions if isinstance(positions, Plan) else plan_for(positions, x.shape[2])
     if x.shape[2] != plan.rows or weight.shape[2] != plan.harmonics:
         raise ValueError(
             f"expected an input of {plan.rows} rows and a kernel of {plan.harmonics} harmonics, as the positions have, "
             f"got {x.shape[2]} and {weight.shape[2]}"
         )
-    if torch.compiler.is_compiling() or device not in ("cpu", "cuda"):
+    if traced or device not in ("cpu", "cuda"):
         return plain(x, weight, bias, plan.pair, plan.share, time)
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is; inside, all is of one type
         dtype = torch.get_autocast_dtype(device)
@@ -137,3 +141,30 @@ def harmonic_conv2d(
             return engine.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
         y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, engine)  # type: ignore[no-untyped-call]
         return y
+
+
+def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether somebody looks on who has to see each operation: a compiler, a tracer, torch.func, forward-mode AD."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    there = (v for v in (x, weight, bias) if v is not None)
+    return any(forward_ad.unpack_dual(v).tangent is not None for v in there)  # type: ignore[no-untyped-call]
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:
+    """Raise ValueError for what does not go together: a kernel would read beyond it."""
+    shapes = f"got {list(x.shape)} and {list(weight.shape)} with groups {time.groups}"
+    if x.dim() != 4 or weight.dim() != 4 or time.groups < 1 or 0 in weight.shape:
+        raise ValueError(f"expected an input [B, C, F, T] and a weight [O, C / groups, Kf, Kt], {shapes}")
+    if x.shape[1] != weight.shape[1] * time.groups or len(weight) % time.groups:
+        raise ValueError(f"expected channels of the input and the weight that go with each other, {shapes}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"expected a bias [{len(weight)}], got {list(bias.shape)}")
+    if any(v is not None and v.device != x.device for v in (weight, bias)):
+        raise ValueError(f"expected the weight and the bias on {x.device}, where the input is")
+    if time.stride < 1 or time.dilation < 1 or time.padding < 0:
+        raise ValueError(f"expected stride and dilation from 1 and padding from 0, got {tuple(time[:3])}")
+    if time.frames(x.shape[3], weight.shape[3]) < 1:
+        raise ValueError(f"expected at least as many frames as the kernel spans, got {x.shape[3]}")

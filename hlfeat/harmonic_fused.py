@@ -5,12 +5,12 @@ gradient of the input is the same kernel with the list turned round: row r of th
 read it. Entries of a list are pairs of rows with their weights, since that is what interpolation reads. Every sum has a
 fixed order, so that results are the same every time.
 
-The kernels multiply with the precision that nn.Conv2d would (torch.backends.cudnn.allow_tf32) and add in float32.
+The kernels multiply with the precision that nn.Conv2d would, torch.backends.cudnn.conv.fp32_precision, and add in
+float32.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -23,19 +23,28 @@ from hlfeat.harmonic_plan import Plan, Time
 
 LAYOUT = torch.channels_last  # of inputs and their gradients
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-PROGRAMS = 512  # the weight's gradient is summed in parts until so many programs run: four on each core of a large GPU
+PROGRAMS = 512  # the weight's gradient is summed in parts, so that so many programs run: four a core of a large GPU
+
+
+def _tensor(values: np.ndarray, dtype: type) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype))
 
 
 class Reads(NamedTuple):
     """For each destination i, the entries start[i] : start[i + 1], each of one place and two rows with their weights.
 
     Shape: start [destinations + 1], place [entries], row, share [entries, 2].
+
+    Attributes:
+        most: entries of one destination; paired: some entry has two rows.
     """
 
     start: Tensor
     place: Tensor
     row: Tensor
     share: Tensor
+    most: int
+    paired: bool
 
     @staticmethod
     def of(to: np.ndarray, place: np.ndarray, row: np.ndarray, share: np.ndarray, n_to: int) -> Reads:
@@ -51,34 +60,42 @@ class Reads(NamedTuple):
         lone = (second == first) | (rank[second] % 2 == 0)
         rows = np.stack([row[first], np.where(lone, row[first], row[second])], 1)
         shares = np.stack([share[first], np.where(lone, 0.0, share[second])], 1)
-        start = np.concatenate([[0], np.cumsum(np.bincount(to[first], minlength=n_to))])
-        found = (start, np.int32), (place[first], np.int32), (rows, np.int32), (shares, np.float32)
-        return Reads(*(torch.from_numpy(np.ascontiguousarray(values, dtype)) for values, dtype in found))
+        count = np.bincount(to[first], minlength=n_to)
+        start = np.concatenate([[0], np.cumsum(count)])
+        return Reads(
+            _tensor(start, np.int32),
+            _tensor(place[first], np.int32),
+            _tensor(rows, np.int32),
+            _tensor(shares, np.float32),
+            int(count.max()),
+            not lone.all(),
+        )
 
     def on(self, device: torch.device) -> Reads:
-        return Reads(*(t.to(device) for t in self))
+        return self._replace(**{name: getattr(self, name).to(device) for name in self._fields[:4]})
 
 
 class Lists(NamedTuple):
-    """What each output row reads (place: harmonic), what reads each input row (place: harmonic), what each harmonic
-    reads (place: output row)."""
+    """What is read, by destination; the place is the harmonic, or for `harmonics` the output row."""
 
-    forward: Reads
-    back: Reads
-    harmonics: Reads
+    forward: Reads  # output row: rows of the input
+    back: Reads  # row of the input: output rows
+    harmonics: Reads  # harmonic: rows of the input
 
 
-@functools.lru_cache(maxsize=32)
 def lists(plan: Plan, device: torch.device) -> Lists:
-    """The lists of a plan; the latest are kept."""
-    share = plan.share.numpy()  # [2, harmonics, rows out]
-    side, harmonic, out = np.nonzero(share > 0)
-    row, share = plan.pair.numpy()[side, harmonic, out], share[side, harmonic, out]
-    return Lists(
-        Reads.of(out, harmonic, row, share, plan.rows_out).on(device),
-        Reads.of(row, harmonic, out, share, plan.rows).on(device),
-        Reads.of(harmonic, out, row, share, plan.harmonics).on(device),
-    )
+    """The lists of a plan, which keeps them."""
+    if device not in plan.kept:
+        share = plan.share.numpy()  # [2, harmonics, rows out]
+        side, harmonic, out = np.nonzero(share > 0)
+        row, share = plan.pair.numpy()[side, harmonic, out], share[side, harmonic, out]
+        plan.kept[device] = Lists(
+            Reads.of(out, harmonic, row, share, plan.rows_out).on(device),
+            Reads.of(row, harmonic, out, share, plan.rows).on(device),
+            Reads.of(harmonic, out, row, share, plan.harmonics).on(device),
+        )
+    found: Lists = plan.kept[device]
+    return found
 
 
 class Blocks(NamedTuple):
@@ -120,16 +137,17 @@ def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
 
 
 def _precision(x: Tensor) -> str:
-    return "tf32" if x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"
+    asked: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if x.dtype == torch.float32 and asked == "tf32" else "ieee"
 
 
 def _packed(weight: Tensor, groups: int, turned: bool) -> Tensor:
     """The weight as a matrix for each group and harmonic.
 
-    Shape: [O, C, Kf, Kt] -> [groups, Kf, Kt * C, O / groups], turned [groups, Kf, Kt * O / groups, C].
+    Shape: [O, C, Kf, Kt] -> [groups, Kf, O / groups, Kt * C], turned [groups, Kf, C, Kt * O / groups].
     """
-    w = weight.view(groups, -1, *weight.shape[1:])  # [groups, O, C, Kf, Kt]
-    return w.permute((0, 3, 4, 1, 2) if turned else (0, 3, 4, 2, 1)).flatten(2, 3).contiguous()
+    w = weight.reshape(groups, -1, *weight.shape[1:])  # [groups, O, C, Kf, Kt]
+    return w.permute((0, 3, 2, 4, 1) if turned else (0, 3, 1, 4, 2)).flatten(3).contiguous()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
@@ -146,12 +164,15 @@ def gradients(
     x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time, need_x: bool, need_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of x and of the weight, as far as they are needed, from that of Y."""
-    gy, found, taps = gy.contiguous(memory_format=LAYOUT), lists(plan, x.device), weight.shape[3]
+    found = lists(plan, x.device)
     gx = gw = None
     if need_x:
-        packed = _packed(weight, time.groups, True)
-        gx = _convolve(gy, packed, None, torch.empty_like(x), found.back, taps, time, back=True)
+        gx, turned = torch.empty_like(x), _packed(weight, time.groups, True)
+        rows = gy.contiguous(memory_format=LAYOUT)
+        _convolve(rows, turned, None, gx, found.back, weight.shape[3], time, back=True)
     if need_w:
+        if not gy.is_contiguous(memory_format=LAYOUT):
+            gy = gy.contiguous()  # a gradient may be expanded, and strides be anything
         gw = _correlate(x, weight, gy, found.harmonics, time)
     return gx, gw
 
@@ -160,7 +181,7 @@ def _convolve(
     x: Tensor, packed: Tensor, bias: Tensor | None, y: Tensor, reads: Reads, taps: int, time: Time, back: bool = False
 ) -> Tensor:
     """Fill y; `back`: x is the gradient of an output and y that of the input."""
-    groups, harmonics, out = packed.shape[0], packed.shape[1], packed.shape[-1]
+    groups, harmonics, out, _ = packed.shape
     channels, frames = x.shape[1] // groups, y.shape[3]
     blocks = CONVOLVE.of(frames, taps * channels, out)
     tiles = triton.cdiv(frames, blocks["BLOCK_T"]) * triton.cdiv(out, blocks["BLOCK_O"])
@@ -171,9 +192,9 @@ def _convolve(
         kernels.convolve[(programs,)](
             x,
             packed,
-            bias,
+            None if bias is None else bias.contiguous(),
             y,
-            *reads,
+            *reads[:4],
             harmonics,
             x.shape[2],
             x.shape[3],
@@ -188,6 +209,7 @@ def _convolve(
             DILATION=-time.dilation if back else time.dilation,
             SHIFT=time.padding if back else -time.padding,
             DIVISOR=time.stride if back else 1,
+            PAIRED=reads.paired,
             HAS_BIAS=bias is not None,
             PRECISION=_precision(x),
             **blocks,
@@ -202,28 +224,31 @@ def _correlate(x: Tensor, weight: Tensor, gy: Tensor, reads: Reads, time: Time) 
     blocks = CORRELATE.of(gy.shape[3], taps * channels, out)
     tiles = triton.cdiv(taps * channels, blocks["BLOCK_K"]) * triton.cdiv(out, blocks["BLOCK_O"])
     programs = tiles * harmonics * groups
-    parts = max(1, min(PROGRAMS // programs, len(reads.place) * len(x) // harmonics))
+    # as many terms a program as make the programs of all harmonics so many; those of a harmonic with fewer end early
+    length = max(1, triton.cdiv(tiles * groups * len(reads.place) * len(x), PROGRAMS))
+    parts = max(1, triton.cdiv(reads.most * len(x), length))
     partial = x.new_empty((parts, groups, harmonics, taps, channels, out), dtype=torch.float32)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.correlate[(programs * parts,)](
             x,
             gy,
             partial,
-            *reads,
+            *reads[:4],
             len(x),
-            parts,
+            length,
             harmonics,
             x.shape[2],
             x.shape[3],
-            gy.shape[2],
             gy.shape[3],
             groups,
+            *gy.stride(),
             CHANNELS=channels,
             OUT=out,
             TAPS=taps,
             STEP=time.stride,
             DILATION=time.dilation,
             SHIFT=-time.padding,
+            PAIRED=reads.paired,
             PRECISION=_precision(x),
             **blocks,
         )

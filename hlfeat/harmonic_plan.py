@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -146,14 +146,24 @@ class Plan:
     """All that depends on the positions and the number of input rows alone.
 
     Shape: positions float64 [Kf, G].
+
+    Attributes:
+        kept: what an engine has made of it, by device.
     """
 
     def __init__(self, positions: Tensor, rows: int) -> None:
+        self.positions = positions
         self.rows, (self.harmonics, self.rows_out) = rows, positions.shape
-        self.pair, self.share = interpolation(positions, rows)
+        self.kept: dict[torch.device, Any] = {}
+        with torch.inference_mode(False):  # it may serve a training step later
+            self.pair, self.share = interpolation(positions.clone(), rows)
         self.low, self.frac = self.pair[0].numpy(), self.share[1].numpy()
         self.active = self.share.sum(0).numpy() > 0
         self._blocks: dict[tuple[int, int, Budget], list[Block]] = {}
+
+    def __reduce__(self) -> tuple[type[Plan], tuple[Tensor, int]]:
+        """Copies and pickles are made anew: what is kept may lie on a device that is not there."""
+        return Plan, (self.positions, self.rows)
 
     def pieces(self, batch: int, row_cost: int, row_bytes: int, budget: Budget) -> tuple[int, list[Block]]:
         """Batch items to do at once, and the blocks of output rows.
@@ -202,7 +212,8 @@ def _cached(shape: tuple[int, int], data: bytes, rows: int) -> Plan:
 
 def plan_for(positions: np.ndarray | Tensor, rows: int) -> Plan:
     """The plan for a [Kf, G] table of positions over an input of `rows` rows; the latest are kept."""
-    table = torch.as_tensor(positions, dtype=torch.float64, device="cpu")
-    if table.dim() != 2 or 0 in table.shape:
-        raise ValueError(f"expected positions [Kf, G], got {list(table.shape)}")
-    return _cached((table.shape[0], table.shape[1]), table.numpy().tobytes(), rows)
+    with torch._C._DisableFuncTorch():  # a plan is of numbers, whatever torch.func does with the input
+        table = torch.as_tensor(positions, dtype=torch.float64, device="cpu")
+        if table.dim() != 2 or 0 in table.shape:
+            raise ValueError(f"expected positions [Kf, G], got {list(table.shape)}")
+        return _cached((table.shape[0], table.shape[1]), table.numpy().tobytes(), rows)

@@ -34,6 +34,7 @@ def shard_indexes(folder: Path) -> dict[tuple[Part, int], Path]:
 
 
 INDEX_KEYS = {"id": str, "path": str, "shard": str, "row": int, "frames": int, "duration": float}
+LONGEST = 1e12  # seconds: longer than anything recorded, and sums of them are still numbers
 FILES = {"weights": "the weights", "stats": "the statistics"}  # keys of hlfeat.yaml: other files, by their SHA-256
 FAILURE_KEYS = {"id": str, "path": str, "code": str, "message": str, "shard": str}
 
@@ -59,6 +60,8 @@ def read_lines(path: Path, keys: Mapping[str, type]) -> Iterator[tuple[int, Reco
                 for key, kind in kinds:
                     if not isinstance(record.get(key), kind):
                         raise ValueError(f"expected {', '.join(keys)}")
+                    if kind is float and not 0 <= record[key] <= LONGEST:
+                        raise ValueError(f"expected a {key} in seconds, got {record[key]}")
                 yield place, record
                 place += len(line)
     except OSError as e:
@@ -167,10 +170,14 @@ class OutputDir:
                 "--overwrite does not go with parts, as it would remove the others' work: remove the folder"
             )
         ours = [p for p in self.folder.iterdir() if OURS.fullmatch(p.name) and p.suffix != ".lock"]
-        for there, _ in shard_indexes(self.folder):
-            if there.of != self.part.of and not overwrite:
+        others = {there.of for there, _ in shard_indexes(self.folder)}
+        others |= {
+            int(found[1]) for p in ours if p.suffix != TEMPORARY and (found := re.search(r"-p\d+of(\d+)", p.name))
+        }
+        for of in sorted(others - {self.part.of}):
+            if not overwrite:
                 raise UsageError(
-                    f"{self.folder}: holds features of a run in {_parts(there.of)}, not in {_parts(self.part.of)}; "
+                    f"{self.folder}: holds features of a run in {_parts(of)}, not in {_parts(self.part.of)}; "
                     "choose another folder"
                 )
         if ours and not path.exists() and any(p.suffix != TEMPORARY for p in ours):

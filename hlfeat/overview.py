@@ -21,7 +21,7 @@ def lines(found: Inspection, verified: bool = False, bands: bool = False) -> Ite
     """An inspection; with `bands` a line for each band, otherwise for each channel."""
     folder, n = found.folder, len(found.durations)
     row = ", ".join(map(str, folder.shape))
-    rate = (folder.description.get("features") or {}).get("frames_per_second")
+    rate = folder.frames_per_second
     yield printable(str(folder.folder))
     yield f"  clips     {n}{_lengths(found.durations)}"
     pooled = f"; pooled: {folder.pool}" if folder.pool else f"; {rate:g} frames a second" if rate else ""

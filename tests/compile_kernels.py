@@ -16,6 +16,7 @@ from triton.compiler import ASTSource
 from hlfeat import harmonic_fused, harmonic_kernels
 
 POINTERS = {"start": "i32", "harmonic": "i32", "out_row": "i32", "row": "i32", "share": "fp32", "partial": "fp32"}
+WHOLE = ("frames_in", "frames_out", "y_item", "y_channel", "y_row", "gy_item", "gy_channel", "gy_row")
 TENSORS = ("x", "gy", "weight", "bias", "y")
 CONSTANTS = {
     "CHANNELS": 16,
@@ -28,12 +29,21 @@ CONSTANTS = {
     "HAS_BIAS": True,
 }
 BLOCKS = {"convolve": harmonic_fused.CONVOLVE, "correlate": harmonic_fused.CORRELATE}
-TURNED = {"CHANNELS": 32, "OUT": 16, "STEP": 1, "DILATION": -2, "SHIFT": 3, "DIVISOR": 2, "HAS_BIAS": False}
+TURNED = {
+    "CHANNELS": 32,
+    "OUT": 16,
+    "STEP": 1,
+    "DILATION": -2,
+    "SHIFT": 3,
+    "DIVISOR": 2,
+    "HAS_BIAS": False,
+    "PAIRED": False,
+}
 
 
 def compiled(name: str, dtype: str, precision: str, capability: int, **other: object) -> dict[str, object]:
     kernel = getattr(harmonic_kernels, name)
-    known = {**CONSTANTS, "PRECISION": precision, "groups": 1, "y_frame": 1, **other}
+    known = {**CONSTANTS, "PRECISION": precision, "groups": 1, "y_frame": 1, "gy_frame": 1, **other}
     known |= BLOCKS[name].of(256, known["TAPS"] * known["CHANNELS"], known["OUT"])
     options = {o: known.pop(o) for o in ("num_warps", "num_stages")}
     signature, constants, hints = {}, {}, {}
@@ -44,7 +54,7 @@ def compiled(name: str, dtype: str, precision: str, capability: int, **other: ob
         else:
             is_pointer = argument in POINTERS or argument in TENSORS
             signature[argument] = f"*{POINTERS.get(argument, dtype)}" if is_pointer else "i32"
-            if is_pointer or argument in ("frames_in", "frames_out"):  # as the launcher finds for whole sixteens
+            if is_pointer or argument in WHOLE:  # as the launcher finds for whole sixteens
                 hints[(i,)] = [["tt.divisibility", 16]]
     made = triton.compile(
         ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", capability, 32), options=options

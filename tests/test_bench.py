@@ -276,3 +276,15 @@ def test_a_bench_writes_what_it_was_told_to(rows, tmp_path, monkeypatch, capsys)
     assert "<svg" in picture.read_text()[:1000]
     with pytest.raises(OutputError, match=r"b\.json: cannot be written: No such file"):
         bench.write_json(tmp_path / "gone/b.json", "harmonic", CPU, rows)
+
+
+def test_kernels_that_do_not_compile_are_left_out(caplog):
+    x, weight = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+
+    def broken():
+        raise RuntimeError("Failed to find C compiler")
+
+    assert bench_harmonic.compiles(lambda: x * weight, x, weight)
+    assert not caplog.messages
+    assert not bench_harmonic.compiles(broken, x, weight)
+    assert caplog.messages == ["the Triton kernels are left out: RuntimeError: Failed to find C compiler"]

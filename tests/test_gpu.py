@@ -89,6 +89,51 @@ def test_configurations_equal_those_of_the_cpu_in_any_company(name):
             assert (got[i, ..., : alone.shape[-1]] - alone).abs().max() <= 1e-5 * alone.abs().max()
 
 
+ODD = {  # channels, rows, frames, harmonics, taps, stride, padding, dilation, groups, batch
+    "one of everything": (1, 1, 1, 1, 1, 1, 0, 1, 1, 1),
+    "one channel": (1, 9, 20, 3, 3, 1, 1, 1, 1, 2),
+    "one row": (3, 1, 20, 2, 3, 1, 1, 1, 1, 2),
+    "one frame": (16, 9, 1, 3, 3, 1, 1, 1, 1, 2),
+    "one harmonic": (2, 9, 20, 1, 5, 1, 2, 1, 1, 2),
+    "empty batch": (2, 9, 20, 3, 3, 1, 1, 1, 1, 0),
+    "strides": (16, 9, 50, 3, 5, 3, 4, 2, 2, 3),
+    "many channels": (100, 9, 70, 3, 3, 1, 1, 1, 1, 2),
+}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ODD)
+def test_kernels_at_odd_sizes(name, memory_format):
+    torch.manual_seed(0)
+    channels, rows, frames, harmonics, taps, stride, padding, dilation, groups, batch = ODD[name]
+    x = torch.randn(batch, channels * groups, rows, frames, requires_grad=True)
+    weight = torch.randn(5 * groups, channels, harmonics, taps, requires_grad=True)
+    positions = torch.arange(rows).double() * torch.arange(1, harmonics + 1).double()[:, None] / 2
+    time = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    want = hlfeat.harmonic_conv2d(x, weight, None, positions, **time)
+    cotangent = torch.randn_like(want)
+    there = x.detach().cuda().contiguous(memory_format=memory_format).requires_grad_()
+    weight_there = weight.detach().cuda().requires_grad_()
+    got = hlfeat.harmonic_conv2d(there, weight_there, None, positions, **time, fused=True)
+    torch.testing.assert_close(got.cpu(), want, rtol=1e-4, atol=1e-4)
+    found = torch.autograd.grad(got, (there, weight_there), cotangent.cuda())
+    for a, b in zip(found, torch.autograd.grad(want, (x, weight), cotangent), strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-3)
+
+
+def test_kernels_in_a_cuda_graph():
+    conv, x = CONVOLUTIONS["centre"]().cuda(), torch.randn(3, 4, 48, 70, device="cuda")
+    with torch.no_grad():
+        on_gpu(conv, x, True)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = on_gpu(conv, x, True)
+        x.normal_()
+        graph.replay()
+        assert torch.equal(y, on_gpu(conv, x, True))
+
+
 def test_kernels_keep_the_mantissa_that_tf32_keeps():
     """At the size of the bench's settings, where work is cut into many blocks."""
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 from torchvision.ops import deform_conv2d
 
 import hlfeat
@@ -353,6 +354,72 @@ def test_the_function_takes_positions_alone():
     assert y.flatten().tolist() == [112.5, 100.0]
     with pytest.raises(ValueError, match="a kernel of 2 harmonics"):
         hlfeat.harmonic_conv2d(x, torch.ones(1, 1, 3, 1), None, positions)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": torch.ones(2, 3, 2, 1)}, r"channels .* \[1, 2, 4, 3\] and \[2, 3, 2, 1\] with groups 1"),
+        ({"groups": 2}, "channels of the input and the weight"),
+        ({"groups": 0}, "with groups 0"),
+        ({"weight": torch.ones(2, 2, 2)}, r"a weight \[O, C / groups, Kf, Kt\]"),
+        ({"weight": torch.ones(0, 2, 2, 1)}, r"and \[0, 2, 2, 1\]"),
+        ({"bias": torch.ones(3)}, r"a bias \[2\], got \[3\]"),
+        ({"weight": torch.ones(2, 2, 2, 4)}, "as many frames as the kernel spans, got 3"),
+        ({"weight": torch.ones(2, 2, 2, 1, device="meta")}, "the weight and the bias on cpu"),
+        ({"stride": 0}, "stride and dilation from 1"),
+        ({"padding": -1}, r"padding from 0, got \(1, -1, 1\)"),
+    ],
+)
+def test_the_function_refuses_what_does_not_go_together(change, words):
+    given_ = {"weight": torch.ones(2, 2, 2, 1), "bias": torch.ones(2), **change}
+    with pytest.raises(ValueError, match=words):
+        hlfeat.harmonic_conv2d(torch.ones(1, 2, 4, 3), positions=LinearAxis().positions(4, 2, 1), **given_)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("axis", AXES)
+def test_is_traced(axis):
+    conv, x = make(axis, 9, 2, 3, (3, 2), padding=(0, 1)), torch.randn(2, 2, 9, 7)
+    with torch.no_grad():
+        traced = torch.jit.trace(conv, x)
+        other = torch.randn(4, 2, 9, 7)
+        torch.testing.assert_close(traced(other), conv(other))
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_derivatives_and_batches_of_torch_func(axis):
+    conv, x, v = make(axis, 9, 2, 3, (3, 2)).double(), *torch.randn(2, 2, 2, 9, 7).double()
+    y, tangent = torch.func.jvp(conv, (x,), (v,))  # as the very first call
+    torch.testing.assert_close(y, conv(x))
+    torch.testing.assert_close(tangent, conv(v) - conv(torch.zeros_like(v)))  # it is linear but for the bias
+    with forward_ad.dual_level(), torch.no_grad():
+        torch.testing.assert_close(forward_ad.unpack_dual(conv(forward_ad.make_dual(x, v))).tangent, tangent)
+    gx = torch.func.grad(lambda x: conv(x).square().sum())(x)
+    torch.testing.assert_close(gx, torch.autograd.grad(conv(x.requires_grad_()).square().sum(), x)[0])
+    both = torch.stack([x.detach(), v])
+    table = conv.positions(9).flip(1)  # that no plan has been made of
+    call = lambda x: hlfeat.harmonic_conv2d(x, conv.weight, conv.bias, table)  # noqa: E731
+    torch.testing.assert_close(torch.func.jvp(call, (x,), (v,))[0], call(x))
+    torch.testing.assert_close(torch.func.vmap(conv)(both), torch.stack([conv(b) for b in both]))
+
+
+def test_a_plan_made_for_inference_serves_training():
+    conv, x = hlfeat.HarmonicConv2d(2, 3, 3), torch.randn(1, 2, 8, 5, requires_grad=True)
+    with torch.inference_mode():
+        conv(x)
+    (gx,) = torch.autograd.grad(conv(x).square().sum(), x, create_graph=True)
+    gx.square().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_copies_do_not_hold_what_devices_hold():
+    plan = plan_for(LinearAxis().positions(8, 3, 1), 8)
+    plan.kept[torch.device("cuda:7")] = "somewhere else"
+    for again in (copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):
+        assert not again.kept
+        assert torch.equal(again.pair, plan.pair)
+    plan.kept.clear()
 
 
 def test_little_memory_beside_input_and_output(monkeypatch):

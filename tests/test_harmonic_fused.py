@@ -52,11 +52,11 @@ def axis_of(name: str, rows: int) -> Axis:
     return {"linear": LinearAxis(), "log": LogAxis(7.3, 2.0), "centre": centres}[name]
 
 
-def compare(x, weight, bias, positions, tolerance=1e-5, **time):
+def compare(x, weight, bias, positions, tolerance=1e-5, layout=torch.contiguous_format, **time):
     """Result and gradients of the kernels, which must be those of torch operations in float64."""
     exact = [None if v is None else v.detach().double().requires_grad_() for v in (x, weight, bias)]
     want = harmonic_conv2d(*exact, positions, **time)
-    cotangent = torch.randn_like(want).to(x)
+    cotangent = torch.randn_like(want).to(x).contiguous(memory_format=layout)
     given_ = [v.detach().to(DEVICE).requires_grad_() if v is not None else None for v in (x, weight, bias)]
     got = harmonic_conv2d(*given_, positions, **time, fused=True)
     assert got.shape == want.shape
@@ -114,10 +114,36 @@ def test_half_precision():
 
 def test_unusual_inputs():
     positions, weight = LinearAxis().positions(4, 3, 1), torch.randn(2, 3, 3, 1)
-    compare(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), weight, None, positions)
+    last = torch.channels_last
+    compare(torch.randn(2, 3, 4, 5).contiguous(memory_format=last), weight, None, positions, layout=last)
     compare(torch.randn(5, 4, 2, 3).permute(2, 3, 1, 0), weight, None, positions)
     compare(torch.randn(0, 3, 4, 5), weight, torch.randn(2), positions)
     compare(torch.randn(1, 3, 4, 5), weight, torch.randn(2), np.full((3, 4), 99.0))  # all outside
+
+
+def rounded(x):
+    """To the 11 bits of mantissa, the first of them implied, that TF32 has."""
+    mantissa, exponent = np.frexp(x.detach().double().numpy())
+    return torch.from_numpy(np.ldexp(np.round(mantissa * 2**11) / 2**11, exponent))
+
+
+def test_tf32_is_rounded_not_cut_off(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    x, weight, cotangent = torch.randn(1, 1, 3, 16), torch.randn(1, 1, 1, 1), torch.randn(1, 1, 3, 16)
+    x_, weight_ = (v.detach().clone().to(DEVICE).requires_grad_() for v in (x, weight))
+    got = harmonic_conv2d(x_, weight_, None, LinearAxis().positions(3, 1, 1), fused=True)
+    gx, gw = torch.autograd.grad(got, (x_, weight_), cotangent.to(DEVICE))
+    torch.testing.assert_close(got.cpu().double(), rounded(x) * rounded(weight), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gx.cpu().double(), rounded(cotangent) * rounded(weight), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gw.cpu().double().sum(), (rounded(cotangent) * rounded(x)).sum(), rtol=1e-5, atol=1e-5)
+    odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -1e-45]).view(1, 1, 5, 1)
+    odd[0, 0, 0] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)  # the NaN that GPUs make
+    got = harmonic_conv2d(
+        odd.to(DEVICE), torch.ones(1, 1, 1, 1, device=DEVICE), None, LinearAxis().positions(5, 1, 1), fused=True
+    )
+    torch.testing.assert_close(
+        got.cpu(), torch.tensor([torch.nan, torch.inf, -torch.inf, 0, 0]).view(1, 1, 5, 1), equal_nan=True
+    )
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of columns that are not stored
@@ -181,7 +207,9 @@ def test_where_the_kernels_do_not_go(monkeypatch):
     with pytest.raises(ValueError, match=r"float32, .* got torch\.float16 and torch\.float32"):
         call(torch.randn(1, 1, 2, 3).half())
     with pytest.raises(ValueError, match="less than 2\\*\\*31 values"):
-        call(torch.zeros(1, 1, 1, 1).expand(1, 1, 2, 2**30))
+        harmonic_conv2d(
+            weight.new_zeros(1).to(DEVICE).expand(1, 1, 2, 2**30), weight.to(DEVICE), None, positions, fused=True
+        )
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     with pytest.raises(ValueError, match="fused: expected a CUDA device, got cpu"):
         harmonic_conv2d(torch.randn(1, 1, 2, 3), weight, None, positions, fused=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -299,6 +300,31 @@ def test_another_type_or_shape_than_hlfeat_yaml_says(out):
         FeatureDir(out)
     with pytest.raises(UsageError, match="not a feature directory"):
         FeatureDir(out / "hlfeat.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("bands: 8", "bands: -8"),
+        ("bands: 8", f"bands: {'9' * 400}"),
+        ("bands: 8", "bands: .inf"),
+        ("frames_per_second: ", "frames_per_second: x"),
+    ],
+)
+def test_odd_numbers_in_hlfeat_yaml(out, old, new):
+    text = (out / "hlfeat.yaml").read_text()
+    assert old in text
+    (out / "hlfeat.yaml").write_text(text.replace(old, new))
+    with pytest.raises(OutputError, match=r"hlfeat\.yaml: damaged: expected the layout"):
+        inspect(out)
+
+
+@pytest.mark.parametrize("duration", ["NaN", "Infinity", "-1.0", "1e300"])
+def test_odd_durations(out, duration):
+    index = out / "shard-00001.jsonl"
+    index.write_text(re.sub(r'"duration": [0-9.]+', f'"duration": {duration}', index.read_text(), count=1))
+    with pytest.raises(OutputError, match=r"shard-00001\.jsonl: damaged: line 1: expected a duration in seconds"):
+        inspect(out)
 
 
 def test_long_clips_are_read_in_pieces(made, monkeypatch):

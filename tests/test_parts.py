@@ -137,6 +137,19 @@ def test_more_parts_than_clips(tmp_path, clips):
     assert len(package.FeatureStore(tmp_path / "out")) == 2
 
 
+def test_a_part_of_nothing_but_failures_is_a_part_too(tmp_path):
+    bad = tmp_path / "bad"
+    synth.broken_clips(bad)
+    inputs, out = collect([str(bad)], io.BytesIO()), tmp_path / "out"
+    inputs.clips = [clip for clip in inputs.clips if clip.id.endswith(".flac")][:1]
+    part_run(inputs, out, Part(2, 2))
+    assert not list(out.glob("shard-*"))
+    with pytest.raises(UsageError, match="a run in 2 parts, not in 3 parts"):
+        part_run(inputs, out, Part(3, 3))
+    with pytest.raises(UsageError, match="a run in 2 parts, not in one part"):
+        run(bad, out)
+
+
 def test_parts_that_do_not_belong_together(clips, tmp_path):
     out = tmp_path / "out"
     part_run(clips, out, Part(2, 1))
