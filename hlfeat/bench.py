@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import random
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,16 +50,18 @@ def race(
     least: int = 3,
     patience: float | None = None,
 ) -> dict[str, Runs]:
-    """Runs of each candidate; they run in turn, so that a change of the machine's mood meets all alike.
+    """Runs of each candidate; they run in turn, so that a change of the machine's mood meets all alike, and in another
+    order each lap, since caches and memory are left to the next as the last one used them.
 
     The first lap warms up and is not counted, but for a candidate that takes longer than `patience` (if not given,
     `seconds`): it runs once.
     """
     taken = {name: Runs() for name in candidates}
     slow: set[str] = set()
-    end = 0.0
+    end, order = 0.0, random.Random(0)
     for lap in range(-1, 1000):
-        for name in [n for n in candidates if n not in slow]:
+        names = [n for n in candidates if n not in slow]
+        for name in names if lap < 0 else order.sample(names, len(names)):
             synchronize(device)
             start = time.perf_counter()
             if lap < 0:

@@ -34,6 +34,17 @@ def test_every_candidate_takes_its_turn_and_slow_ones_run_once():
     assert order[:3] == ["a", "slow", "a"]
 
 
+def test_each_lap_has_an_order_of_its_own():
+    """Who runs after a candidate that leaves no memory behind pays for it, so it must not be the same one always."""
+    order = []
+    bench.race({n: lambda n=n: order.append(n) for n in "abcd"}, CPU, seconds=0.0, least=40)
+    laps = ["".join(order[i : i + 4]) for i in range(4, len(order), 4)]
+    assert len(laps) == 40
+    assert {"".join(sorted(lap)) for lap in laps} == {"abcd"}
+    assert {lap[0] for lap in laps} == set("abcd")
+    assert len({lap[i : i + 2] for lap in laps for i in range(3)}) == 12  # each after each other
+
+
 def test_candidates_compute_the_same_thing():
     for setting in TINY:
         x, weight, bias = bench_harmonic.tensors(setting, 2, CPU)
