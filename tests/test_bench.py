@@ -37,7 +37,7 @@ def test_every_candidate_takes_its_turn_and_slow_ones_run_once():
 def test_each_lap_has_an_order_of_its_own():
     """Who runs after a candidate that leaves no memory behind pays for it, so it must not be the same one always."""
     order = []
-    bench.race({n: lambda n=n: order.append(n) for n in "abcd"}, CPU, seconds=0.0, least=40)
+    bench.race({n: lambda n=n: order.append(n) for n in "abcd"}, CPU, 0.0, least=40, patience=1.0)
     laps = ["".join(order[i : i + 4]) for i in range(4, len(order), 4)]
     assert len(laps) == 40
     assert {"".join(sorted(lap)) for lap in laps} == {"abcd"}
