@@ -155,11 +155,18 @@ def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:
     """Raise ValueError for what does not go together: a kernel would read beyond it."""
-    shapes = f"got {list(x.shape)} and {list(weight.shape)} with groups {time.groups}"
-    if x.dim() != 4 or weight.dim() != 4 or time.groups < 1 or 0 in weight.shape:
-        raise ValueError(f"expected an input [B, C, F, T] and a weight [O, C / groups, Kf, Kt], {shapes}")
-    if x.shape[1] != weight.shape[1] * time.groups or len(weight) % time.groups:
-        raise ValueError(f"expected channels of the input and the weight that go with each other, {shapes}")
+    if (
+        x.dim() != 4
+        or weight.dim() != 4
+        or 0 in weight.shape
+        or time.groups < 1
+        or x.shape[1] != weight.shape[1] * time.groups
+        or len(weight) % time.groups
+    ):
+        raise ValueError(
+            f"expected an input [B, C, F, T] and a weight [O, C / groups, Kf, Kt], "
+            f"got {list(x.shape)} and {list(weight.shape)} with groups {time.groups}"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"expected a bias [{len(weight)}], got {list(bias.shape)}")
     if any(v is not None and v.device != x.device for v in (weight, bias)):
