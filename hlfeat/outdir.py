@@ -171,9 +171,8 @@ class OutputDir:
             )
         ours = [p for p in self.folder.iterdir() if OURS.fullmatch(p.name) and p.suffix != ".lock"]
         others = {there.of for there, _ in shard_indexes(self.folder)}
-        others |= {
-            int(found[1]) for p in ours if p.suffix != TEMPORARY and (found := re.search(r"-p\d+of(\d+)", p.name))
-        }
+        told = (re.match(r"(?:failures|report)-p\d+of(\d+)\.jsonl?$", p.name) for p in ours)
+        others |= {int(found[1]) for found in told if found}
         for of in sorted(others - {self.part.of}):
             if not overwrite:
                 raise UsageError(
