@@ -126,6 +126,8 @@ def compiles(call: Callable[[], Tensor], x: Tensor, weight: Tensor) -> bool:
     """Whether the Triton kernels run here; they are compiled, which is not to be measured."""
     try:
         torch.autograd.grad(call().sum(), (x, weight))
+    except torch.OutOfMemoryError:  # which is the setting's, not theirs
+        raise
     except Exception as e:  # a GPU that is too old, no C compiler: the other figures are wanted all the same
         log.warning("the Triton kernels are left out: %s: %s", type(e).__name__, e)
         return False

@@ -10,7 +10,8 @@ Triton kernels (hlfeat/harmonic_fused.py).
 
 Gradients: backward keeps the input and the weight only, and reads anew. Nothing is added to a shared place, so the
 result is deterministic. That is what the autograd.Function is for; autograd's own derivative would scatter. Second
-derivatives, torch.compile and torch.export take `plain`, the same in ordinary torch operations.
+derivatives, torch.compile, torch.export, tracers, torch.func and forward-mode derivatives take `plain`, the same in
+ordinary torch operations (whose gradients torch makes deterministic on a GPU only if asked to).
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Tensor, share: T
     return y
 
 
-def fused_engine(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Engine:
+def _fused_engine(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Engine:
     """The Triton kernels. Raises ValueError where they cannot be used."""
     try:
         from hlfeat import harmonic_fused
@@ -109,7 +110,8 @@ def harmonic_conv2d(
     Args:
         stride, padding, dilation, groups: as for conv1d.
         fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
-            in float32, float16 or bfloat16. None or False: torch operations, and so do traced programs.
+            in float32, float16 or bfloat16. None or False: torch operations, which compiled and traced programs and
+            torch.func always take.
 
     Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions [Kf, G] on the host (or a plan
         made of them, which saves looking it up) -> [B, O, G, T'], T' as for conv1d.
@@ -135,7 +137,7 @@ def harmonic_conv2d(
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
-        engine: Engine = fused_engine(x, weight, plan, time) if fused else harmonic_pieces
+        engine: Engine = _fused_engine(x, weight, plan, time) if fused else harmonic_pieces
         x = x.contiguous(memory_format=engine.LAYOUT)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
             return engine.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner

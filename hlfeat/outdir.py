@@ -279,15 +279,12 @@ class OutputDir:
         try:
             reports = [json.loads((self.folder / p.file("report.json")).read_bytes()) for p in parts]
             failures = b"".join((self.folder / p.file("failures.jsonl")).read_bytes() for p in parts)
+            report = merge(reports)
         except FileNotFoundError:
             return False
-        except ValueError as e:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
             raise OutputError(f"{self.folder}: the report of another part is damaged: run that part again") from e
         # beside names of this part's own: others may be at the same
-        try:
-            report = merge(reports)
-        except (KeyError, TypeError, AttributeError, IndexError) as e:
-            raise OutputError(f"{self.folder}: the report of another part is damaged: run that part again") from e
         write_atomically(self.folder / "failures.jsonl", failures, self.part.file("failures.jsonl"))
         self._write_json("report.json", report)
         return True

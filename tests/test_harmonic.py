@@ -362,6 +362,7 @@ def test_the_function_takes_positions_alone():
         ({"weight": torch.ones(2, 3, 2, 1)}, r"\[1, 2, 4, 3\] and \[2, 3, 2, 1\] with groups 1"),
         ({"groups": 2}, "with groups 2"),
         ({"groups": 0}, "with groups 0"),
+        ({"weight": torch.ones(3, 1, 2, 1), "bias": None, "groups": 2}, r"and \[3, 1, 2, 1\] with groups 2"),
         ({"weight": torch.ones(2, 2, 2)}, r"a weight \[O, C / groups, Kf, Kt\]"),
         ({"weight": torch.ones(0, 2, 2, 1)}, r"and \[0, 2, 2, 1\]"),
         ({"bias": torch.ones(3)}, r"a bias \[2\], got \[3\]"),

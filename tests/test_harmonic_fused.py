@@ -152,6 +152,10 @@ def test_rows_of_weight_zero_are_not_read():
     x[:, :, 1] = torch.inf
     got = harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, LinearAxis().positions(4, 2, 1), fused=True)
     assert got[0, 0, :, 0].tolist() == [0, torch.inf, 0, 0]  # rows 0, 1 and 2, 2 (and 4), 3 (and 6)
+    x, weight = torch.zeros(1, 1, 4, 2), torch.ones(1, 1, 2, 1)
+    x[:, :, 3] = torch.inf  # a whole position is read once, also where other entries have two rows
+    got = harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, LinearAxis().positions(4, 2, 2), fused=True)
+    assert got[0, 0, :, 0].tolist() == [0, 0, 0, torch.inf]
 
 
 def test_second_derivatives_are_those_of_torch_operations():
