@@ -172,7 +172,10 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
 
     # at least so many laps, as medians of three were not; what takes a second does not need them
     least, patience = (3, seconds) if seconds < 1 else (7, 1.0)
-    forward = race({n: without_gradient(c) for n, c in calls.items()}, device, seconds, least, patience)
+    inference = {n: without_gradient(c) for n, c in calls.items()}
+    for call in inference.values():
+        call()  # plans and machine code are made once and kept: no call's memory
+    forward = race(inference, device, seconds, least, patience)
     both = race({n: training(c) for n, c in calls.items()}, device, seconds, least, patience)
     error = errors(setting, device, calls.keys())
     base, base_both = forward["Conv2d"].typical, both["Conv2d"].typical

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SNAP = 1e-9  # a position this close to a whole row is that row (rounding in f * k / n and in logarithms)
-PIECE_BYTES = 8 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
+PIECE_BYTES = 4 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
 PIECE_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
 # The same on a GPU: an estimate (three launches of 10 us at 20 T multiply-adds a second), not measured.
 DEVICE_COST = 600_000_000

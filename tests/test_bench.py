@@ -45,6 +45,23 @@ def test_each_lap_has_an_order_of_its_own():
     assert len({lap[i : i + 2] for lap in laps for i in range(3)}) == 12  # each after each other
 
 
+def test_what_is_made_once_and_kept_is_no_calls_memory(monkeypatch):
+    called, before = [], []
+    real = bench_harmonic.candidates
+
+    def candidates(*arguments):
+        return {n: lambda n=n, c=c: (called.append(n), c())[1] for n, c in real(*arguments).items()}
+
+    def race(*arguments):
+        before.append(set(called))
+        return bench.race(*arguments)
+
+    monkeypatch.setattr(bench_harmonic, "candidates", candidates)
+    monkeypatch.setattr(bench_harmonic, "race", race)
+    rows = list(bench_harmonic.measure(TINY[0], CPU, 1, 0.0))
+    assert before[0] == {row["candidate"] for row in rows}
+
+
 def test_candidates_compute_the_same_thing():
     for setting in TINY:
         x, weight, bias = bench_harmonic.tensors(setting, 2, CPU)

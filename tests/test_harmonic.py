@@ -18,6 +18,7 @@ from torchvision.ops import deform_conv2d
 import hlfeat
 from hlfeat import harmonic_conv, harmonic_plan
 from hlfeat.axes import LinearAxis
+from hlfeat.bench import peak_bytes
 from hlfeat.harmonic import MixedHarmonicConv2d, _HarmonicConv2d
 from hlfeat.harmonic_plan import Budget, plan_for
 from hlfeat.spacing import spaced_frequencies
@@ -435,6 +436,9 @@ def test_little_memory_beside_input_and_output(monkeypatch):
         y = conv(x)
     assert max(gathered) <= harmonic_plan.PIECE_BYTES * 1.1
     assert max(gathered) < x.nbytes + y.nbytes
+    with torch.no_grad():
+        peak = peak_bytes(lambda: conv(x), torch.device("cpu"))
+    assert peak is None or y.nbytes <= peak <= x.nbytes + 2 * y.nbytes  # the result itself, and as much as both beside
 
 
 def test_sizes_of_numpy():
