@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SNAP = 1e-9  # a position this close to a whole row is that row (rounding in f * k / n and in logarithms)
-PIECE_BYTES = 4 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
+PIECE_BYTES = 8 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
 PIECE_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
 # The same on a GPU: an estimate (three launches of 10 us at 20 T multiply-adds a second), not measured.
 DEVICE_COST = 600_000_000
@@ -59,9 +59,13 @@ class Budget:
 
     @staticmethod
     def on(device: torch.device, bytes_in_and_out: int) -> Budget:
-        """On the CPU pieces stay in cache; elsewhere they are few, of at most the memory of input and output."""
+        """Pieces that take no more memory than input and output; on the CPU they stay in cache, elsewhere they are few.
+
+        On the CPU a piece takes three times its gathered rows, with oneDNN's copy of them and the result; below half of
+        PIECE_BYTES, though, pieces would cost time.
+        """
         if device.type == "cpu":
-            return Budget(PIECE_BYTES, PIECE_COST)
+            return Budget(min(PIECE_BYTES, max(PIECE_BYTES // 2, bytes_in_and_out // 3)), PIECE_COST)
         return Budget(max(PIECE_BYTES, bytes_in_and_out), DEVICE_COST)
 
 

@@ -456,6 +456,11 @@ def test_impossible_inputs():
         hlfeat.LogHarmonicConv2d(2, 3, 3, radix=1.0)
 
 
+def test_on_a_cpu_pieces_are_a_third_of_input_and_output_but_neither_tiny_nor_larger_than_a_cache():
+    sizes = [Budget.on(torch.device("cpu"), n << 20).piece_bytes >> 20 for n in (0, 12, 18, 30)]
+    assert sizes == [4, 4, 6, 8]
+
+
 def test_on_a_gpu_pieces_are_few_and_take_no_more_memory_than_input_and_output():
     """Plans are made on the host, so a GPU's can be looked at without one."""
     plan = plan_for(LinearAxis().positions(256, 7, 1), 256)
