@@ -7,6 +7,7 @@ kill there would leave, so that every such moment is tried. The other kills proc
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import multiprocessing
 import multiprocessing.process
@@ -318,23 +319,32 @@ def killed(process: multiprocessing.process.BaseProcess, after: float) -> bool:
     return process.exitcode != 0
 
 
+def moments(dice: random.Random, seconds: float) -> Iterator[float]:
+    """When to kill a run that took so many seconds: at any time of it, and then ever later.
+
+    A run that goes on starts anew, and with the clip in which it was killed: were they most of a run, and the machine
+    busier than it was, it would be killed there for ever.
+    """
+    return (dice.uniform(0, seconds * 1.2**n) for n in itertools.count())
+
+
 @pytest.mark.parametrize("seed", [0])
 def test_processes_killed_at_random_moments(tmp_path, processes, seed):
     folder = mixed_clips(tmp_path / "clips", 54, seconds=66)
     seconds = min(seconds_of(processes.start(folder, tmp_path / name, ONE, 4)) for name in ("first", "whole"))
     want = contents(tmp_path / "whole")
     assert len(want) > 2 + 2 * 12
-    dice, kills, moments = random.Random(seed), 0, []
+    dice, kills = random.Random(seed), 0
     while kills < KILLS:
-        out, moments = tmp_path / f"after {kills}", []
-        while True:
-            moments.append(dice.uniform(0, seconds))
-            if not killed(processes.start(folder, out, ONE, 4), moments[-1]):
+        out, past = tmp_path / f"after {kills}", []
+        for moment in moments(dice, seconds):
+            past.append(moment)
+            if not killed(processes.start(folder, out, ONE, 4), moment):
                 break
             kills += 1
             if out.exists():
-                check_nothing_torn(out, want, f"seed {seed}: killed after {moments} s")
-        assert contents(out) == want, f"seed {seed}: killed after {moments} s"
+                check_nothing_torn(out, want, f"seed {seed}: killed after {past} s")
+        assert contents(out) == want, f"seed {seed}: killed after {past} s"
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -344,18 +354,19 @@ def test_parts_at_once_killed_at_random_moments(tmp_path, processes, seed):
     started = [processes.start(folder, tmp_path / "whole", part, 2) for part in parts]
     seconds = max(map(seconds_of, started))
     want = contents(tmp_path / "whole")
-    dice, kills, moments = random.Random(seed), 0, []
+    dice, kills = random.Random(seed), 0
     while kills < KILLS // 3:
-        out, moments, left = tmp_path / f"after {kills}", [], set(parts)
+        out, past, left = tmp_path / f"after {kills}", [], dict.fromkeys(parts)
+        later = moments(dice, seconds)
         while left:
             at_once = {part: processes.start(folder, out, part, 2) for part in left}
             for part, process in at_once.items():
-                moments.append(dice.uniform(0, seconds))
-                if killed(process, moments[-1]):
+                past.append(next(later))
+                if killed(process, past[-1]):
                     kills += 1
                 else:
-                    left.remove(part)
-        assert contents(out) == want, f"seed {seed}: killed after {moments} s"
+                    del left[part]
+        assert contents(out) == want, f"seed {seed}: killed after {past} s"
 
 
 def test_a_device_whose_parent_was_killed_ends_in_silence(tmp_path, processes):
