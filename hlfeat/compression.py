@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hlfeat.gabor import clamp_keep_grad
 from hlfeat.masking import batch_norm, frame_mask
 from hlfeat.spool import Spool
+from hlfeat.tracers import exporting
 
 
 class Compression(nn.Module):
@@ -36,7 +37,7 @@ def median_over_time(x: Tensor, frames: Tensor | None) -> Tensor:
 
     Shape: x [B, F, N], frames [B] or None -> [B, F, 1].
     """
-    if frames is None and torch.compiler.is_exporting():  # ONNX knows no median
+    if frames is None and exporting():  # ONNX knows no median
         index = torch.full((1,), (x.shape[-1] - 1) // 2, device=x.device)
         return x.sort(dim=-1).values.index_select(-1, index)
     if frames is None:
@@ -153,7 +154,7 @@ def smooth(x: Tensor, s: Tensor, before: Tensor | None = None) -> Tensor:
     if before is not None:
         first = (1 - s[:, None]) * before + s[:, None] * first
     start = torch.cat([first, s[:, None] * x[..., 1:]], dim=-1)
-    if torch.compiler.is_exporting():
+    if exporting():
         return doubling_sum(start, 1 - s)
     return decaying_sum(start, 1 - s)
 

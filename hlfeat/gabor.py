@@ -12,7 +12,6 @@ widest and its highest filter ask for. Frequencies are in radians a sample, widt
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from hlfeat.energies import energies, plain_energies
 from hlfeat.folding import Group, GroupFilters, group_filters
 from hlfeat.masking import frame_mask, mask_frames
+from hlfeat.tracers import compiler_is_there, exporting
 
 # Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
 Z = math.sqrt(2 * math.log(2)) / math.pi
@@ -225,10 +225,10 @@ class GaborFilterbank(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            exporting = torch.compiler.is_exporting()
-            if exporting:
+            export = exporting()
+            if export:
                 filters = self.kept_filters()
-            elif "torch._dynamo" in sys.modules:  # torch.compile may be looking
+            elif compiler_is_there():
                 from hlfeat.untraced import untraced
 
                 filters = untraced(self.filters)
@@ -237,7 +237,7 @@ class GaborFilterbank(nn.Module):
             x = x.to(filters[0].parts[0].even.dtype)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-            found = plain_energies(x, lengths, filters) if exporting else energies(x, lengths, filters, self.hop)
+            found = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)
             if lengths is not None:
                 found = mask_frames(found, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
             return found

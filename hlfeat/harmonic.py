@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hlfeat.axes import Axis, AxisError, CentreAxis, LinearAxis, LogAxis
 from hlfeat.harmonic_conv import harmonic_conv2d
 from hlfeat.harmonic_plan import Plan
+from hlfeat.tracers import exporting
 
 Pair = SupportsIndex | tuple[int, int] | Sequence[int]
 
@@ -115,7 +116,7 @@ class _HarmonicConv2d(nn.Module):
 
     def places(self, n_rows: int) -> Plan | Tensor:
         """The plan; for tracers, which cannot follow its making, the positions, unless an export finds it made."""
-        if torch.compiler.is_compiling() and not (torch.compiler.is_exporting() and n_rows in self._plans):
+        if torch.compiler.is_compiling() and not (exporting() and n_rows in self._plans):
             return self.positions(n_rows)
         return self.plan(n_rows)
 

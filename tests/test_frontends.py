@@ -270,6 +270,7 @@ def test_torch_compile_gives_the_same(compression):
     frontend = (hlfeat.EfficientLeaf(6, 2, compression=compression) if compression else hlfeat.LogMel(6)).eval()
     x, lengths = torch.randn(2, 4000), torch.tensor([4000, 1111])
     compiled = torch.compile(frontend, backend="aot_eager")
+    torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with torch.no_grad():
         want = frontend(x, lengths)
@@ -277,8 +278,27 @@ def test_torch_compile_gives_the_same(compression):
     if isinstance(frontend, hlfeat.EfficientLeaf):
         frontend.train()
         compiled(x, lengths).sum().backward()
-        assert not torch._dynamo.utils.counters["graph_break"]  # it has not looked at how filters are made
+        # it has looked at everything but how filters are made
+        breaks = torch._dynamo.utils.counters["graph_break"]
+        assert [why.splitlines()[0] for why in breaks] == ["Skip calling `torch.compiler.disable()`d function"]
         assert frontend.filterbank.center_freqs.grad.isfinite().all()
+
+
+def test_torch_compile_knows_when_parameters_change_and_gives_gradients_in_eval_mode():
+    """torch.compile says that it exports, and what is exported has filters that stay as they are."""
+    leaf, x = FRONTENDS["logtbn"]().eval(), torch.randn(2, 4000)
+    compiled = torch.compile(leaf, backend="aot_eager")
+    with torch.no_grad():
+        before = leaf(x)
+        torch.testing.assert_close(compiled(x), before, rtol=1e-4, atol=1e-5)
+        leaf.filterbank.center_freqs.mul_(1.2)
+        torch.testing.assert_close(compiled(x), leaf(x), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(compiled(x), before, atol=1e-2)
+        leaf.load_state_dict({k: v * 0.9 if "center" in k else v for k, v in leaf.state_dict().items()})
+        torch.testing.assert_close(compiled(x), leaf(x), rtol=1e-4, atol=1e-5)
+    wanted = torch.autograd.grad(leaf(x).square().sum(), leaf.parameters())
+    found = torch.autograd.grad(compiled(x).square().sum(), leaf.parameters())
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_torch_export_any_number_of_clips_and_samples():

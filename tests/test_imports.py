@@ -15,6 +15,7 @@ PACKAGE = Path(hlfeat.__file__).parent
 LAYERS = [
     "errors signals",
     "parts untraced moments",
+    "tracers",
     "config configfile masking axes clip batching progress",
     "manifests archives ranges configschema configshow",
     "sources",
