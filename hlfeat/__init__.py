@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "EfficientLeaf": "leaf",
-    "Leaf": "leaf",
-    "LogMel": "frontends",
-    "Spectrogram": "frontends",
-    "LogTBN": "compression",
-    "PCEN": "compression",
-    "HarmonicConv2d": "harmonic",
-    "LogHarmonicConv2d": "harmonic",
-    "MixedHarmonicConv2d": "harmonic",
-    "harmonic_conv2d": "harmonic_conv",
-    "Config": "config",
-    "load_config": "configfile",
-    "Extractor": "extractor",
-    "build": "extractor",
-    "FeatureStore": "store",
-    "collate": "batching",
-    "extract": "pipeline",
-    "Options": "pipeline",
+    "EfficientLeaf": "nn.frontends.leaf",
+    "Leaf": "nn.frontends.leaf",
+    "LogMel": "nn.frontends.spectrograms",
+    "Spectrogram": "nn.frontends.spectrograms",
+    "LogTBN": "nn.frontends.compression",
+    "PCEN": "nn.frontends.pcen",
+    "HarmonicConv2d": "nn.harmonic.modules",
+    "LogHarmonicConv2d": "nn.harmonic.modules",
+    "MixedHarmonicConv2d": "nn.harmonic.modules",
+    "harmonic_conv2d": "nn.harmonic.functional",
+    "Config": "config.config",
+    "load_config": "config.loading",
+    "Extractor": "nn.extractor",
+    "build": "nn.build",
+    "FeatureStore": "storage.store",
+    "collate": "storage.collate",
+    "extract": "extraction.extract",
+    "Options": "extraction.options",
     "HlfeatError": "errors",
 }
 
@@ -55,18 +55,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hlfeat.batching import collate
-    from hlfeat.compression import PCEN, LogTBN
-    from hlfeat.config import Config
-    from hlfeat.configfile import load_config
+    from hlfeat.config.config import Config
+    from hlfeat.config.loading import load_config
     from hlfeat.errors import HlfeatError
-    from hlfeat.extractor import Extractor, build
-    from hlfeat.frontends import LogMel, Spectrogram
-    from hlfeat.harmonic import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
-    from hlfeat.harmonic_conv import harmonic_conv2d
-    from hlfeat.leaf import EfficientLeaf, Leaf
-    from hlfeat.pipeline import Options, extract
-    from hlfeat.store import FeatureStore
+    from hlfeat.extraction.extract import extract
+    from hlfeat.extraction.options import Options
+    from hlfeat.nn.build import build
+    from hlfeat.nn.extractor import Extractor
+    from hlfeat.nn.frontends.compression import LogTBN
+    from hlfeat.nn.frontends.leaf import EfficientLeaf, Leaf
+    from hlfeat.nn.frontends.pcen import PCEN
+    from hlfeat.nn.frontends.spectrograms import LogMel, Spectrogram
+    from hlfeat.nn.harmonic.functional import harmonic_conv2d
+    from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
+    from hlfeat.storage.collate import collate
+    from hlfeat.storage.store import FeatureStore
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 """`python -m hlfeat` is the command."""
 
-from hlfeat.cli import main
+from hlfeat.cli.app import main
 
 main()

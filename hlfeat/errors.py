@@ -44,3 +44,15 @@ class ClipError(HlfeatError):
 
 class TooManyFailuresError(HlfeatError):
     """The run was told to stop at this many failed clips (exit code 1)."""
+
+
+class ExportError(HlfeatError):
+    """Modules that cannot be exported, or whose exported form gives other features (exit code 1)."""
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop; what is finished is on the disk."""
+
+
+class AxisError(HlfeatError, ValueError):
+    """A frequency axis that harmonics cannot be found on."""

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hlfeat.configfile import DEFAULT_CONFIG
+from hlfeat.config.loading import DEFAULT_CONFIG
 from hlfeat.errors import ConfigError
-from hlfeat.extractor import Extractor, build
+from hlfeat.nn.build import build
+from hlfeat.nn.extractor import Extractor
 
 log = logging.getLogger("hlfeat")
 

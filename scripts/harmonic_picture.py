@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 import hlfeat
-from hlfeat.axes import Axis, LinearAxis
-from hlfeat.harmonic import centre_axis
-from hlfeat.plot import hertz_ticks, rows_at
+from hlfeat.nn.axes import Axis, LinearAxis, centre_axis
+from hlfeat.plotting.figures import hertz_ticks, rows_at
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -38,14 +38,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import hlfeat
-from hlfeat.batching import pad, plan_batches
-from hlfeat.clip import Clip, place, printable
-from hlfeat.configfile import DEFAULT_CONFIG, dump_config
-from hlfeat.decode import decode
+from hlfeat.audio.clip import Clip, display_path
+from hlfeat.audio.reader import decode
+from hlfeat.audio.resample import Resampler
+from hlfeat.config.loading import DEFAULT_CONFIG, dump_config
 from hlfeat.errors import ClipError, UsageError
-from hlfeat.masking import frame_mask
-from hlfeat.resample import Resampler
-from hlfeat.sources import collect
+from hlfeat.extraction.batching import pad, plan_batches
+from hlfeat.inputs.collect import collect
+from hlfeat.nn.masking import frame_mask
+from hlfeat.text import escape_unprintable
 
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
@@ -92,7 +93,7 @@ class Classifier(nn.Module):
 def read(folder: Path, config: hlfeat.Config) -> tuple[list[Example], list[str]]:
     """All clips and the classes' names; a clip that cannot be used is reported with the reason."""
     if not folder.is_dir():
-        raise UsageError(f"expected a folder with one folder a class, got {printable(str(folder))}")
+        raise UsageError(f"expected a folder with one folder a class, got {escape_unprintable(str(folder))}")
     clips = collect([str(folder)], sys.stdin.buffer).clips
     resampler = Resampler(config.audio.sample_rate)
 
@@ -109,16 +110,21 @@ def read(folder: Path, config: hlfeat.Config) -> tuple[list[Example], list[str]]
     with ThreadPoolExecutor(2) as readers:
         for clip, waves in zip(clips, readers.map(samples, clips), strict=True):
             if isinstance(waves, ClipError):
-                say(f"{place(clip)}: {waves.code}: {waves}")
+                say(f"{display_path(clip)}: {waves.code}: {waves}")
             else:
                 found.append((clip.id, waves))
     classes = sorted({id_.split("/")[0] for id_, _ in found})
     if len(classes) < 2:
-        raise UsageError(f"{printable(str(folder))}: expected the folders of two classes or more, got {len(classes)}")
+        raise UsageError(
+            f"{escape_unprintable(str(folder))}: expected the folders of two classes or more, got {len(classes)}"
+        )
     examples = [Example(w, classes.index(id_.split("/")[0]), group_of(id_)) for id_, waves in found for w in waves]
     hours = sum(len(e.wave) for e in examples) / config.audio.sample_rate / 3600
     sizes = Counter(e.label for e in examples)
-    say(f"{len(found)} clips, {hours:.2f} h: " + ", ".join(f"{printable(c)} {sizes[i]}" for i, c in enumerate(classes)))
+    say(
+        f"{len(found)} clips, {hours:.2f} h: "
+        + ", ".join(f"{escape_unprintable(c)} {sizes[i]}" for i, c in enumerate(classes))
+    )
     if len(found) < len(clips):
         say(f"{len(clips) - len(found)} of {len(clips)} clips cannot be used, as said above")
     return examples, classes
@@ -149,8 +155,8 @@ def hold_out(examples: Sequence[Example], classes: Sequence[str], share: float, 
     for label, name in enumerate(classes):
         if not held[label]:
             raise UsageError(
-                f"class {printable(name)}: expected two clips or more, and no speaker with more than half of them, "
-                "so that some can be held out"
+                f"class {escape_unprintable(name)}: expected two clips or more, and no speaker with more than half "
+                "of them, so that some can be held out"
             )
     alone = len(members) == len(examples)
     how = "by file, as no folder or name tells who speaks" if alone else f"{len(chosen)} of {len(members)} groups"

@@ -5,7 +5,7 @@
 
 prints a table for each setting of `hlfeat bench harmonic`: forward, and what the two gradients take, fastest first,
 beside nn.Conv2d's forward. Most of the time goes into compiling a hundred kernels for each setting. What is chosen
-belongs into CONVOLVE and CORRELATE in hlfeat/harmonic_fused.py.
+belongs into CONVOLVE and CORRELATE in hlfeat/nn/harmonic/triton_backend.py.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from hlfeat import harmonic_fused
-from hlfeat.bench import markdown, race, without_gradient
-from hlfeat.bench_harmonic import SETTINGS, Setting, tensors
-from hlfeat.harmonic_conv import harmonic_conv2d
-from hlfeat.harmonic_fused import Blocks
-from hlfeat.harmonic_plan import Time, plan_for
+from hlfeat.bench.harmonic import SETTINGS, Setting, tensors
+from hlfeat.bench.tables import markdown
+from hlfeat.bench.timing import time_interleaved, without_gradient
+from hlfeat.nn.harmonic import triton_backend as harmonic_fused
+from hlfeat.nn.harmonic.functional import harmonic_conv2d
+from hlfeat.nn.harmonic.plan import Time, plan_for
+from hlfeat.nn.harmonic.triton_backend import Blocks
 
 COLUMNS = {"kernel": "kernel", "blocks": "t, k, o, warps, stages", "ms": "ms|.3f", "ratio": "/ Conv2d|.2f"}
 
@@ -72,7 +73,7 @@ def tune(setting: Setting, batch: int, device: torch.device, quick: bool) -> Ite
                 print(f"{name}: {tuple(blocks)}: {type(e).__name__}", file=sys.stderr)
             else:
                 fits[", ".join(map(str, blocks))] = cut(blocks)
-        taken = race({"Conv2d": conv, **fits}, device, 0.0 if quick else 2.0, least=1 if quick else 3)
+        taken = time_interleaved({"Conv2d": conv, **fits}, device, 0.0 if quick else 2.0, least=1 if quick else 3)
         setattr(harmonic_fused, constant, before)
         base = taken["Conv2d"].typical
         for blocks, runs in sorted(taken.items(), key=lambda item: item[1].typical):

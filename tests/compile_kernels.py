@@ -13,7 +13,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hlfeat import harmonic_fused, harmonic_kernels
+from hlfeat.nn.harmonic import triton_backend as harmonic_fused
+from hlfeat.nn.harmonic import triton_kernels as harmonic_kernels
 
 POINTERS = {"start": "i32", "harmonic": "i32", "out_row": "i32", "row": "i32", "share": "fp32", "partial": "fp32"}
 WHOLE = ("frames_in", "frames_out", "y_item", "y_channel", "y_row", "gy_item", "gy_channel", "gy_row")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests import synth
+from tests import helpers
 
 # Tests run side by side, one a core: two threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -58,4 +58,4 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
     """A folder of a dozen good clips: formats, rates, channels and lengths mixed, two folders deep."""
-    return synth.good_clips(tmp_path / "clips", 12)
+    return helpers.good_clips(tmp_path / "clips", 12)

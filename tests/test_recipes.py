@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 import hlfeat
-from hlfeat.sources import collect
-from tests import synth
+from hlfeat.inputs.collect import collect
+from tests import helpers
 
 ROOT = Path(__file__).parents[1]
 RUN, SHOWN = {"sh", "python"}, {"text"}  # languages of blocks that are run, and that only show something
@@ -77,7 +77,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 def write(path: Path, seconds: float, freq: float = 440.0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, synth.tone(seconds, 16000, freq), 16000)
+    soundfile.write(path, helpers.tone(seconds, 16000, freq), 16000)
 
 
 def follow(title: str) -> str:

@@ -1,0 +1,1 @@
+"""A clip's bytes to samples at one rate."""

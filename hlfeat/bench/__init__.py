@@ -1,0 +1,1 @@
+"""Measurements: frontends, harmonic convolution, and the whole pipeline."""

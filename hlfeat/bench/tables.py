@@ -1,0 +1,84 @@
+"""Measuring: candidates take turns, medians are compared, and a GPU is waited for before and after.
+
+Single times of a shared machine mean little; ratios within one run do. Memory is the peak beyond what was held before:
+the allocator's on a GPU, the process's resident set on Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hlfeat.errors import OutputError
+from hlfeat.files import write_atomically
+from hlfeat.nn.device import device_name
+from hlfeat.versions import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+Row = dict[str, Any]
+
+
+def environment(device: torch.device) -> Row:
+    """What a figure depends on and a reader has to know."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # not a checkout
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    return {"device": device_name(device), "date": date, "commit": commit, "versions": versions()}
+
+
+def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+    """A table: `columns` maps the keys of the rows to (heading) and a format, as in {"ms": "forward, ms|.2f"}."""
+    heads = [c.partition("|")[0] for c in columns.values()]
+    formats = [c.partition("|")[2] for c in columns.values()]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        values = [row.get(key) for key in columns]
+        lines.append(["" if v is None else format(v, f) for v, f in zip(values, formats, strict=True)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def append_table(rows: Sequence[Row], columns: Mapping[str, str], say: Callable[[str], None], first: bool) -> None:
+    """The next rows of a table that grows; only the `first` have its heading."""
+    table = markdown(rows, columns)
+    say(table if first else table.split("\n", 2)[2])
+
+
+def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row]) -> None:
+    """Rows and circumstances, for programs. Raises OutputError where the file cannot be written."""
+    text = json.dumps({"bench": what, **environment(device), "rows": list(rows)}, indent=1) + "\n"
+    try:
+        write_atomically(path, text.encode())
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written: {e.strerror or e}") from e
+
+
+def bars(values: Mapping[str, Mapping[str, float]], what: str) -> Figure:
+    """Bars on a log axis with a line at 1: `values` maps candidate to setting to ratio; a setting may be missing."""
+    from matplotlib.figure import Figure
+
+    settings = list(dict.fromkeys(s for found in values.values() for s in found))
+    figure = Figure(figsize=(max(7.0, 1.2 + max(0.9, 0.2 * len(values)) * len(settings)), 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(values)
+    for i, (name, found) in enumerate(values.items()):
+        at = [n + (i - len(values) / 2 + 0.5) * width for n, s in enumerate(settings) if s in found]
+        axes.bar(at, [found[s] for s in settings if s in found], width, label=name)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_ylabel(what)
+    axes.set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize="small")
+    axes.set_xlabel("setting")
+    axes.legend(fontsize="small", ncols=len(values), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
+    return figure

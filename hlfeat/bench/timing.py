@@ -1,0 +1,119 @@
+"""Times and peak memory of calls that take turns."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class Runs:
+    """What a candidate's runs took: seconds of each, and the peak memory of the first, in bytes."""
+
+    seconds: list[float] = field(default_factory=list)
+    peak: int | None = None
+
+    @property
+    def typical(self) -> float:
+        return median(self.seconds)
+
+
+def time_interleaved(
+    candidates: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    seconds: float,
+    least: int = 3,
+    patience: float | None = None,
+) -> dict[str, Runs]:
+    """Runs of each candidate; they run in turn, so that a change of the machine's mood meets all alike, and in another
+    order each lap, since caches and memory are left to the next as the last one used them.
+
+    The first lap warms up and is not counted, but for a candidate that takes longer than `patience` (if not given,
+    `seconds`): it runs once.
+    """
+    taken = {name: Runs() for name in candidates}
+    slow: set[str] = set()
+    end, order = 0.0, random.Random(0)
+    for lap in range(-1, 1000):
+        names = [n for n in candidates if n not in slow]
+        for name in names if lap < 0 else order.sample(names, len(names)):
+            synchronize(device)
+            start = time.perf_counter()
+            if lap < 0:
+                taken[name].peak = peak_bytes(candidates[name], device)
+            else:
+                candidates[name]()
+            synchronize(device)
+            spent = time.perf_counter() - start
+            if lap < 0 and spent > (seconds if patience is None else patience):
+                slow.add(name)
+            if lap >= 0 or name in slow:
+                taken[name].seconds.append(spent)
+        if lap < 0:
+            end = time.perf_counter() + seconds
+        elif lap + 1 >= least and time.perf_counter() > end:
+            break
+    return taken
+
+
+def without_gradient(call: Callable[[], object]) -> Callable[[], None]:
+    """The call as inference makes it."""
+
+    def run() -> None:
+        with torch.no_grad():
+            call()
+
+    return run
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
+    """Most memory in use during a call beyond what was in use before; None where that cannot be told."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    with suppress(OSError, AttributeError):  # glibc: give back what was freed, or a call could use it unseen
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark falls to what is resident now
+        before = _kernel_says("self/status", "VmRSS")
+    except OSError:
+        call()
+        return None
+    call()
+    return max(0, _kernel_says("self/status", "VmHWM") - before)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that could still be taken; None where that cannot be told."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    try:
+        return _kernel_says("meminfo", "MemAvailable")
+    except OSError:
+        return None
+
+
+def _kernel_says(file: str, field: str) -> int:
+    lines = Path("/proc", file).read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

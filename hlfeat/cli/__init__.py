@@ -1,0 +1,1 @@
+"""The command line: parses, calls, translates errors into exit codes."""

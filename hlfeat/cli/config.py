@@ -1,0 +1,104 @@
+"""hlfeat config ..., and import-weights: configurations and what goes with them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hlfeat.cli.log import set_up_logging
+from hlfeat.cli.options import DEFAULT, ConfigArgument, SetOption, VerboseOption, epilog
+
+config_app = typer.Typer(
+    no_args_is_help=True,
+    help="Named and own configurations.",
+    rich_markup_mode=None,
+    epilog=epilog(
+        examples="""
+            hlfeat config list
+            hlfeat config show eleaf-harmonic > mine.yaml
+            hlfeat config check mine.yaml
+        """
+    ),
+)
+
+
+@config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
+def config_list() -> None:
+    """The shipped configurations."""
+    from hlfeat.config.loading import config_names, load_config
+
+    names = config_names()
+    for name in names:
+        print(f"{name:{max(map(len, names))}}  {load_config(name).description}")
+
+
+@config_app.command(
+    "show",
+    epilog=epilog(
+        examples="""
+            hlfeat config show eleaf-pcen
+            hlfeat config show eleaf-harmonic --set frontend.n_filters=64 > mine.yaml
+        """
+    ),
+)
+def config_show(name: ConfigArgument = DEFAULT, settings: SetOption = None) -> None:
+    """A configuration with every default written out and explained, as YAML."""
+    from hlfeat.config.commented_yaml import commented
+    from hlfeat.config.loading import load_config
+
+    print(commented(load_config(name, settings or [])), end="")
+
+
+@config_app.command("schema", epilog=epilog(examples="hlfeat config schema > hlfeat.schema.json"))
+def config_schema() -> None:
+    """The JSON Schema of configurations, for editors that complete and check YAML."""
+    from hlfeat.config.json_schema import schema_text
+
+    print(schema_text(), end="")
+
+
+@config_app.command(
+    "check",
+    epilog=epilog(
+        examples="""
+            hlfeat config check mine.yaml
+            hlfeat config check mine.yaml --weights w.safetensors
+            hlfeat config check eleaf-harmonic --set stack.0.anchor=4
+        """
+    ),
+)
+def config_check(
+    name: ConfigArgument,
+    settings: SetOption = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Look at trained weights too: whether they fit, and the filters."),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Read a configuration, build its modules, say what comes out of every layer.
+
+    What looks wrong, but is possible, is a warning on standard error.
+    """
+    set_up_logging(verbose, quiet=False)
+    from hlfeat.config.loading import explained, load_config
+    from hlfeat.extraction.setup import prepare
+    from hlfeat.nn.lint import warnings_of
+    from hlfeat.nn.summary import summarise, table
+
+    cfg = load_config(name, settings or [])
+    with explained(name, settings or []):
+        extractor, finish, _ = prepare(cfg, weights, None)
+    rate = extractor.sample_rate / extractor.hop
+    parameters = sum(p.numel() for p in extractor.parameters())
+    print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
+          f"{parameters} parameters\n")  # fmt: skip
+    print(table(summarise(cfg, extractor)), end="")
+    print("(multiply-adds are estimates, for one second of audio)")
+    if cfg.output.pool is not None:
+        print(f"\npooled over time by {cfg.output.pool}: [vectors, {finish.shape[0]}]")
+    for doubt in warnings_of(extractor):
+        logging.getLogger("hlfeat").warning("warning: %s: %s", name, doubt)

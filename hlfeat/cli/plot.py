@@ -1,0 +1,146 @@
+"""hlfeat plot: pictures of a clip or of a feature directory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hlfeat.cli.log import set_up_logging
+from hlfeat.cli.options import CONFIG, DEFAULT, SetOption, VerboseOption, WeightsOption, epilog, need_matplotlib
+from hlfeat.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+MOST_ON_A_SHEET = 60
+PLOT_EPILOG = epilog(
+    examples="""
+        hlfeat plot clip.wav -o clip.png
+        hlfeat plot clip.wav --start 10 --end 12 --compare log-mel -o two.pdf
+        hlfeat plot features -o sheet.png
+        hlfeat plot features --id a/b.wav --id a/c.wav --channel 1 -o sheet.svg
+    """
+)
+
+
+def plot(
+    what: Annotated[Path, typer.Argument(metavar="CLIP|OUT", help="An audio file, or a folder of features.")],
+    *,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .pdf, .svg, ...")],
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", **{**CONFIG, "help": f"Of a clip's features; default {DEFAULT}."}),
+    ] = None,
+    settings: SetOption = None,
+    weights: WeightsOption = None,
+    compare: Annotated[
+        str | None, typer.Option(**{**CONFIG, "help": "A second configuration, drawn beside the first."})
+    ] = None,
+    compare_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of the second configuration.")
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="Where in the clip to begin, seconds.")] = None,
+    end: Annotated[float | None, typer.Option(help="Where in the clip to end, seconds.")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="A clip of a folder; repeatable; default: a dozen, evenly chosen."),
+    ] = None,
+    channel: Annotated[int | None, typer.Option(help="Of a folder's features; default 0.")] = None,
+    dpi: Annotated[int, typer.Option(min=30, max=1200, help="Dots an inch.")] = 150,
+    verbose: VerboseOption = False,
+) -> None:
+    """A picture of a clip (waveform, features, stack, filters), or of clips of a folder of features.
+
+    --set and --weights are the first configuration's. A part of a clip is drawn as extract computes a segment: as if
+    there were nothing before and after it. Standard output has the path of the picture.
+    """
+    set_up_logging(verbose, quiet=False)
+    folder = what.is_dir()
+    of_a_clip: dict[str, object] = {"--config": config, "--set": settings, "--weights": weights, "--compare": compare}
+    of_a_clip |= {"--compare-weights": compare_weights, "--start": start, "--end": end}
+    wrong = of_a_clip if folder else {"--id": ids, "--channel": channel}
+    for option, value in wrong.items():
+        if value is not None:
+            raise UsageError(f"{option}: expected with {'an audio file' if folder else 'a folder of features'} only")
+    if compare_weights is not None and compare is None:
+        raise UsageError("--compare-weights: expected with --compare only")
+    need_matplotlib()
+    from hlfeat.plotting.figures import check_format, save
+
+    check_format(out)
+    if folder:
+        figure = _sheet(what, ids, channel or 0)
+    else:
+        chosen = [(config or DEFAULT, settings or [], weights)]
+        chosen += [(compare, [], compare_weights)] if compare is not None else []
+        figure = _clip(what, chosen, start, end)
+    save(figure, out, dpi)
+    with suppress(OSError):  # a reader that has gone away: the picture is there
+        os.write(sys.stdout.fileno(), os.fsencode(out) + b"\n")
+
+
+def _clip(
+    path: Path, chosen: list[tuple[str, list[str], Path | None]], start: float | None, end: float | None
+) -> Figure:
+    from hlfeat.audio.clip import Clip
+    from hlfeat.config.loading import explained, load_config
+    from hlfeat.plotting.clip_view import view
+    from hlfeat.plotting.figures import clip_figure
+    from hlfeat.text import escape_unprintable
+
+    for option, value in (("--start", start), ("--end", end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{option}: expected seconds from 0, got {value}")
+    if end is not None and end <= (start or 0):
+        raise UsageError(f"--end: expected more than --start {start or 0:g}, got {end:g}")
+    clip = Clip(path.name, str(path), start, end)
+    configs = [load_config(name, overrides) for name, overrides, _ in chosen]
+    views = []
+    for cfg, (name, overrides, weights) in zip(configs, chosen, strict=True):
+        title = ", ".join([name, *overrides, *([f"weights {weights.name}"] if weights else [])])
+        with explained(name, overrides):
+            views.append(view(clip, cfg, escape_unprintable(title), weights))
+    whole = start is None and end is None
+    first, last = views[0].span
+    part = _length(last) if whole else f"{first:g} s to {last:g} s"
+    return clip_figure(views, f"{escape_unprintable(clip.id)}, {part}")
+
+
+def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
+    from hlfeat.errors import OutputError
+    from hlfeat.plotting.figures import sheet_figure
+    from hlfeat.plotting.store_view import evenly, stored
+    from hlfeat.storage.store import FeatureStore
+    from hlfeat.text import count, escape_unprintable
+
+    store = FeatureStore(folder)
+    if not len(store):
+        raise OutputError(f"{folder}: there are no features of any clip in it")
+    chosen = list(dict.fromkeys(ids)) if ids else evenly(store.ids())
+    if len(chosen) > MOST_ON_A_SHEET:
+        raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
+    logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))
+    images = stored(store, chosen, channel)
+    titles = [f"{_short(escape_unprintable(i))}, {_length(store.record(i)['duration'])}" for i in chosen]
+    return sheet_figure(
+        images, titles, f"{escape_unprintable(str(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
+    )
+
+
+def _short(text: str, most: int = 36) -> str:
+    """The text with its middle left out, if it is long: the ends tell ids apart."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
+def _length(seconds: float) -> str:
+    from hlfeat.text import duration
+
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"

@@ -1,0 +1,94 @@
+"""The configuration: typed, frozen and strict models; one of them describes features completely.
+
+hlfeat/config/loading.py reads them from YAML. Every field has a short description, which the JSON Schema
+(hlfeat/config/json_schema.py) and `hlfeat config show` (hlfeat/config/commented_yaml.py) repeat.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from hlfeat.config.base import StrictModel
+from hlfeat.config.fingerprint import _digest, frames_fingerprint
+from hlfeat.config.frontends import EleafConfig, FiltersConfig, FrontendConfig, SpectrogramConfig
+from hlfeat.config.layers import LayerConfig
+from hlfeat.config.output import OutputConfig
+from hlfeat.text import shown
+
+
+def _channels(value: object) -> object:
+    if value in ("mix", "first", "each") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"expected mix, first, each or the number of a channel from 0, got {shown(value)}")
+
+
+ChannelPolicy = Annotated[
+    Literal["mix", "first", "each"] | int,
+    BeforeValidator(_channels),
+    WithJsonSchema({"anyOf": [{"enum": ["mix", "first", "each"]}, {"type": "integer", "minimum": 0}]}),
+]
+
+
+class AudioConfig(StrictModel):
+    """What is read from a file: its samples at one rate, and which of its channels."""
+
+    sample_rate: Annotated[int, Field(strict=True, ge=1000, le=768000)] = Field(
+        default=16000, description="hertz; every clip is resampled to this"
+    )
+    channels: ChannelPolicy = Field(default="mix", description="mix, first, each, or the number of a channel from 0")
+
+
+class Config(StrictModel):
+    """A complete description of features."""
+
+    description: str = Field(default="", description="a line for people; changes no features")
+    audio: AudioConfig = Field(default=AudioConfig(), description="what is read from a file")
+    frontend: FrontendConfig = Field(default=EleafConfig(), description="waveform to bands and frames")
+    stack: tuple[LayerConfig, ...] = Field(default=(), description="layers after the frontend, in order")
+    output: OutputConfig = Field(default=OutputConfig(), description="what is written")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
+        default=0, description="untrained weights of the stack are drawn from it"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        f, rate = self.frontend, self.audio.sample_rate
+        for key in ("window_len", "window_stride"):
+            if rate * getattr(f, key) < 1000:
+                raise ValueError(f"frontend.{key}: expected at least one sample at {rate} Hz, got {getattr(f, key)} ms")
+        window = int(rate * f.window_len / 1000)
+        if not isinstance(f, SpectrogramConfig):
+            top, key = f.max_freq, "max_freq"
+            if isinstance(f, FiltersConfig) and f.filters_per_octave is not None:
+                top, key = f.top_freq(), "filters_per_octave"
+            if f.min_freq >= top:
+                raise ValueError(f"frontend.min_freq: expected less than max_freq = {top:g}, got {f.min_freq}")
+            if top > rate / 2:
+                raise ValueError(
+                    f"frontend.{key}: expected at most half of audio.sample_rate = {rate / 2:g}, got {top:.10g}"
+                )
+        if not isinstance(f, FiltersConfig):
+            if f.n_fft is not None and f.n_fft < window:
+                raise ValueError(f"frontend.n_fft: expected at least the window's {window} samples, got {f.n_fft}")
+            if isinstance(f, SpectrogramConfig) and f.n_bands is not None:
+                rows = (f.n_fft or 1 << (window - 1).bit_length()) // 2 + 1
+                if f.n_bands > rows:
+                    raise ValueError(f"frontend.n_bands: expected at most the FFT's {rows} rows, got {f.n_bands}")
+        return self
+
+    def fingerprint(self, weights_sha256: str | None, stats_sha256: str | None = None) -> str:
+        """Identifies what is written: all that decides its values and its layout, and the contents of other files."""
+        what = self.model_dump(mode="json", exclude={"description"})
+        if self.output.pool is None:  # directories from before there was pooling go on
+            del what["output"]["pool"]
+        return _digest(what, weights_sha256, stats_sha256)
+
+    def frames_fingerprint(self, weights_sha256: str | None) -> str:
+        """Identifies the frames that are computed, however they are normalised, pooled and stored."""
+        return frames_fingerprint(self.model_dump(mode="json"), weights_sha256, None)
+
+    def without_pool(self) -> Config:
+        """The configuration of the frames that are pooled."""
+        return self.model_copy(update={"output": self.output.model_copy(update={"pool": None})})

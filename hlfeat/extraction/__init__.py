@@ -1,0 +1,4 @@
+"""The run: clips in, a feature directory out.
+
+Public names: extract, Options, Report.
+"""

@@ -1,0 +1,34 @@
+"""Clips, or their features, of different lengths to padded batches, by a rule that depends on the lengths alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def plan_batches(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
+    """Group clips of similar length, so that little is padded.
+
+    A batch takes at most `max_samples` samples with its padding; a clip longer than that is a batch of its own. The
+    longest come first: if memory does not suffice, that shows at once.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= max_samples:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Right-pad with zeros.
+
+    Shape: B times [T_i] -> [B, max T_i], lengths [B].
+    """
+    lengths = torch.tensor([len(w) for w in waveforms])
+    if len(waveforms) == 1:  # nothing to pad, no reason to copy
+        return waveforms[0][None], lengths
+    return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths

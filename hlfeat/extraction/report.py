@@ -1,0 +1,71 @@
+"""What a run did: clips, hours, failures, seconds a stage, device, memory, versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hlfeat.storage.records import Record
+from hlfeat.versions import versions
+
+STAGES = ("decode", "resample", "compute", "wait", "write", "total")
+
+
+@dataclass
+class Report:
+    """What a run did, for report.json and the summary."""
+
+    clips: int = 0
+    audio_seconds: float = 0.0
+    failures: list[Record] = field(default_factory=list)
+    clips_before: int = 0
+    seconds_before: float = 0.0  # of audio in them
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    device: str = ""
+    peak_bytes: int = 0
+    complete: bool = True  # with parts: all of them
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Count time towards a stage; decoding and resampling are summed over threads."""
+        self.seconds[stage] += seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        wall = self.seconds["total"]
+        return {
+            "clips": self.clips + self.clips_before,
+            "clips_this_run": self.clips,
+            "hours": (self.seconds_before + self.audio_seconds) / 3600,
+            "hours_this_run": self.audio_seconds / 3600,
+            "failures": len(self.failures),
+            "failures_by_code": dict(sorted(Counter(f["code"] for f in self.failures).items())),
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "real_time_factor": self.audio_seconds / wall if wall else 0.0,
+            "device": self.device,
+            "peak_memory_bytes": self.peak_bytes,
+            "versions": versions(),
+        }
+
+
+def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report of a run in parts: sums, and the longest and largest of what parts have side by side."""
+    codes: Counter[str] = Counter()
+    for r in reports:
+        codes.update(r["failures_by_code"])
+    seconds = {k: round(sum(r["seconds"].get(k, 0.0) for r in reports), 3) for k in STAGES}
+    seconds["total"] = max(r["seconds"]["total"] for r in reports)
+    hours, this_run = (sum(r[key] for r in reports) for key in ("hours", "hours_this_run"))
+    return {
+        **{k: sum(r[k] for r in reports) for k in ("clips", "clips_this_run")},
+        "hours": hours,
+        "hours_this_run": this_run,
+        "failures": sum(r["failures"] for r in reports),
+        "failures_by_code": dict(sorted(codes.items())),
+        "seconds": seconds,
+        "real_time_factor": this_run * 3600 / seconds["total"] if seconds["total"] else 0.0,
+        "device": ", ".join(dict.fromkeys(r["device"] for r in reports)),
+        "peak_memory_bytes": max(r["peak_memory_bytes"] for r in reports),
+        "parts": len(reports),
+        "versions": reports[0]["versions"],
+    }

@@ -1,0 +1,68 @@
+"""Files that are written beside their name, synced and renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from hlfeat.errors import OUT_OF_FILES, OutputError
+from hlfeat.storage.records import Record
+
+
+def disk_error(e: OSError, folder: Path) -> OutputError:
+    """What a failed write means to a person."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"{folder}: no space left on the disk; finished shards are kept: "
+            "free some space and run the same command again"
+        )
+    if e.errno in OUT_OF_FILES:
+        return OutputError("too many open files: raise the limit (ulimit -n), and run the same command again")
+    return OutputError(f"{folder}: cannot be written: {e.strerror or e}")
+
+
+TEMPORARY = ".tmp"
+
+
+def write_atomically(path: Path, data: bytes, beside: str | None = None) -> None:
+    """Write a whole file beside its name (as `beside`.tmp), sync it, rename it into place, sync the folder.
+
+    A link stays one, to the new file; a device or a pipe is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    temporary = path.with_name((beside or path.name) + TEMPORARY)
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            sync(f)
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(f: IO[bytes]) -> None:
+    f.flush()
+    os.fsync(f.fileno())
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a synced file into place so that it outlives a crash."""
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def json_lines(records: Iterable[Record]) -> bytes:
+    """One JSON object a line, ASCII, so that any file name survives."""
+    return "".join(json.dumps(r) + "\n" for r in records).encode("ascii")

@@ -1,0 +1,1 @@
+"""What a feature directory holds, and whether it is intact."""

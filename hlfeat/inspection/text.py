@@ -1,0 +1,120 @@
+"""What is in a feature directory, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from hlfeat.inspection.summary import Inspection, histogram
+from hlfeat.statistics.moments import Moments
+from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.text import count, duration, escape_unprintable
+
+SHOWN = 8  # ids that are named; the JSON has all
+BAR = 40  # characters of the longest
+
+
+def summary_lines(found: Inspection, verified: bool = False, bands: bool = False) -> Iterator[str]:
+    """An inspection; with `bands` a line for each band, otherwise for each channel."""
+    folder, n = found.folder, len(found.durations)
+    row = ", ".join(map(str, folder.shape))
+    rate = folder.frames_per_second
+    yield escape_unprintable(str(folder.folder))
+    yield f"  clips     {n}{_lengths(found.durations)}"
+    pooled = f"; pooled: {folder.pool}" if folder.pool else f"; {rate:g} frames a second" if rate else ""
+    yield (
+        f"  features  [{found.moments.frames}, {row}] {folder.dtype} in {count(len(folder.indexes), 'shard')}"
+        f"{f' ({found.data_suffix})' if found.data_suffix else ''}, {_size(found.data_bytes)}{pooled}"
+    )
+    codes = ", ".join(f"{code} {k}" for code, k in sorted(found.failures.items()))
+    yield f"  failures  {found.failures.total()}" + (f": {codes}" if codes else "")
+    yield "  complete  " + ("yes" if not found.missing else f"no: {'; '.join(found.missing)}")
+    if verified:
+        yield "  verified  yes: sums, rows, ids and statistics are those of the data"
+    some = f" (not known of {count(len(found.without), 'shard')} without statistics)" if found.without else ""
+    yield f"  silent    {_ids(found.silent)}{some}"
+    yield f"  constant  {_ids(found.constant)}"
+    yield from _made_by(folder)
+    if found.moments.frames:
+        yield ""
+        yield from _table(found.moments, bands)
+    if n:
+        yield ""
+        yield from _bars(found.durations)
+
+
+def _lengths(durations: np.ndarray) -> str:
+    whole = f", {duration(float(durations.sum()))}"
+    if len(durations) < 2:
+        return whole if len(durations) else ""
+    low, middle, high = (duration(float(q)) for q in np.quantile(durations, (0, 0.5, 1)))
+    return f"{whole}: {low} to {high}, median {middle}"
+
+
+def _size(n: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}" if n < 1000 * size else f"{n / size:.0f} {unit}"
+    return f"{n} bytes"
+
+
+def _ids(ids: list[str]) -> str:
+    named = ", ".join(map(escape_unprintable, ids[:SHOWN]))
+    more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return f"{len(ids)}: {named}{more}" if ids else "0"
+
+
+def _made_by(folder: FeatureDir) -> Iterator[str]:
+    """Configuration, weights and versions, as hlfeat.yaml has them."""
+    told = folder.description
+    config: Any = told.get("config")
+    about = config.get("description") or (config.get("frontend") or {}).get("kind", "")
+    yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {folder.fingerprint[:12]})"
+    for key in ("weights", "stats"):
+        file = told.get(key)
+        if file:
+            yield f"  {key:<9} {escape_unprintable(str(file.get('path')))} (sha256 {str(file.get('sha256'))[:12]})"
+    versions = told.get("versions")
+    if isinstance(versions, dict):
+        yield "  versions  " + ", ".join(f"{k} {v}" for k, v in versions.items())
+
+
+COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {
+    "mean": lambda m: m.mean,
+    "std": lambda m: np.sqrt(m.variance),
+    "min": lambda m: m.min,
+    "max": lambda m: m.max,
+}
+
+
+def _table(moments: Moments, bands: bool) -> Iterator[str]:
+    """A line for each channel with the range of its bands, or a line for each band."""
+    columns = [f(moments) for f in COLUMNS.values()]
+    columns = [c if c.ndim == 2 else c[None] for c in columns]  # pooled: one row of all dimensions
+    channels, width = columns[0].shape
+    if bands:
+        yield f"  {'channel':>7} {'band':>5}" + "".join(f" {name:>10}" for name in COLUMNS)
+        for c in range(channels):
+            for b in range(width):
+                yield f"  {c:>7} {b:>5}" + "".join(f" {column[c, b]:>10.4g}" for column in columns)
+        return
+    yield f"  {'channel':>7}" + "".join(f"  {name:>20}" for name in COLUMNS) + f"   (over {count(width, 'band')})"
+    for c in range(channels):
+        yield f"  {c:>7}" + "".join(f"  {_range(column[c]):>20}" for column in columns)
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _bars(durations: np.ndarray) -> Iterator[str]:
+    bins = histogram(durations)
+    most = max(n for _, _, n in bins)
+    names = [f"{a:g} to {b:g} s" for a, b, _ in bins]
+    wide, high = max(map(len, ["duration", *names])), max(len("clips"), len(str(most)))
+    yield f"  {'duration':>{wide}} clips"
+    for name, (_, _, n) in zip(names, bins, strict=True):
+        yield f"  {name:>{wide}} {n:>{high}} {'#' * max(int(n > 0), round(BAR * n / most))}".rstrip()

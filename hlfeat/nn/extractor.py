@@ -1,0 +1,69 @@
+"""Frontend and stack as one module: waveforms to features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hlfeat.nn.axes import centre_axis
+from hlfeat.nn.frontends import base as frontends_base
+from hlfeat.nn.frontends import leaf
+from hlfeat.nn.layers import base as layers_base
+from hlfeat.nn.masking import Count
+from hlfeat.nn.parameter_cache import parameter_key
+
+
+class Extractor(nn.Module):
+    """Waveforms to features.
+
+    Args:
+        frontend: EfficientLeaf, Leaf, LogMel or Spectrogram.
+        layers: what follows.
+
+    Shape:
+        - x: [B, T] or [B, 1, T] at frontend.sample_rate; lengths [B] samples, or None
+        - output: [B, C, F, N]; frames past a clip's end are zero
+
+    Attributes:
+        n_channels, n_bands: C and F.
+        hop: samples from frame to frame.
+    """
+
+    def __init__(
+        self, frontend: frontends_base.Frontend, layers: Sequence[layers_base.Layer], shape: layers_base.Shape
+    ) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.stack = layers_base.Stack(layers)
+        self.n_channels, self.n_bands = shape.channels, shape.bands
+        self.hop = frontend.hop * self.stack.stride
+        self.sample_rate = frontend.sample_rate
+        self._axis_of: object = None
+
+    def num_frames(self, lengths: Count) -> Count:
+        """Frames of clips of these lengths in samples, one or a tensor of them."""
+        return self.stack.num_frames(self.frontend.num_frames(lengths))
+
+    def follow_centre_freqs(self) -> None:
+        """Let harmonic layers look for harmonics where the frontend's filters are now.
+
+        Needs the frequencies on the host, so it is done when they have changed and not on every call.
+        """
+        if not isinstance(self.frontend, leaf.LearnableFrontend) or not len(self.stack.layers):
+            return
+        key = parameter_key([self.frontend.filterbank.center_freqs])
+        if key != self._axis_of:
+            self.stack.set_axis(centre_axis(self.frontend.centre_freqs()))
+            self._axis_of = key
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        self.follow_centre_freqs()
+        frames = None if lengths is None else self.frontend.num_frames(lengths)
+        return self.layers(self.frontend(x, lengths), frames)
+
+    def layers(self, y: Tensor, frames: Tensor | None = None) -> Tensor:
+        """The stack: y [B, F, N] or [B, C, F, N] of the frontend, frames [B] or None -> [B, C, F, N]."""
+        if y.dim() == 3:
+            y = y[:, None]  # [B, 1, F, N]
+        return self.stack(y, frames)[0]  # type: ignore[no-any-return]

@@ -1,0 +1,4 @@
+"""Waveforms to time-frequency features.
+
+Public names: EfficientLeaf, Leaf, LogMel, Spectrogram, LogTBN, PCEN.
+"""

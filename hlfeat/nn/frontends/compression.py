@@ -1,0 +1,137 @@
+"""What follows the filterbank: logarithm with temporal batch norm, or per-channel energy normalisation (PCEN).
+
+Sources: Schlüter & Gutenbrunner, "EfficientLEAF", EUSIPCO 2022, section 3; Wang et al., "Trainable Frontend For Robust
+and Far-Field Keyword Spotting", ICASSP 2017 (PCEN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hlfeat.nn.frontends.spill import SpillFile
+from hlfeat.nn.masking import batch_norm, frame_mask
+from hlfeat.nn.tracing import exporting
+
+
+class Compression(nn.Module):
+    """A compression that can tell existing frames from padding: forward(x [B, F, N], frames [B] or None).
+
+    `n_channels` is C of the output: [B, F, N] for one channel, [B, C, F, N] for more.
+    """
+
+    n_channels = 1
+
+    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+        """One clip in pieces of [1, F, n], in order. As it is here, for what treats every frame alone."""
+        return map(self, pieces)
+
+
+def median_over_time(x: Tensor, frames: Tensor | None) -> Tensor:
+    """Median of each band's existing frames; of an even count the lower of the two middle values, as torch.median.
+
+    Shape: x [B, F, N], frames [B] or None -> [B, F, 1].
+    """
+    if frames is None and exporting():  # ONNX knows no median
+        index = torch.full((1,), (x.shape[-1] - 1) // 2, device=x.device)
+        return x.sort(dim=-1).values.index_select(-1, index)
+    if frames is None:
+        on_host = torch.is_inference_mode_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
+        if on_host and not torch.compiler.is_compiling() and not bool(x.isnan().any()):
+            middle = (x.shape[-1] - 1) // 2
+            found = np.partition(x.numpy(), middle)[..., middle, None]  # takes a tenth of torch's time
+            return torch.from_numpy(np.ascontiguousarray(found))
+        return x.median(dim=-1, keepdim=True).values
+    mask = frame_mask(frames, x.shape[-1])[:, None]  # [B, 1, N]
+    ordered = x.masked_fill(~mask, torch.inf).sort(dim=-1).values
+    half = (frames - 1).clamp(min=0).div(2, rounding_mode="floor")  # [B]
+    return ordered.gather(-1, half[:, None, None].expand(-1, x.shape[1], 1))
+
+
+class Log1p(nn.Module):
+    """log(1 + 10^a x), a trainable or not, one for all bands or one each."""
+
+    def __init__(self, num_bands: int, a: float, trainable: bool, per_band: bool) -> None:
+        super().__init__()
+        value = torch.full((num_bands,), float(a)) if per_band else torch.tensor(float(a))
+        if trainable:
+            self.a: Tensor = nn.Parameter(value)
+        else:  # a constant of the model, so no part of its state
+            self.register_buffer("a", value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, F, N]
+        a = self.a[:, None] if self.a.dim() else self.a
+        return torch.log1p(10**a * x)
+
+
+class TemporalBatchNorm(nn.Module):
+    """Batch normalisation of each band (of each channel) over clips and time; padding does not count.
+
+    Shape: x [B, F, N] or [B, C, F, N], frames [B] or None -> the same as x.
+    """
+
+    def __init__(self, num_bands: int, affine: bool = True) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(num_bands, affine=affine)
+
+    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        mask = None if frames is None else frame_mask(frames, x.shape[-1])
+        assert self.bn.running_mean is not None  # statistics are tracked
+        flat = x.reshape(x.shape[0], -1, x.shape[-1]).to(self.bn.running_mean.dtype)  # [B, C * F, N]
+        return batch_norm(self.bn, flat, mask).view_as(x)
+
+
+class LogTBN(Compression):
+    """log(1 + 10^a x), optionally with the median over time removed, then temporal batch norm.
+
+    Args:
+        num_bands: bands F.
+        affine: the batch norm has a trainable scale and offset.
+        a: exponent of the factor in front of x.
+        trainable, per_band: whether a is a parameter, and whether each band has its own.
+        median_filter: subtract each band's median over time.
+        append_filtered: keep the unfiltered bands and append the filtered ones as a second channel.
+
+    Shape: x [B, F, N], frames [B] or None -> [B, F, N], or [B, 2, F, N] with append_filtered.
+    """
+
+    def __init__(
+        self,
+        num_bands: int,
+        affine: bool = True,
+        a: float = 0,
+        trainable: bool = False,
+        per_band: bool = False,
+        median_filter: bool = False,
+        append_filtered: bool = False,
+    ) -> None:
+        super().__init__()
+        self.log1p = Log1p(num_bands, a, trainable, per_band)
+        self.median_filter = median_filter
+        self.append_filtered = append_filtered
+        self.n_channels = 2 if median_filter and append_filtered else 1
+        self.TBN = TemporalBatchNorm(self.n_channels * num_bands, affine)
+
+    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        x = self.log1p(x)
+        return self._normalise(x, median_over_time(x, frames) if self.median_filter else None, frames)
+
+    def _normalise(self, x: Tensor, median: Tensor | None, frames: Tensor | None = None) -> Tensor:
+        if median is not None:
+            filtered = x - median
+            x = torch.stack([x, filtered], dim=1) if self.append_filtered else filtered
+        return self.TBN(x, frames)  # type: ignore[no-any-return]
+
+    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+        if not self.median_filter:
+            yield from map(self, pieces)
+            return
+        with spool() as logs:  # the median is known after the last piece
+            for piece in pieces:
+                logs.append(self.log1p(piece))
+            median = logs.median()
+            for x in logs:
+                yield self._normalise(x, median)

@@ -1,0 +1,192 @@
+"""Energies of a Gabor filterbank at the frame rate: matrix products in chunks of bounded size.
+
+The matrices are those of hlfeat/nn/frontends/gemm_plan.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hlfeat.nn.frontends.gemm_plan import Frames, GroupFilters, kinds
+from hlfeat.nn.masking import mask_frames
+
+# Numbers in the intermediate results of one piece of work: on the CPU they stay in cache, elsewhere they bound memory.
+CPU_PIECE, DEVICE_PIECE = 1 << 22, 1 << 26
+
+# A row of a matrix product is the same whatever the other rows are, as long as there are a few: MKL takes another way
+# for one to three, whose sums are rounded differently. So a piece has this many blocks at least, and a clip's energies
+# do not depend, to the bit, on what is computed with it (measured, and tested in tests/test_gabor.py).
+LEAST_BLOCKS = 4
+
+
+class Scratch:
+    """Memory that one call's pieces of work use in turn; without it, most of the time goes into fresh pages.
+
+    Where a gradient is wanted there is none: `take` gives None, and an operation's `out=None` makes new memory.
+    """
+
+    def __init__(self, like: Tensor, enabled: bool) -> None:
+        self._like, self.enabled = like, enabled
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor | None:
+        """Memory of this name and shape; whatever was in it is lost."""
+        if not self.enabled:
+            return None
+        size = math.prod(shape)
+        if name not in self._held or self._held[name].numel() < size:
+            self._held[name] = self._like.new_empty(size)
+        return self._held[name][:size].view(shape)
+
+
+def group_energies(
+    padded: Tensor, origin: int, samples: int, lengths: Tensor | None, filters: GroupFilters, scratch: Scratch
+) -> Tensor:
+    """Energies of one group at the frame rate: |x * h|^2, smoothed.
+
+    Everything outside a clip is zero, for the smoothing too: the convolution's tails, which reach past the last sample
+    into the padding, must not be seen by the frames that lie before it.
+
+    Shape: padded [B, ...], whose sample `origin` is the first of `samples`, with zeros around them and past each clip's
+        end; lengths [B] or None -> [B, N, n], N the frames of `samples` and more.
+    """
+    frames = filters.frames
+    group = frames.group
+    a_block = frames.block // frames.outputs  # frames of a block
+    blocks = blocks_of(frames, samples)
+    outputs = blocks * frames.block
+    first = origin - group.kernel // 2
+    x = padded[:, first : first + (outputs - 1) * group.stride + group.kernel]
+    x = x.unfold(1, frames.width, frames.advance)  # [B, M, width]
+    clips = x.shape[0]
+    masks = outputs_inside(frames, samples, lengths, blocks, x.device)
+    numbers = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # in the results for one block
+    # blocks at once
+    rows = max(2 * LEAST_BLOCKS, (CPU_PIECE if x.device.type == "cpu" else DEVICE_PIECE) // numbers)
+    turns = -(-blocks // rows)
+    at_once = max(1, rows // blocks)
+    sums: list[list[Tensor]] = [[] for _ in filters.parts]
+    for i in range(0, clips, at_once):
+        for turn in range(turns):
+            j, end = turn * blocks // turns, (turn + 1) * blocks // turns  # about the same for each: never too few
+            some = x[i : i + at_once, j * a_block : end * a_block]
+            if lengths is not None:
+                inside: list[Tensor] | None = [m[i : i + at_once, j:end] for m in masks]
+            else:
+                inside = masks if end == blocks else None
+            for found, result in zip(sums, piece(some, filters, inside, scratch), strict=True):
+                found.append(result)
+    smooth = []
+    for part, found in zip(filters.parts, sums, strict=True):
+        total = torch.cat(found).view(clips, blocks, frames.reach, part.n)
+        smooth.append(overlap_add(total, frames.hops)[:, -frames.earliest :])
+    return smooth[0] if len(smooth) == 1 else torch.cat(smooth, -1)
+
+
+def blocks_of(frames: Frames, samples: int) -> int:
+    """Blocks that hold all outputs of a clip."""
+    return max(LEAST_BLOCKS, (samples - 1) // frames.group.stride // frames.block + 1)
+
+
+def piece(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch) -> list[Tensor]:
+    """What a piece of work adds to the feature frames that its blocks reach.
+
+    Shape: x [b, frames, width]; inside, of each kind of output, [b or 1, blocks (the last ones), frames of a block,
+        outputs, 1] -> of each part [b blocks, reach n].
+    """
+    frames = filters.frames
+    head, tail = x[..., : frames.folded], x[..., frames.width - frames.folded :].flip(-1)
+    rows, a_block, half = x.shape[0] * x.shape[1], frames.block // frames.outputs, frames.outputs // 2
+    even = torch.add(head, tail, out=scratch.take("even", *head.shape)).flatten(0, 1)  # [rows, folded]
+    odd = torch.sub(head, tail, out=scratch.take("odd", *head.shape)).flatten(0, 1)
+    results = []
+    for part in filters.parts:
+        w = half * part.n
+        u = torch.mm(even, part.even, out=scratch.take("u", rows, part.even.shape[1]))
+        v = torch.mm(odd, part.odd, out=scratch.take("v", rows, part.odd.shape[1]))
+        result: Tensor | None = None
+        for kind, pool in enumerate(part.pools):
+            if kind == 2:
+                real, imag = u[:, 2 * w : 2 * w + part.n], v[:, 2 * w : 2 * w + part.n]
+            else:
+                z = (torch.add, torch.sub)[kind](u[:, : 2 * w], v[:, : 2 * w], out=scratch.take("z", rows, 2 * w))
+                real, imag = z[:, :w], z[:, w:]
+            energy = torch.mul(real, real, out=scratch.take("energy", *real.shape))
+            energy = energy.addcmul_(imag, imag) if scratch.enabled else energy.addcmul(imag, imag)
+            if inside is not None:
+                there = energy.view(x.shape[0], -1, a_block, real.shape[1] // part.n, part.n)
+                there[:, -inside[kind].shape[1] :].mul_(inside[kind])
+            energy = energy.view(rows // a_block, -1)
+            result = torch.mm(energy, pool) if result is None else result.addmm(energy, pool)
+        assert result is not None
+        results.append(result[:, : frames.reach * part.n])
+    return results
+
+
+def outputs_inside(
+    frames: Frames, samples: int, lengths: Tensor | None, blocks: int, device: torch.device
+) -> list[Tensor]:
+    """Which outputs lie inside their clip, of each kind: 1.0 or 0.0; without lengths for the last blocks alone.
+
+    Shape: -> [B or 1, blocks or fewer, frames of a block, outputs, 1].
+    """
+    first = 0 if lengths is not None else (samples - 1) // frames.group.stride // frames.block
+    start = torch.arange(first * frames.block, blocks * frames.block, frames.outputs, device=device)
+    start = start.view(1, blocks - first, -1, 1)
+    end: Tensor | int = samples if lengths is None else lengths[:, None, None, None]
+    outputs = kinds(frames, device)  # made there: copying them would wait for a GPU
+    return [((start + r) * frames.group.stride < end).float().unsqueeze(-1) for r in outputs]
+
+
+def overlap_add(blocks: Tensor, hops: int) -> Tensor:
+    """Each block's feature frames, added where blocks overlap; a block advances by `hops`.
+
+    Shape: [B, blocks, reach, n] -> [B, feature frames, n].
+    """
+    turns = -(-blocks.shape[2] // hops)
+    total: Tensor | float = 0.0
+    for i in range(turns):
+        part = blocks[:, :, i * hops : (i + 1) * hops]
+        total = total + F.pad(part, (0, 0, 0, hops - part.shape[2], i, turns - 1 - i))
+    assert isinstance(total, Tensor)
+    return total.flatten(1, 2)
+
+
+def plain_energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters]) -> Tensor:
+    """The same by one convolution a group, for tracers: any number of clips and samples takes the same operations.
+
+    Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N].
+    """
+    found = []
+    for f in filters:
+        group, n = f.frames.group, f.pool.shape[0]
+        y = F.conv1d(x[:, None], f.gabor.flatten(0, 1)[:, None], stride=group.stride, padding=group.kernel // 2)
+        energy = y[:, :n].square() + y[:, n:].square()  # [B, n, outputs]
+        if lengths is not None:
+            energy = mask_frames(energy, (lengths - 1).div(group.stride, rounding_mode="floor") + 1)
+        pool = f.pool[:, None]
+        found.append(F.conv1d(energy, pool, stride=group.pool_stride, padding=group.window // 2, groups=n))
+    return torch.cat(found, 1)
+
+
+def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters], hop: int) -> Tensor:
+    """Energies of all groups, in the order of the filters.
+
+    Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N], N = (T - 1) // hop + 1.
+    """
+    samples = x.shape[1]
+    frames = [f.frames for f in filters]
+    before = max(f.group.kernel // 2 for f in frames)
+    after = max((blocks_of(f, samples) * f.block - 1) * f.group.stride + f.group.kernel // 2 + 1 for f in frames)
+    after = max(0, after - samples)
+    zeros = x.new_zeros(x.shape[0], before + after)
+    padded = torch.cat([zeros[:, :before], x, zeros[:, before:]], 1)  # faster than F.pad
+    scratch = Scratch(x, not torch.is_grad_enabled())
+    n = (samples - 1) // hop + 1
+    found = [group_energies(padded, before, samples, lengths, f, scratch)[:, :n] for f in filters]
+    return torch.cat([e.transpose(1, 2) for e in found], 1)

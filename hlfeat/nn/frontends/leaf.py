@@ -1,0 +1,164 @@
+"""Learnable frontends: EfficientLEAF, and the original LEAF.
+
+Sources: Schlüter & Gutenbrunner, "EfficientLEAF: A Faster LEarnable Audio Frontend of Questionable Use", EUSIPCO 2022
+(arXiv 2207.05508); Zeghidour et al., "LEAF: A Learnable Frontend for Audio Classification", ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hlfeat.nn.frontends.base import Frontend, window_and_hop
+from hlfeat.nn.frontends.compression import Compression, LogTBN
+from hlfeat.nn.frontends.gabor import GaborFilterbank, Grouping, odd
+from hlfeat.nn.frontends.pcen import PCEN
+from hlfeat.nn.frontends.scales import Scale, initial_filters
+from hlfeat.nn.frontends.spill import SpillFile
+
+
+class LearnableFrontend(Frontend):
+    """A Gabor filterbank and a learnable compression. Build EfficientLeaf or Leaf."""
+
+    def __init__(
+        self,
+        n_filters: int,
+        min_freq: float,
+        max_freq: float,
+        sample_rate: int,
+        window_len: float,
+        window_stride: float,
+        compression: str | nn.Module,
+        scale: Scale | Sequence[float],
+        grouping: Grouping | None,
+    ) -> None:
+        super().__init__()
+        if n_filters < 1:
+            raise ValueError(f"expected at least one filter, got n_filters = {n_filters}")
+        if not 0 <= min_freq < max_freq:
+            raise ValueError(f"expected 0 <= min_freq < max_freq, got {min_freq} and {max_freq}")
+        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
+        self.sample_rate = sample_rate
+        self.n_bands = n_filters
+        initial = initial_filters(n_filters, min_freq, max_freq, scale, sample_rate)
+        self.filterbank = GaborFilterbank(*initial, odd(window), self.hop, grouping)
+        self.compression = make_compression(compression, n_filters)
+        self.n_channels = self.compression.n_channels if isinstance(self.compression, Compression) else 1
+
+    def centre_freqs(self) -> Tensor:
+        return self.filterbank.clamped()[0].detach() * (self.sample_rate / (2 * math.pi))
+
+    def reach(self) -> int:
+        return max(g.kernel // 2 + g.window // 2 * g.stride for g in self.filterbank.groups())
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.filterbank(x, lengths)  # type: ignore[no-any-return]
+
+    def rest(self, y: Tensor, frames: Tensor | None) -> Tensor:
+        if isinstance(self.compression, Compression):
+            return self.compression(y, frames)  # type: ignore[no-any-return]
+        return self.compression(y)  # type: ignore[no-any-return]
+
+    def rest_of(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+        if isinstance(self.compression, Compression):
+            return self.compression.stream(pieces, spool)
+        return map(self.compression, pieces)
+
+
+class EfficientLeaf(LearnableFrontend):
+    """EfficientLEAF: grouped learnable Gabor filterbank and a learnable compression.
+
+    Same constructor, defaults and state_dict keys as the published implementation (Schlüter & Gutenbrunner, EUSIPCO
+    2022, arXiv 2207.05508), so that trained weights load as they are. The paper's "8G-opt" is num_groups=8,
+    conv_win_factor=6, stride_factor=16.
+
+    Args:
+        n_filters: bands F.
+        num_groups: groups of filters that share a kernel size and a stride.
+        min_freq, max_freq: outer edges of the lowest and highest filter, hertz. Centre frequencies above half the
+            sample rate are clamped to it.
+        sample_rate: hertz.
+        window_len, window_stride: pooling window and distance of frames, milliseconds.
+        conv_win_factor: kernel size in multiples of a filter's sigma.
+        stride_factor: factor on the largest stride that keeps the Nyquist rate of a group's highest filter.
+        compression: "logtbn" (C = 2: log energies, and the same less their median over time), "pcen" (C = 1), or a
+            module: a `Compression`, or any that maps [B, F, N] and treats every frame alone.
+        scale: where the filters start: equally spaced in "mel", "linear" (hertz), "log" (octaves), "bark" or "erb";
+            read off a matrix of mel filters over FFT bins, as the original LEAF does ("mel-matrix"); or the F centre
+            frequencies themselves, rising from min_freq to max_freq.
+
+    Shape:
+        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+
+    Raises:
+        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+    """
+
+    def __init__(
+        self,
+        n_filters: int = 40,
+        num_groups: int = 4,
+        min_freq: float = 60.0,
+        max_freq: float = 7800.0,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        conv_win_factor: float = 4.77,
+        stride_factor: float = 1.0,
+        compression: Literal["logtbn", "pcen"] | nn.Module = "logtbn",
+        *,
+        scale: Scale | Sequence[float] = "mel",
+    ) -> None:
+        if not 1 <= num_groups <= n_filters:
+            raise ValueError(f"expected 1 <= num_groups <= n_filters, got {num_groups} groups of {n_filters} filters")
+        grouping = Grouping(num_groups, conv_win_factor, stride_factor)
+        super().__init__(
+            n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, grouping
+        )
+
+
+class Leaf(LearnableFrontend):
+    """The original LEAF: every filter as long as the pooling window, at full rate, then PCEN.
+
+    Many times the work of EfficientLeaf; here for comparison and for trained weights.
+
+    Args: as for EfficientLeaf. The original starts with scale="mel-matrix".
+
+    Shape:
+        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+
+    Raises:
+        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+    """
+
+    def __init__(
+        self,
+        n_filters: int = 40,
+        min_freq: float = 60.0,
+        max_freq: float = 7800.0,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        compression: Literal["logtbn", "pcen"] | nn.Module = "pcen",
+        *,
+        scale: Scale | Sequence[float] = "mel",
+    ) -> None:
+        super().__init__(
+            n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, None
+        )
+
+
+def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
+    """The compression of that name, with the published constants, or the module itself."""
+    if isinstance(compression, nn.Module):
+        return compression
+    if compression == "logtbn":
+        return LogTBN(n_bands, a=5, trainable=True, per_band=True, median_filter=True, append_filtered=True)
+    if compression == "pcen":
+        return PCEN(n_bands, s=0.04, alpha=0.96, delta=2.0, r=0.5, eps=1e-12, learn_logs=False, clamp=1e-5)
+    raise ValueError(f'expected compression "logtbn", "pcen" or a module, got {compression!r}')

@@ -1,0 +1,64 @@
+"""Frequency responses of a frontend's filters: power gain, centre frequencies and bandwidths in hertz."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hlfeat.nn.frontends.base import Frontend
+from hlfeat.nn.frontends.gabor import GaborFilterbank, gabor_kernels
+from hlfeat.nn.frontends.leaf import LearnableFrontend
+from hlfeat.nn.frontends.scales import spaced_frequencies
+from hlfeat.nn.frontends.spectrograms import LogMel
+
+RESPONSE_FFT = 1 << 14  # at least: 1 Hz from point to point at 16 kHz
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Filters in frequency: power gain [F, K] at `hertz` [K]; centre frequencies and half-power bandwidths [F], Hz."""
+
+    hertz: np.ndarray
+    gain: np.ndarray
+    centres: np.ndarray
+    bandwidths: np.ndarray
+
+
+def filter_responses(frontend: Frontend) -> Responses | None:
+    """What a frontend's filters let through; None where there are no filters but an FFT's own."""
+    if isinstance(frontend, LearnableFrontend):
+        return gabor_responses(frontend.filterbank, frontend.sample_rate)
+    return mel_responses(frontend) if isinstance(frontend, LogMel) else None
+
+
+@torch.no_grad()
+def gabor_responses(bank: GaborFilterbank, sample_rate: int) -> Responses:
+    """Power gain of the kernels as they are convolved, cut off where the group's kernel ends.
+
+    Of a Gabor filter without its cut the gain is exp(-sigma^2 (w - center)^2), half at sqrt(ln 2) / sigma on either
+    side of its centre: the bandwidth is sample_rate sqrt(ln 2) / (pi sigma).
+    """
+    centres, sigmas, _ = bank.clamped()
+    groups = bank.groups()
+    size = max(RESPONSE_FFT, *(1 << g.kernel.bit_length() for g in groups))
+    gain = []
+    for g in groups:
+        real, imag = gabor_kernels(centres[g.start : g.stop], sigmas[g.start : g.stop], g.kernel)
+        gain.append(torch.fft.fft(torch.complex(real, imag), size)[:, : size // 2 + 1].abs().square())
+    hertz = np.arange(size // 2 + 1) * (sample_rate / size)
+    bandwidths = sample_rate * math.sqrt(math.log(2)) / (math.pi * sigmas.double())
+    return Responses(
+        hertz, torch.cat(gain).numpy(), centres.double().numpy() * sample_rate / (2 * math.pi), bandwidths.numpy()
+    )
+
+
+def mel_responses(frontend: LogMel) -> Responses:
+    """Weights of the mel filters over the power of the FFT's bins; triangles are half as wide as their feet."""
+    scale = frontend.mel.mel_scale
+    gain: np.ndarray = scale.fb.numpy().T  # [F, bins]
+    hertz = np.linspace(0, frontend.sample_rate / 2, gain.shape[1])
+    edges = spaced_frequencies(frontend.n_bands + 2, scale.f_min, scale.f_max)
+    return Responses(hertz, gain, edges[1:-1], (edges[2:] - edges[:-2]) / 2)

@@ -1,0 +1,139 @@
+"""Frontends with fixed filters: log-mel and log power spectrograms of torchaudio."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import torchaudio.transforms as AT
+from torch import Tensor, nn
+
+from hlfeat.nn.frontends.base import Frontend, window_and_hop
+from hlfeat.nn.frontends.scales import spaced_frequencies
+from hlfeat.nn.masking import frame_mask
+
+
+class LogMel(Frontend):
+    """torchaudio's log-mel spectrogram under the frontends' interface: log(mel + floor) of the power, HTK mel scale.
+
+    Args:
+        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride: as for EfficientLeaf.
+        n_fft: FFT size; None for the next power of two from the window up.
+        floor: added before the logarithm.
+
+    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    """
+
+    n_channels = 1
+
+    def __init__(
+        self,
+        n_filters: int = 80,
+        min_freq: float = 60.0,
+        max_freq: float = 7800.0,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        n_fft: int | None = None,
+        floor: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if not 0 <= min_freq < max_freq:
+            raise ValueError(f"expected 0 <= min_freq < max_freq, got {min_freq} and {max_freq}")
+        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
+        self.sample_rate = sample_rate
+        self.n_bands = n_filters
+        self.floor = floor
+        self.register_buffer(
+            "_centre_freqs",
+            torch.from_numpy(spaced_frequencies(n_filters + 2, min_freq, max_freq)[1:-1]),
+            persistent=False,
+        )
+        self.mel = AT.MelSpectrogram(
+            sample_rate,
+            n_fft=fft_size(n_fft, window),
+            win_length=window,
+            hop_length=self.hop,
+            f_min=min_freq,
+            f_max=max_freq,
+            n_mels=n_filters,
+            center=False,  # `power` puts the zeros around the clip
+            power=None,  # and squares by itself
+        )
+
+    def centre_freqs(self) -> Tensor:
+        return self.get_buffer("_centre_freqs")
+
+    def reach(self) -> int:
+        return int(self.mel.n_fft) // 2
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return torch.log(power(self.mel.spectrogram, x, lengths, self.mel.mel_scale) + self.floor)
+
+
+class Spectrogram(Frontend):
+    """Log power spectrogram of torchaudio: row f is f * sample_rate / n_fft hertz, the linear axis.
+
+    Args:
+        sample_rate, window_len, window_stride, n_fft, floor: as for LogMel.
+        n_bands: keep the lowest rows only; None for all n_fft / 2 + 1.
+
+    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    """
+
+    n_channels = 1
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        window_len: float = 25.0,
+        window_stride: float = 10.0,
+        n_fft: int | None = None,
+        n_bands: int | None = None,
+        floor: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
+        self.n_fft = fft_size(n_fft, window)
+        self.sample_rate = sample_rate
+        self.n_bands = self.n_fft // 2 + 1 if n_bands is None else n_bands
+        if not 1 <= self.n_bands <= self.n_fft // 2 + 1:
+            raise ValueError(f"expected 1 to {self.n_fft // 2 + 1} bands of an FFT of {self.n_fft}, got {n_bands}")
+        self.floor = floor
+        self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, center=False, power=None)
+
+    def centre_freqs(self) -> Tensor:
+        return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
+
+    def reach(self) -> int:
+        return self.n_fft // 2
+
+    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return torch.log(power(self.stft, x, lengths)[:, : self.n_bands] + self.floor)
+
+
+def fft_size(n_fft: int | None, window: int) -> int:
+    """The FFT size asked for, or the next power of two from the window up."""
+    if n_fft is None:
+        return 1 << (window - 1).bit_length()
+    if n_fft < window:
+        raise ValueError(f"expected an FFT of at least the window's {window} samples, got {n_fft}")
+    return n_fft
+
+
+def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Module | None = None) -> Tensor:
+    """Power of the frames whose centre lies inside the clip, in mel bands if asked for, in float32 at least.
+
+    Zeros are put around the clip, as everywhere (reflection would depend on the padding): n_fft - 1 of them, so that
+    exactly those frames fit.
+
+    Shape: x [B, T], lengths [B] or None -> [B, rows, (T - 1) // hop + 1].
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        if not x.dtype.is_floating_point or x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
+        if lengths is not None:
+            x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
+        y = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
+        # without the modulus, a root that squaring would undo, which takes longer than the FFT
+        y = y.real.square().addcmul_(y.imag, y.imag)
+        return y if mel is None else mel(y)  # type: ignore[no-any-return]

@@ -1,0 +1,67 @@
+"""Features of a clip that is too long for memory, kept on the disk between two passes over them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MEDIAN_BYTES = 64 << 20  # of one clip's bands that are in memory at once while their medians are sought
+
+
+class SpillFile:
+    """Pieces of one clip in a file without a name, so that a killed process leaves nothing behind.
+
+    Args:
+        folder: where the disk has room.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)
+        self._frames: list[int] = []
+        self._bands = 0
+        self._device = torch.device("cpu")
+
+    def __enter__(self) -> SpillFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, piece: Tensor) -> None:
+        """Shape: [1, F, n], kept in float32."""
+        self._bands, self._device = piece.shape[1], piece.device
+        self._frames.append(piece.shape[2])
+        self._file.write(piece.float().cpu().contiguous().numpy().data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self._file.seek(0)
+        for n in self._frames:
+            yield torch.from_numpy(self._read(self._bands, n))[None].to(self._device)
+
+    def median(self) -> Tensor:
+        """Of each band over all pieces; of an even count the lower of the two middle values: [1, F, 1]."""
+        total = sum(self._frames)
+        at_once = max(1, MEDIAN_BYTES // (4 * total))
+        medians = np.empty(self._bands, np.float32)
+        for first in range(0, self._bands, at_once):
+            some = min(at_once, self._bands - first)
+            bands, start, done = np.empty((some, total), np.float32), 0, 0
+            for n in self._frames:
+                self._file.seek(start + 4 * first * n)
+                bands[:, done : done + n] = self._read(some, n)
+                start += 4 * self._bands * n
+                done += n
+            middle = (total - 1) // 2
+            bands.partition(middle, axis=1)
+            medians[first : first + some] = bands[:, middle]
+        return torch.from_numpy(medians)[None, :, None].to(self._device)
+
+    def _read(self, bands: int, frames: int) -> np.ndarray:
+        data = np.empty((bands, frames), np.float32)
+        self._file.readinto(data.data)
+        return data

@@ -1,0 +1,93 @@
+"""Harmonic convolution in torch operations: rows are gathered in pieces, and convolved.
+
+Lowering gathers every row that every harmonic reads and runs one ordinary convolution over it; that copy is Kf times
+the input. Here it is made in pieces (some batch items times a block of output rows) that stay in cache, and rows that a
+harmonic does not reach are left out (hlfeat/nn/harmonic/plan.py). Since the channels of a piece are ordered (c, k), the
+weight of the inner convolution is the weight as it lies in memory, groups included.
+
+The gradient of the gather is the product with the transposed sparse matrix, a gather again, each sum in a fixed order:
+nothing is added to a shared place, so the result is deterministic.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hlfeat.nn.harmonic.plan import Block, Budget, Plan, Time
+
+LAYOUT = torch.contiguous_format  # of inputs
+
+
+def gather(x: Tensor, block: Block) -> Tensor:
+    """The rows that a block reads: [B, C, F, T] -> [B, C * harmonics, rows, T]."""
+    low = block.gather(x.reshape(-1, x.shape[3]), x.shape[0] * x.shape[1])
+    return low.view(x.shape[0], x.shape[1] * block.n_ks, block.last - block.first, x.shape[3])
+
+
+def kernel_of(weight: Tensor, block: Block) -> Tensor:
+    """The weights of a block's harmonics: [O, C, Kf, Kt] -> [O, C * harmonics, 1, Kt]."""
+    return weight[:, :, block.ks].flatten(1, 2).unsqueeze(2)
+
+
+def pieces(x: Tensor, weight: Tensor, plan: Plan, frames: int) -> tuple[int, list[Block]]:
+    """Batch items at once, and blocks of rows, from the work of one row of one harmonic."""
+    row_bytes = x.shape[1] * x.shape[3] * x.element_size()
+    size_out = len(x) * len(weight) * plan.rows_out * frames
+    budget = Budget.on(x.device, (x.numel() + size_out) * x.element_size())
+    return plan.pieces(len(x), frames * weight.numel() // plan.harmonics, row_bytes, budget)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
+    """Y of hlfeat/nn/harmonic/functional.py.
+
+    Shape: as `harmonic_conv2d`; x in LAYOUT.
+    """
+    frames = time.frames(x.shape[3], weight.shape[3])
+    at_once, blocks = pieces(x, weight, plan, frames)
+    if len(blocks) == 1 and len(x) == at_once and blocks[0].n_ks:  # one piece is the whole result
+        return time.conv(gather(x, blocks[0]), kernel_of(weight, blocks[0]), bias)
+    y = x.new_empty(len(x), len(weight), plan.rows_out, frames)
+    for block in blocks:
+        kernel = kernel_of(weight, block)
+        for i in range(0, len(x), at_once):
+            part: Tensor | float = 0.0 if bias is None else bias[:, None, None]
+            if block.n_ks:
+                part = time.conv(gather(x[i : i + at_once], block), kernel, bias)
+            y[i : i + at_once, :, block.first : block.last] = part
+    return y
+
+
+def gradients(
+    x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time, need_x: bool, need_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x and of the weight, as far as they are needed, from that of Y."""
+    gx = torch.zeros_like(x) if need_x else None
+    gw = torch.zeros_like(weight) if need_w else None
+    at_once, blocks = pieces(x, weight, plan, gy.shape[3])
+    for block in blocks:
+        if not block.n_ks or not (need_x or need_w):
+            continue
+        kernel = kernel_of(weight, block)
+        for i in range(0, len(x), at_once):
+            low = gather(x[i : i + at_once], block)
+            g_low, g_kernel, _ = torch.ops.aten.convolution_backward(
+                gy[i : i + at_once, :, block.first : block.last],
+                low,
+                kernel,
+                None,
+                (1, time.stride),
+                (0, time.padding),
+                (1, time.dilation),
+                False,
+                (0, 0),
+                time.groups,
+                (need_x, need_w, False),
+            )
+            if gw is not None:
+                gw[:, :, block.ks] += g_kernel.view(len(gw), -1, block.n_ks, gw.shape[3])
+            if gx is not None:
+                part = gx[i : i + at_once, :, block.x_first : block.x_last]
+                planes = low.shape[0] * x.shape[1]
+                part += block.adjoint(g_low.reshape(-1, x.shape[3]), planes).view(part.shape)
+    return gx, gw

@@ -1,0 +1,1 @@
+"""Layers of a stack, which follow the frontend."""

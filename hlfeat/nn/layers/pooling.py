@@ -1,0 +1,52 @@
+"""Pooling over neighbouring bands and frames."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hlfeat.errors import ConfigError
+from hlfeat.nn.axes import Axis, CentreAxis, LogAxis
+from hlfeat.nn.layers.base import Layer
+from hlfeat.nn.masking import frame_mask, mask_frames
+
+
+class Pool(Layer):
+    """Mean or maximum over non-overlapping windows of bands and frames.
+
+    A last window in time that the clip fills only partly counts what there is of it; bands that fill no window are
+    left out, as in torch.
+    """
+
+    def __init__(self, kind: str, bands: int, frames: int) -> None:
+        super().__init__()
+        self.kind, self.bands, self.stride = kind, bands, frames
+        self.shift = (frames - 1) / 2
+
+    def set_axis(self, axis: Axis | None) -> Axis | None:
+        """A pooled row stands for the mean frequency of its window."""
+        if axis is None or self.bands == 1:
+            return axis
+        if isinstance(axis, LogAxis):
+            return axis.every(self.bands)
+        if not isinstance(axis, CentreAxis):  # row f of the pooled axis is no multiple of a bin any more
+            raise ConfigError(
+                "expected pool.bands = 1 on a linear axis: pooled rows are not at multiples of one frequency"
+            )
+        windows = zip(*(axis.freqs[i :: self.bands] for i in range(self.bands)), strict=False)
+        return CentreAxis(tuple(sum(w) / self.bands for w in windows), axis.resolution)
+
+    def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        size, n = (self.bands, self.stride), x.shape[-1]
+        exists = x.new_ones(1, 1, 1, n)
+        if frames is not None:
+            exists = frame_mask(frames, n)[:, None, None].to(x.dtype)  # [B, 1, 1, N]
+        pad = -n % self.stride
+        if self.kind == "max":
+            y = F.max_pool2d(F.pad(x.masked_fill(exists == 0, -torch.inf), (0, pad), value=-torch.inf), size)
+        else:
+            share = F.avg_pool2d(F.pad(exists, (0, pad)), (1, self.stride))  # how much of each window exists
+            y = F.avg_pool2d(F.pad(x, (0, pad)), size) / share.clamp(min=0.5 / self.stride)
+        frames = None if frames is None else self.num_frames(frames)
+        return mask_frames(y, frames), frames

@@ -1,0 +1,193 @@
+"""What a picture shows: a clip as a configuration sees it, clips of a feature directory, what filters let through.
+
+Arrays with their places in hertz and seconds; drawing them is hlfeat/plotting/figures.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hlfeat.audio.clip import Clip
+from hlfeat.audio.reader import decode
+from hlfeat.audio.resample import Resampler
+from hlfeat.config.config import Config
+from hlfeat.errors import ClipError, ConfigError, HlfeatError, UsageError
+from hlfeat.nn.build import build
+from hlfeat.nn.device import out_of_memory
+from hlfeat.nn.extractor import Extractor
+from hlfeat.nn.frontends.base import Frontend
+from hlfeat.nn.frontends.compression import LogTBN
+from hlfeat.nn.frontends.leaf import LearnableFrontend
+from hlfeat.nn.frontends.pcen import PCEN
+from hlfeat.nn.frontends.responses import Responses, filter_responses
+from hlfeat.nn.frontends.spectrograms import LogMel
+from hlfeat.nn.layers.base import Residual, Stack
+from hlfeat.nn.layers.conv import ConvLayer
+from hlfeat.nn.layers.pooling import Pool
+from hlfeat.nn.weights import load_weights
+from hlfeat.text import escape_unprintable
+
+log = logging.getLogger("hlfeat")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where rows and frames lie: `freqs` [F] in hertz (None: rows have no frequency), frame n at first + n * step.
+
+    Times are seconds in the file; `span` is where the clip begins and ends.
+    """
+
+    freqs: np.ndarray | None
+    first: float
+    step: float
+    span: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One channel of features [F, N]. Images of equal `scale` are the same quantity, to be seen in the same colours."""
+
+    values: np.ndarray
+    grid: Grid
+    title: str
+    unit: str
+    scale: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A clip and what a configuration makes of it. `span` is where in the file the samples [T] lie, seconds."""
+
+    title: str
+    samples: np.ndarray
+    sample_rate: int
+    span: tuple[float, float]
+    frontend: list[Image]
+    stack: list[Image]
+    responses: Responses | None
+
+
+def view(clip: Clip, config: Config, title: str, weights: Path | None = None, most: int = 4) -> View:
+    """A clip through the modules of a configuration, on the CPU; of a stack's output the first `most` channels.
+
+    A segment is a clip of its own, as in a manifest: a median over time is that of the segment.
+
+    Raises:
+        ConfigError: modules that cannot be built, weights that do not fit.
+        HlfeatError: the clip cannot be used, with its code.
+    """
+    extractor = build(config)
+    if weights is not None:
+        load_weights(extractor, weights)
+    elif any(True for _ in extractor.stack.parameters()):
+        log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
+    try:
+        extractor.follow_centre_freqs()
+    except ValueError as e:
+        raise ConfigError(f"{weights}: {e}") from e
+    extractor.eval()
+    samples = read(clip, config)
+    try:
+        with torch.inference_mode():
+            features = extractor.frontend(samples[None])
+            features = features if features.dim() == 4 else features[:, None]  # [1, C, F, N]
+            out = extractor.stack(features)[0] if len(extractor.stack.layers) else None
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e):
+            raise
+        raise HlfeatError(
+            f"{escape_unprintable(clip.path)}: out-of-memory: too long in one piece; "
+            "choose a part with --start and --end"
+        ) from e
+    if not bool(torch.isfinite(features if out is None else out).all()):
+        raise HlfeatError(f"{escape_unprintable(clip.path)}: non-finite: its features are not finite numbers")
+    start = clip.start or 0.0
+    span = (start, start + len(samples) / extractor.sample_rate)
+    grid = Grid(band_freqs(extractor.frontend), start, extractor.frontend.hop / extractor.sample_rate, span)
+    frontend = [
+        Image(y.numpy(), grid, name, unit, f"{name}, {unit}")
+        for y, (name, unit) in zip(features[0], quantities(extractor.frontend), strict=True)
+    ]
+    stack = []
+    if out is not None:
+        state = "" if weights is not None or not any(True for _ in extractor.stack.parameters()) else ", untrained"
+        n = out.shape[1]
+        for i, y in enumerate(out[0, :most]):
+            name = f"stack{state}, channel {i} of {n}" if n > 1 else f"stack{state}"
+            stack.append(Image(y.numpy(), stack_grid(extractor, span), name, "", f"{name}, {config.stack}"))
+    responses = filter_responses(extractor.frontend)
+    return View(title, samples.numpy(), extractor.sample_rate, span, frontend, stack, responses)
+
+
+def read(clip: Clip, config: Config) -> Tensor:
+    """The samples of a clip at the configuration's rate: [T]. HlfeatError with path, code and message where not."""
+    try:
+        wave = decode(clip, config.audio.channels)
+    except ClipError as e:
+        raise HlfeatError(f"{escape_unprintable(clip.path)}: {e.code}: {e}") from e
+    if len(wave.samples) != 1:
+        raise UsageError(
+            f"audio.channels: each makes {len(wave.samples)} clips of {escape_unprintable(clip.path)}; "
+            "choose one with --set audio.channels=0"
+        )
+    return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
+
+
+def quantities(frontend: Frontend) -> list[tuple[str, str]]:
+    """What each channel of a frontend is, and its unit."""
+    if not isinstance(frontend, LearnableFrontend):
+        return [("log-mel power" if isinstance(frontend, LogMel) else "log power", "ln(power)")]
+    compression = frontend.compression
+    if isinstance(compression, PCEN):
+        return [("energy, PCEN", "")]
+    assert isinstance(compression, LogTBN)  # a configuration has no other
+    both = [("log energy", "ln(1 + 10ᵃE)"), ("log energy less its median over the clip", "difference")]
+    names = both if compression.n_channels == 2 else both[compression.median_filter :][:1]
+    bn = compression.TBN.bn
+    untouched = {"running_mean": 0, "running_var": 1, "weight": 1, "bias": 0}
+    state = bn.state_dict()
+    if all(bool((state[k] == v).all()) for k, v in untouched.items() if k in state):
+        return names
+    return [(f"{name}, normalised", "") for name, _ in names]
+
+
+def band_freqs(frontend: Frontend) -> np.ndarray | None:
+    """Hertz of a frontend's bands [F]; None where trained filters have crossed."""
+    freqs: np.ndarray = frontend.centre_freqs().double().numpy()
+    return freqs if (np.diff(freqs) > 0).all() else None
+
+
+def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
+    """Where the rows and frames of an extractor's output lie."""
+    freqs, first, step = _through(extractor.stack, band_freqs(extractor.frontend), 0.0, 1)
+    frame = extractor.frontend.hop / extractor.sample_rate
+    return Grid(freqs, span[0] + first * frame, step * frame, span)
+
+
+def _through(
+    layer: nn.Module, freqs: np.ndarray | None, first: float, step: int
+) -> tuple[np.ndarray | None, float, int]:
+    """Hertz of the rows, and first frame and distance of frames in those of the frontend, after a layer."""
+    if isinstance(layer, Stack):
+        for inner in layer:
+            freqs, first, step = _through(inner, freqs, first, step)
+    elif isinstance(layer, Residual):
+        return _through(layer.body, freqs, first, step)
+    elif isinstance(layer, ConvLayer):
+        freqs = None if freqs is None else freqs[:: layer.band_stride]
+        step *= layer.stride
+    elif isinstance(layer, Pool):
+        if freqs is not None:
+            whole = len(freqs) // layer.bands * layer.bands
+            freqs = freqs[:whole].reshape(-1, layer.bands).mean(1)
+        first += step * (layer.stride - 1) / 2
+        step *= layer.stride
+    elif getattr(layer, "linear", None) is not None:  # a projection
+        freqs = None
+    return freqs, first, step

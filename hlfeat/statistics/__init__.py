@@ -1,0 +1,4 @@
+"""Streaming moments of features, and the two files that keep them.
+
+Public names: Statistics.
+"""

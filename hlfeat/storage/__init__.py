@@ -1,0 +1,4 @@
+"""The feature directory: names, lock, shards, index, readers.
+
+Public names: FeatureStore, collate.
+"""

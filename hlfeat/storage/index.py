@@ -1,0 +1,126 @@
+"""The clips of feature directories as one compact table.
+
+A million index lines as Python objects take gigabytes, and a forked worker copies them page by page as soon as it
+counts references. So where a clip's rows and its index line are is kept in arrays, and all ids in one piece of bytes,
+beside the order that sorts them. The rest of an index line is read when it is asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+import json
+import operator
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hlfeat.errors import OutputError
+from hlfeat.storage.layout import shard_indexes
+from hlfeat.storage.records import INDEX_KEYS, Record, read_lines
+
+NEIGHBOURS = 2500  # ids on either side, in sorted order, among which the nearest are looked for
+MOST_ROWS = 2**63  # what an int64 holds
+
+
+class Index:
+    """Where each clip is, numbered in the order of the folders and of their shards.
+
+    Attributes:
+        data: [shards], the file of features of each shard.
+        shard, row, frames: int64 [clips]; the clip is these rows of that shard.
+
+    Raises:
+        OutputError: an index line that is damaged, an id that is there twice.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.data: list[Path] = []
+        self._lines: list[Path] = []  # the file of index lines of each shard
+        shard, row, frames, offset = (array("q") for _ in range(4))
+        ids: list[bytes] = []
+        for folder in folders:
+            for lines in shard_indexes(folder).values():
+                name = ""
+                for number, (start, record) in enumerate(read_lines(lines, INDEX_KEYS), 1):
+                    if number == 1:
+                        name = record["shard"]
+                        self.data.append(folder / name)
+                        self._lines.append(lines)
+                    _check_place(record, name, lines, number)
+                    shard.append(len(self.data) - 1)
+                    row.append(record["row"])
+                    frames.append(record["frames"])
+                    offset.append(start)
+                    ids.append(_bytes(record["id"]))
+        self.shard, self.row, self.frames, self._offset = (np.array(a, np.int64) for a in (shard, row, frames, offset))
+        self.frames.flags.writeable = False
+        self._ids = b"".join(ids)
+        self._ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)))
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        self._order = np.array(order, np.int64)
+        self._check_unique([ids[i] for i in order])
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def id(self, i: int) -> str:
+        """The id of a clip."""
+        return self._id(i).decode("utf-8", "surrogatepass")
+
+    def find(self, id_: str) -> int | None:
+        """The number of the clip of that id."""
+        place = self._place(id_)
+        if place == len(self) or self._id(self._order[place]) != _bytes(id_):
+            return None
+        return int(self._order[place])
+
+    def nearest(self, id_: str) -> list[str]:
+        """The ids most like one that is not there; of very many, those most like it that begin like it."""
+        place = self._place(id_)
+        among = self._order[max(0, place - NEIGHBOURS) : place + NEIGHBOURS]
+        return difflib.get_close_matches(id_, [self.id(i) for i in among], n=3)
+
+    def record(self, i: int) -> Record:
+        """The index line of a clip."""
+        path = self._lines[self.shard[i]]
+        try:
+            with open(path, "rb") as f:
+                f.seek(self._offset[i])
+                record = json.loads(f.readline())
+            if record["id"] == self.id(i):
+                return record  # type: ignore[no-any-return]
+        except OSError as e:
+            raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
+        except (ValueError, RecursionError, TypeError, KeyError):
+            pass
+        raise OutputError(f"{path}: has changed since it was opened")
+
+    def _id(self, i: int) -> bytes:
+        return self._ids[self._ends[i - 1] if i else 0 : self._ends[i]]
+
+    def _place(self, id_: str) -> int:
+        return bisect.bisect_left(self._order, _bytes(id_), key=self._id)
+
+    def _check_unique(self, in_order: Sequence[bytes]) -> None:
+        for place, same in enumerate(map(operator.eq, in_order, in_order[1:])):
+            if same:
+                clips = sorted(self._order[place : place + 2].tolist())
+                one, other = (self._lines[self.shard[i]] for i in clips)
+                raise OutputError(f"the id {self.id(clips[0])!r} is there twice: in {one} and in {other}")
+
+
+def _bytes(id_: str) -> bytes:
+    """An id may hold a file name's bytes that are no UTF-8: surrogates, in Python."""
+    return id_.encode("utf-8", "surrogatepass")
+
+
+def _check_place(record: Record, shard: str, lines: Path, number: int) -> None:
+    """Raises OutputError for a clip that is not in the shard of its index file, or in no possible place of it."""
+    if record["shard"] != shard or (number == 1 and shard not in (f"{lines.stem}.npy", f"{lines.stem}.pt")):
+        raise OutputError(f"{lines}: damaged: line {number}: expected {lines.stem}.npy or .pt, got {record['shard']!r}")
+    if not 0 <= record["row"] <= record["row"] + record["frames"] < MOST_ROWS:
+        place = f"row {record['row']} and {record['frames']} frames"
+        raise OutputError(f"{lines}: damaged: line {number}: expected rows of the shard, got {place}")

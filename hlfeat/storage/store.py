@@ -1,0 +1,143 @@
+"""Reading finished (or growing) feature directories."""
+
+from __future__ import annotations
+
+import operator
+import pickle
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hlfeat.errors import OutputError
+from hlfeat.storage.description import read_description
+from hlfeat.storage.index import Index
+from hlfeat.storage.records import Record
+
+OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
+
+
+class FeatureStore(Dataset[tuple[str, np.ndarray]]):
+    """The clips of feature directories, by id or by number: a map-style dataset of torch's.
+
+    `store["a/b.wav"]` is the clip's features; `store[3]` and iteration give (id, features), in the order of the index.
+    Shards are memory-mapped, and a clip's rows are copied out of the map: what you change is yours alone.
+
+    It can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items.
+
+    Args:
+        folders: one feature directory or more (parts of one set), as one. They must have the same channels, bands and
+            frame rate. What is added to them later is not seen.
+
+    Shape: features [frames, channels, bands], or [vectors, dims] where they were pooled; float32 or float16.
+
+    Raises:
+        OutputError: not a feature directory, or damaged; directories that do not go together; an id given twice.
+        KeyError: no such id; the nearest are named.
+
+    Attributes:
+        folders: as given.
+        description: what hlfeat.yaml says, of the first folder.
+        frames: int64 [clips], the frames (or vectors) of each clip, in order.
+    """
+
+    def __init__(self, folder: str | Path, *folders: str | Path) -> None:
+        self.folders = tuple(map(Path, (folder, *folders)))
+        self.description = read_description(self.folders[0])
+        for other in self.folders[1:]:
+            _check_alike((self.folders[0], self.description), (other, read_description(other)))
+        self._index = Index(self.folders)
+        self._shard = lru_cache(OPEN_SHARDS)(_open_shard)
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self._index.frames
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, id_: object) -> bool:
+        return isinstance(id_, str) and self._index.find(id_) is not None
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        for i in range(len(self)):
+            yield self._index.id(i), self._rows(i, 0, None)
+
+    @overload
+    def __getitem__(self, key: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> tuple[str, np.ndarray]: ...
+    def __getitem__(self, key: str | SupportsIndex) -> np.ndarray | tuple[str, np.ndarray]:
+        i = self._number(key)
+        features = self._rows(i, 0, None)
+        return features if isinstance(key, str) else (self._index.id(i), features)
+
+    def read(self, key: str | SupportsIndex, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames `start` to `stop` (None: the end) of a clip, by id or by number; nothing else of it is read.
+
+        Shape: -> [stop - start, channels, bands] or [stop - start, dims].
+        """
+        return self._rows(self._number(key), start, stop)
+
+    def ids(self) -> list[str]:
+        """All ids, in order."""
+        return [self._index.id(i) for i in range(len(self))]
+
+    def record(self, id_: str) -> Record:
+        """The index line of a clip."""
+        return self._index.record(self._number(id_))
+
+    def _number(self, key: str | SupportsIndex) -> int:
+        """Where in the index a clip stands."""
+        if isinstance(key, str):
+            found = self._index.find(key)
+            if found is None:
+                near = self._index.nearest(key)
+                where = ", ".join(map(str, self.folders))
+                raise KeyError(f"no clip {key!r} in {where}" + (f"; near it are {', '.join(near)}" if near else ""))
+            return found
+        return range(len(self))[operator.index(key)]
+
+    def _rows(self, i: int, start: int, stop: int | None) -> np.ndarray:
+        row, frames, path = self._index.row[i], self._index.frames[i], self._index.data[self._index.shard[i]]
+        stop = frames if stop is None else stop
+        if not 0 <= start <= stop <= frames:
+            raise ValueError(
+                f"expected 0 <= start <= stop <= the {frames} frames of {self._index.id(i)!r}, got {start} and {stop}"
+            )
+        shard = self._shard(path)
+        clip = shard.get(self._index.id(i), ()) if isinstance(shard, dict) else shard[row : row + frames]
+        if len(clip) != frames:
+            raise OutputError(f"{path}: damaged: shorter than its index says")
+        return np.array(clip[start:stop])
+
+    def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself
+        return {k: v for k, v in self.__dict__.items() if k != "_shard"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _shard=lru_cache(OPEN_SHARDS)(_open_shard))
+
+
+def _open_shard(path: Path) -> Any:
+    """A map of a shard: an array of all rows, or of `.pt` a dict id -> array."""
+    try:
+        return _load_pt(path) if path.suffix == ".pt" else np.load(path, mmap_mode="r")
+    except (OSError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
+        reason = str(e).strip().splitlines()
+        raise OutputError(f"{path}: cannot be read: {reason[0] if reason else e!r}") from e
+
+
+def _load_pt(path: Path) -> dict[str, np.ndarray]:
+    return {k: v.numpy() for k, v in torch.load(path, weights_only=True, mmap=True).items()}
+
+
+def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
+    """Raises OutputError if the features of directories have not the same shape and frame rate."""
+    features = [description.get("features") for _, description in described]
+    if any(f != features[0] for f in features):
+        told = (f"{folder} has {f}" for (folder, _), f in zip(described, features, strict=True))
+        raise OutputError(f"expected features of the same shape: {'; '.join(told)}")

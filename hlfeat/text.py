@@ -1,0 +1,37 @@
+"""Wording that messages share: counts, durations, names on one line, the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """'; did you mean X?', or nothing where no name is near."""
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: on one line, and short."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of too many digits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def count(n: int, noun: str) -> str:
+    """'1 clip', '2 clips'."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Audio in the unit that fits: '4.1 s', '3.2 min', '1.34 h'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
+def escape_unprintable(text: str) -> str:
+    """The text on one line, whatever bytes a file name holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,168 @@
+"""hlfeat bench pipeline: each stage does its own work, all of it and no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hlfeat.bench import pipeline as bench_pipeline
+from hlfeat.bench import tables
+from hlfeat.bench.pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE, Held, Reading
+from hlfeat.config.loading import load_config
+from hlfeat.errors import UsageError
+from hlfeat.extraction import clip_loader
+from hlfeat.extraction import extract as extraction_extract
+from hlfeat.extraction import setup as extraction_setup
+from hlfeat.extraction.options import Options
+from hlfeat.extraction.setup import make_engine
+from hlfeat.inputs.clip_list import Inputs
+from hlfeat.inputs.collect import collect
+from tests.helpers import broken_clips, good_clips
+
+CPU = torch.device("cpu")
+CONFIG = load_config("log-mel", ["output.shard_size=3", "frontend.n_filters=8"])
+
+
+@pytest.fixture
+def inputs(clips: Path) -> Inputs:
+    broken_clips(clips / "broken")
+    (clips / "broken" / "loud.wav").unlink()  # can be read; only its features cannot be
+    return collect([str(clips)], stdin=None)  # type: ignore[arg-type]
+
+
+def held_by(inputs: Inputs, config=CONFIG, most: int = 1 << 30) -> tuple[bench_pipeline.Computer, Held]:
+    extractor, finish, _ = extraction_setup.prepare(config, None, None)
+    computing = make_engine(
+        extractor.eval(), finish, CPU, np.dtype("float32"), config.audio.channels, 1 << 20, lambda: False
+    )
+    return computing, bench_pipeline.hold(computing, inputs.clips, most)
+
+
+def test_a_row_for_every_stage(inputs, tmp_path):
+    said = []
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, Options(), CPU, scratch, 2, said.append, said.append)
+    assert [r["stage"] for r in rows] == [DECODE, RESAMPLE, COMPUTE, WRITE, WHOLE, PLAIN]
+    good = rows[0]["clips"]
+    assert good == 12
+    assert good + rows[0]["failed"] == len(inputs.clips)
+    seconds = {r["stage"]: r["seconds"] for r in rows}
+    whole = rows[4]
+    assert whole["to_bound"] == pytest.approx((seconds[RESAMPLE] + seconds[COMPUTE]) / seconds[WHOLE])
+    assert whole["to_plain"] == pytest.approx(seconds[PLAIN] / seconds[WHOLE])
+    assert all(r["runs"] == 2 for r in rows)
+    assert said[0].count("\n") == 8
+    assert f"{good} clips" in said[1]
+    assert list(scratch.iterdir()) == []
+    tables.write_json(tmp_path / "b.json", "pipeline", CPU, rows)
+    assert json.loads((tmp_path / "b.json").read_text())["rows"] == rows
+
+
+def test_on_a_device_the_slowest_stage_is_the_bound():
+    seconds = {DECODE: 2.0, RESAMPLE: 7.0, COMPUTE: 3.0, WRITE: 1.0}
+    assert bench_pipeline.bound(seconds, on_cpu=False) == 3.0
+    assert bench_pipeline.bound(seconds, on_cpu=True) == 10.0
+
+
+@pytest.mark.parametrize("long", [8000, 1 << 30])
+def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch, long):
+    monkeypatch.setattr(clip_loader, "LONG", long)
+    extraction_extract.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True))
+    computing, held = held_by(inputs)
+    assert any(item.long for item in held.items.values()) == (long == 8000)
+    computing.loader = bench_pipeline.FromMemory(computing.loader, held)
+    monkeypatch.setattr(clip_loader, "Reader", None)
+    found = []
+    stream, pieces = computing.stream, computing.long
+
+    def streamed(items):
+        for item in stream(items):
+            found.extend(item.features)
+            yield item
+
+    def computed(*args):
+        for piece, moments in pieces(*args):
+            found.append(piece)
+            yield piece, moments
+
+    monkeypatch.setattr(computing, "stream", streamed)
+    monkeypatch.setattr(computing, "long", computed)
+    want = np.concatenate([np.load(s) for s in sorted((tmp_path / "out").glob("*.npy"))])
+    for _ in range(2):
+        bench_pipeline.consume(computing, held.clips, 2, tmp_path)
+        assert np.array_equal(np.concatenate(found), want)
+        found.clear()
+    assert not any(item.features for item in held.items.values())  # each run computes its own
+
+
+def test_written_shards_are_as_large_as_those_of_a_run(inputs, tmp_path):
+    extraction_extract.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True))
+    computing, held = held_by(inputs)
+    (tmp_path / "w").mkdir()
+    bench_pipeline.write(
+        CONFIG, computing.extractor, computing.finish, held, np.zeros((7, 1, 8), np.float32), tmp_path / "w"
+    )
+
+    def sizes(folder: Path) -> dict[str, int]:
+        return {p.name: p.stat().st_size for p in folder.glob("*.npy")}
+
+    assert sizes(tmp_path / "w") == sizes(tmp_path / "out")
+    assert len(sizes(tmp_path / "w")) > 1
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_reading_reads_and_computes_nothing(inputs, tmp_path, resample):
+    computing, held = held_by(inputs)
+    reading = Reading(computing, "mix", resample)
+    items = [reading.work([clip], lambda: False)[0] for clip in held.clips]
+    assert all(not item.features for item in items)
+    lengths = [len(item.waveforms[0]) for item in items]
+    rates = [soundfile.info(clip.path) for clip in held.clips]
+    assert len({r.samplerate for r in rates}) > 1
+    assert lengths == [item.length if resample else info.frames for item, info in zip(items, rates, strict=True)]
+
+
+def test_long_clips_too(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_loader, "LONG", 8000)
+    inputs = collect([str(clips)], stdin=None)  # type: ignore[arg-type]
+    rows = bench_pipeline.measure("tiny", CONFIG, inputs.clips, Options(), CPU, tmp_path, 1)
+    assert all(r["seconds"] > 0 for r in rows)
+    held = held_by(inputs)[1]
+    long = [c for c in held.clips if held.items[c.id].long]
+    assert long
+    for clip in long:
+        assert sum(p.shape[1] for p in held.pieces[clip.id, 0]) == soundfile.info(clip.path).frames
+
+
+def test_no_more_is_held_than_was_asked_for(inputs):
+    everything = held_by(inputs)[1]
+    first = everything.items[everything.clips[0].id].nbytes
+    assert len(held_by(inputs, most=first)[1].clips) == 1
+    assert len(held_by(inputs, most=first + 1)[1].clips) == 2
+
+
+def test_nothing_that_can_be_read(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    with pytest.raises(UsageError, match="found none"):
+        held_by(collect([str(tmp_path)], stdin=None))  # type: ignore[arg-type]
+
+
+def test_the_command(hlfeat, tmp_path):
+    good_clips(tmp_path / "c", 3)
+    (tmp_path / "s").mkdir()
+    args = ["bench", "pipeline", tmp_path / "c", "-c", "log-mel", "--laps", 1, "--workers", 1, "--device", "cpu"]
+    ran = hlfeat(*args, "--scratch", tmp_path / "s", "--json", tmp_path / "b.json")
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads((tmp_path / "b.json").read_text())["rows"]) == 6
+    assert "3 clips" in ran.stderr
+    assert list((tmp_path / "s").iterdir()) == []
+    shutil.rmtree(tmp_path / "s")
+    ran = hlfeat(*args, "--scratch", tmp_path / "s")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)

@@ -1,0 +1,106 @@
+"""Finding clips: order, ids, lists, links, and what must be refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hlfeat.errors import UsageError
+from hlfeat.inputs.collect import collect
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def ids(*paths: object, stdin: bytes = b"", null: bool = False) -> list[str]:
+    return [c.id for c in collect([str(p) for p in paths], io.BytesIO(stdin), null).clips]
+
+
+def test_a_folder_is_walked_in_the_order_of_names_and_other_files_are_counted(tmp_path):
+    touch(tmp_path, "b.wav", "a/z.FLAC", "a/B/c.mp3", "._b.wav", "a/._z.FLAC", "c.m4a", "a.opus")
+    found = collect([str(tmp_path)], io.BytesIO())
+    assert [c.id for c in found.clips] == ["a/B/c.mp3", "a/z.FLAC", "a.opus", "b.wav", "c.m4a"]
+    assert found.clips[0].path == f"{tmp_path}/a/B/c.mp3"
+    assert found.ignored == 2  # what macOS puts beside files
+
+
+def test_files_lists_and_standard_input(tmp_path):
+    touch(tmp_path, "d/one.wav", "d/two.wav", "three.dat")
+    assert ids(tmp_path / "d/one.wav", tmp_path / "three.dat") == ["one.wav", "three.dat"]
+    lines = b"x/one.wav\n\n./y//two.wav\r\n../z/three.wav\n/abs/four.wav"
+    expected = ["x/one.wav", "y/two.wav", "z/three.wav", "abs/four.wav"]
+    assert ids("-", stdin=lines) == expected
+    (tmp_path / "list.txt").write_bytes(lines)
+    assert ids(tmp_path / "list.txt") == expected
+    assert ids("-", stdin=b"new\nline.wav\0b.wav\0", null=True) == ["new\nline.wav", "b.wav"]
+    assert ids("-", stdin=os.fsencode(f"{tmp_path}/d\n")) == ["one.wav", "two.wav"]
+
+
+def test_names_that_are_no_text_survive(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"x")
+    assert ids(tmp_path) == ["caf\udce9.wav"]
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    touch(tmp_path, "in/a.wav", "elsewhere/b.wav")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/gone.wav").symlink_to("nowhere")
+    (tmp_path / "in/gone").symlink_to("nowhere")  # of a folder, perhaps
+    assert ids(tmp_path / "in") == ["a.wav", "gone", "gone.wav", "more/b.wav"]
+
+
+def test_folders_deeper_than_python_calls(tmp_path):
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    touch(Path(), "a.wav")
+    os.chdir(here)
+    touch(tmp_path, "b.wav")
+    try:
+        assert ids(tmp_path) == ["b.wav", "d/" * 1200 + "a.wav"]
+    finally:  # shutil.rmtree is recursive too
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
+
+
+def test_a_missing_path_is_a_clip_that_will_fail(tmp_path):
+    assert ids(tmp_path / "no.wav") == ["no.wav"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path):
+    touch(tmp_path, "a/b/c.wav")
+    (tmp_path / "a").chmod(0o644)
+    try:
+        assert ids(tmp_path) == ["a/b"]
+    finally:
+        (tmp_path / "a").chmod(0o755)
+
+
+def test_nothing_found_is_a_usage_error(tmp_path):
+    touch(tmp_path, "readme.md")
+    with pytest.raises(UsageError, match=r"no audio files in .* \(files that are no audio by name: 1\)"):
+        ids(tmp_path)
+    with pytest.raises(UsageError, match="no audio files in -"):
+        ids("-")
+    with pytest.raises(UsageError, match=r"NUL-separated \(-0\)"):
+        ids("-", stdin=b"a.wav\0b.wav\0")
+    with pytest.raises(UsageError, match="list cannot be read"):
+        ids(tmp_path / "no.txt")
+
+
+def test_two_clips_of_one_id_are_shown_both(tmp_path):
+    touch(tmp_path, "a/x.wav", "b/x.wav")
+    with pytest.raises(UsageError, match=r"id x\.wav: .*/a/x\.wav and .*/b/x\.wav"):
+        ids(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UsageError, match="given twice"):
+        ids("-", stdin=b"x.wav\nx.wav\n")

@@ -1,0 +1,99 @@
+"""LogTBN and PCEN against loops, librosa and concatenated clips."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlfeat.nn.frontends.compression import LogTBN, median_over_time
+from hlfeat.nn.frontends.pcen import PCEN, smooth
+
+
+@given(frames=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 2**31))
+def test_median_is_torch_median_of_the_existing_frames(frames, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(len(frames), 3, max(frames))
+    got = median_over_time(x, torch.tensor(frames))
+    for b, n in enumerate(frames):
+        assert torch.equal(got[b, :, 0], x[b, :, :n].median(-1).values)
+    assert torch.equal(median_over_time(x, None)[..., 0], x.median(-1).values)
+    with torch.inference_mode():
+        for y in (x, x.transpose(0, 1), x.masked_fill(x > 1, torch.inf), x.masked_fill(x > 1, torch.nan)):
+            torch.testing.assert_close(
+                median_over_time(y, None)[..., 0], y.median(-1).values, rtol=0, atol=0, equal_nan=True
+            )
+
+
+@given(n=st.integers(1, 400), seed=st.integers(0, 2**31))
+def test_smoother_is_the_recursion(n, seed):
+    rng = np.random.default_rng(seed)
+    x, s = 10 ** rng.uniform(-8, 3, (2, 3, n)), rng.uniform(0.01, 1, 3)
+    want = x.copy()
+    for t in range(1, n):
+        want[..., t] = (1 - s) * want[..., t - 1] + s * x[..., t]
+    got = smooth(torch.from_numpy(x).float(), torch.from_numpy(s).float()).double().numpy()
+    np.testing.assert_allclose(got, want, rtol=2e-4)  # float32: the coefficient's own rounding, n times over
+
+
+def test_smoother_after_a_loud_start_keeps_its_precision():
+    x = torch.full((1, 1, 2000), 1e-5)
+    x[..., 0] = 1e4
+    got = smooth(x, torch.tensor([0.04]))
+    assert got[0, 0, -1].item() == pytest.approx(1e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize("learn_logs", [True, False])
+def test_pcen_equals_librosa(rng, learn_logs):
+    x = rng.exponential(size=(5, 300)).astype(np.float64)
+    s, alpha, delta, r = 0.04, 0.96, 2.0, 0.5
+    start = (1 - s) * x[:, :1]  # the filter's state that makes M_0 = x_0
+    want = librosa.pcen(x, gain=alpha, bias=delta, power=r, b=s, eps=1e-6, zi=start)
+    got = PCEN(5, s, alpha, delta, r, 1e-6, learn_logs)(torch.from_numpy(x)[None].float())[0].detach().numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_pcen_gradients_reach_every_parameter_and_pass_gradcheck():
+    pcen = PCEN(2, 0.1, 0.9, 2.0, 0.5, 1e-6, learn_logs=False).double()
+    x = torch.rand(1, 2, 6, dtype=torch.float64, requires_grad=True) + 0.1
+    names = [n for n, _ in pcen.named_parameters()]
+    values = [p.detach().clone().requires_grad_() for p in pcen.parameters()]
+    assert names == ["s", "alpha", "delta", "r"]
+
+    def call(x, *params):
+        return torch.func.functional_call(pcen, dict(zip(names, params, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(call, (x, *values))
+
+
+def test_pcen_clamps_parameters_without_logs():
+    pcen = PCEN(1, 0.1, 5.0, -1.0, 4.0, learn_logs=False)  # r = 4 is stored as 1/4, below its range
+    _, alpha, delta, r = pcen.values()
+    assert (alpha.item(), delta.item(), r.item()) == (1.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_training_statistics_are_those_of_the_clips_without_their_padding(append):
+    torch.manual_seed(0)
+    lengths = [7, 3, 1, 5]
+    clips = [torch.rand(4, n) for n in lengths]
+    padded = torch.zeros(4, 4, 7)
+    for b, clip in enumerate(clips):
+        padded[b, :, : clip.shape[1]] = clip
+        padded[b, :, clip.shape[1] :] = 1e3  # whatever lies there must not matter
+    comp = LogTBN(4, a=2, trainable=True, per_band=True, median_filter=append, append_filtered=append)
+    y = comp(padded, torch.tensor(lengths))
+    logs = [comp.log1p(c[None]) for c in clips]
+    if append:
+        logs = [torch.stack([c, c - c.median(-1, keepdim=True).values], 1) for c in logs]
+    together = torch.cat([c.flatten(1, -2) for c in logs], -1)  # [1, C * F, all frames]
+    bn = torch.nn.BatchNorm1d(together.shape[1])
+    want = bn(together)[0].detach()
+    got = torch.cat([y[b].flatten(0, -2)[:, :n] for b, n in enumerate(lengths)], -1).detach()
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(comp.TBN.bn.running_mean, bn.running_mean)
+    torch.testing.assert_close(comp.TBN.bn.running_var, bn.running_var)
+    assert comp.TBN.bn.num_batches_tracked == 1

@@ -1,0 +1,253 @@
+"""The Triton kernels against the same operation in float64: on a GPU, or else in Triton's interpreter.
+
+What the interpreter does not show, that they compile to tensor-core instructions, the compiler does without a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import hlfeat
+from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
+from hlfeat.nn.frontends.scales import spaced_frequencies
+from hlfeat.nn.harmonic.functional import harmonic_conv2d
+from hlfeat.nn.harmonic.plan import plan_for
+from tests import helpers
+
+triton = pytest.importorskip("triton")
+
+from hlfeat.nn.harmonic import triton_backend as harmonic_fused  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """float32 as it is; and scalars as bounds of loops, which Triton 3.6's interpreter cannot read with numpy 2.4."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    if DEVICE == "cpu":
+        from triton.runtime import interpreter
+
+        theirs = interpreter._patch_lang_tensor
+
+        def patched(tensor, scope):
+            theirs(tensor, scope)
+            scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+        monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+
+
+def axis_of(name: str, rows: int) -> Axis:
+    centres = CentreAxis.of(spaced_frequencies(max(rows, 2), 60.0, 7800.0).tolist()[:rows])
+    return {"linear": LinearAxis(), "log": LogAxis(7.3, 2.0), "centre": centres}[name]
+
+
+def compare(x, weight, bias, positions, tolerance=1e-5, layout=torch.contiguous_format, **time):
+    """Result and gradients of the kernels, which must be those of torch operations in float64."""
+    exact = [None if v is None else v.detach().double().requires_grad_() for v in (x, weight, bias)]
+    want = harmonic_conv2d(*exact, positions, **time)
+    cotangent = torch.randn_like(want).to(x).contiguous(memory_format=layout)
+    given_ = [v.detach().to(DEVICE).requires_grad_() if v is not None else None for v in (x, weight, bias)]
+    got = harmonic_conv2d(*given_, positions, **time, fused=True)
+    assert got.shape == want.shape
+    assert got.dtype == x.dtype
+    assert got.is_contiguous()
+    torch.testing.assert_close(got.cpu().double(), want, rtol=tolerance, atol=tolerance)
+    found = torch.autograd.grad(got, [v for v in given_ if v is not None], cotangent.to(DEVICE))
+    wanted = torch.autograd.grad(want, [v for v in exact if v is not None], cotangent.double())
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == x.dtype
+        torch.testing.assert_close(a.cpu().double(), b, rtol=tolerance, atol=tolerance)
+
+
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # the interpreter is too slow to look for small cases
+@given(
+    axis=st.sampled_from(["linear", "log", "centre"]),
+    rows=st.integers(1, 6),
+    frames=st.integers(1, 20),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 3)),
+    groups=st.integers(1, 2),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    anchor=st.integers(1, 5),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 4),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_float64(axis, rows, frames, channels, groups, kernel, anchor, stride, dilation, padding, bias, seed):
+    torch.manual_seed(seed)
+    frames = max(frames, dilation * (kernel[1] - 1) + 1 - 2 * padding)
+    x = torch.randn(2, channels[0] * groups, rows, frames)
+    weight = torch.randn(channels[1] * groups, channels[0], *kernel)
+    positions = axis_of(axis, rows).positions(rows, kernel[0], anchor)[:, :: stride[0]]
+    time = {"stride": stride[1], "padding": padding, "dilation": dilation, "groups": groups}
+    compare(x, weight, torch.randn(len(weight)) if bias else None, positions, **time)
+
+
+def test_more_than_one_block_of_everything(monkeypatch):
+    """Frames, products and channels that no block holds; parts of the weight's gradient that share no term evenly."""
+    monkeypatch.setattr(harmonic_fused, "CONVOLVE", harmonic_fused.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(harmonic_fused, "CORRELATE", harmonic_fused.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(harmonic_fused, "PROGRAMS", 40)
+    x, weight = torch.randn(2, 11, 3, 37), torch.randn(19, 11, 2, 3)
+    compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), padding=1)
+
+
+def test_half_precision():
+    x, weight = torch.randn(2, 4, 5, 12).half(), torch.randn(3, 4, 3, 3).half()
+    compare(x, weight, torch.randn(3).half(), LogAxis(7.3, 2.0).positions(5, 3, 2), 2e-2, padding=1)
+    with torch.autocast(DEVICE, torch.float16):
+        got = harmonic_conv2d(x.float().to(DEVICE), weight.float().to(DEVICE), None, np.zeros((3, 5)), fused=True)
+    assert got.dtype == torch.float16
+
+
+def test_unusual_inputs():
+    positions, weight = LinearAxis().positions(4, 3, 1), torch.randn(2, 3, 3, 1)
+    last = torch.channels_last
+    compare(torch.randn(2, 3, 4, 5).contiguous(memory_format=last), weight, None, positions, layout=last)
+    compare(torch.randn(5, 4, 2, 3).permute(2, 3, 1, 0), weight, None, positions)
+    compare(torch.randn(0, 3, 4, 5), weight, torch.randn(2), positions)
+    compare(torch.randn(1, 3, 4, 5), weight, torch.randn(2), np.full((3, 4), 99.0))  # all outside
+
+
+def rounded(x):
+    """To the 11 bits of mantissa, the first of them implied, that TF32 has."""
+    mantissa, exponent = np.frexp(x.detach().double().numpy())
+    return torch.from_numpy(np.ldexp(np.round(mantissa * 2**11) / 2**11, exponent))
+
+
+def test_tf32_is_rounded_not_cut_off(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    x, weight, cotangent = torch.randn(1, 1, 3, 16), torch.randn(1, 1, 1, 1), torch.randn(1, 1, 3, 16)
+    x_, weight_ = (v.detach().clone().to(DEVICE).requires_grad_() for v in (x, weight))
+    got = harmonic_conv2d(x_, weight_, None, LinearAxis().positions(3, 1, 1), fused=True)
+    gx, gw = torch.autograd.grad(got, (x_, weight_), cotangent.to(DEVICE))
+    torch.testing.assert_close(got.cpu().double(), rounded(x) * rounded(weight), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gx.cpu().double(), rounded(cotangent) * rounded(weight), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gw.cpu().double().sum(), (rounded(cotangent) * rounded(x)).sum(), rtol=1e-5, atol=1e-5)
+    odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -1e-45]).view(1, 1, 5, 1)
+    odd[0, 0, 0] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)  # the NaN that GPUs make
+    got = harmonic_conv2d(
+        odd.to(DEVICE), torch.ones(1, 1, 1, 1, device=DEVICE), None, LinearAxis().positions(5, 1, 1), fused=True
+    )
+    torch.testing.assert_close(
+        got.cpu(), torch.tensor([torch.nan, torch.inf, -torch.inf, 0, 0]).view(1, 1, 5, 1), equal_nan=True
+    )
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # of columns that are not stored
+def test_rows_of_weight_zero_are_not_read():
+    x, weight = torch.zeros(1, 1, 4, 2), torch.ones(1, 1, 2, 1)
+    x[:, :, 1] = torch.inf
+    got = harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, LinearAxis().positions(4, 2, 1), fused=True)
+    assert got[0, 0, :, 0].tolist() == [0, torch.inf, 0, 0]  # rows 0, 1 and 2, 2 (and 4), 3 (and 6)
+    x, weight = torch.zeros(1, 1, 4, 2), torch.ones(1, 1, 2, 1)
+    x[:, :, 3] = torch.inf  # a whole position is read once, also where other entries have two rows
+    got = harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, LinearAxis().positions(4, 2, 2), fused=True)
+    assert got[0, 0, :, 0].tolist() == [0, 0, 0, torch.inf]
+
+
+def test_second_derivatives_are_those_of_torch_operations():
+    x, positions = torch.randn(1, 2, 3, 4, device=DEVICE), LinearAxis().positions(3, 2, 1)
+
+    def second(fused):
+        weight = torch.ones(1, 2, 2, 2, device=DEVICE, requires_grad=True)
+        y = harmonic_conv2d(x.requires_grad_(), weight, None, positions, fused=fused)
+        (gx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gx.square().sum(), weight)[0]
+
+    torch.testing.assert_close(second(True), second(False))
+
+
+@given(
+    rows=st.integers(1, 9),
+    kernel=st.integers(1, 5),
+    anchor=st.integers(1, 5),
+    axis=st.sampled_from(["linear", "log", "centre"]),
+)
+def test_lists_say_what_interpolation_reads(rows, kernel, anchor, axis):
+    positions = axis_of(axis, rows).positions(rows, kernel, anchor)
+    plan = plan_for(positions, rows)
+    share = torch.zeros(kernel, rows, rows + 1)  # of each row of the input, for each harmonic and output row
+    for (k, f), p in np.ndenumerate(positions.numpy()):
+        low = round(p) if abs(p - round(p)) < 1e-6 else int(np.floor(p))
+        if low >= 0 and p <= rows - 1 + 1e-6:
+            share[k, f, low] += 1 - max(0.0, p - low)
+            share[k, f, low + 1] += max(0.0, p - low)
+    share = share[..., :-1]
+    found = harmonic_fused.lists(plan, torch.device("cpu"))
+    for reads, order in ((found.forward, (1, 0, 2)), (found.back, (2, 0, 1)), (found.harmonics, (0, 1, 2))):
+        want = share.permute(order)
+        got = torch.zeros_like(want)
+        for to in range(len(want)):
+            for e in range(int(reads.start[to]), int(reads.start[to + 1])):
+                for side in range(2):
+                    got[to, reads.place[e], reads.row[e, side]] += reads.share[e, side]
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+        assert len(reads.place) == reads.start[-1] <= (want != 0).sum()
+        lone = reads.share[:, 1] == 0
+        assert torch.equal(reads.row[lone, 0], reads.row[lone, 1])  # which is how a kernel knows
+
+
+def test_where_the_kernels_do_not_go(monkeypatch):
+    positions, weight = np.zeros((1, 2)), torch.randn(1, 1, 1, 1)
+
+    def call(x, weight=weight):
+        return harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, positions, fused=True)
+
+    with pytest.raises(ValueError, match=r"fused: expected float32, .* got torch\.float64 and torch\.float64"):
+        call(torch.randn(1, 1, 2, 3).double(), weight.double())
+    with pytest.raises(ValueError, match=r"float32, .* got torch\.float16 and torch\.float32"):
+        call(torch.randn(1, 1, 2, 3).half())
+    with pytest.raises(ValueError, match="less than 2\\*\\*31 values"):
+        harmonic_conv2d(
+            weight.new_zeros(1).to(DEVICE).expand(1, 1, 2, 2**30), weight.to(DEVICE), None, positions, fused=True
+        )
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    with pytest.raises(ValueError, match="fused: expected a CUDA device, got cpu"):
+        harmonic_conv2d(torch.randn(1, 1, 2, 3), weight, None, positions, fused=True)
+    monkeypatch.setitem(sys.modules, "hlfeat.harmonic_fused", None)
+    monkeypatch.delattr(hlfeat, "harmonic_fused")
+    with pytest.raises(ValueError, match="fused: expected Triton, which is not installed"):
+        call(torch.randn(1, 1, 2, 3))
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compile_for_gpus(capability, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.compile_kernels", str(capability)],
+        cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    made = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(made) == 12
+    for facts in made:
+        assert facts["machine_code"] > 0
+        assert facts["tensor_cores"] == (facts["precision"] == "tf32" or facts["dtype"] != "fp32"), facts
+        assert facts["vectors"], facts  # copies of 16 bytes
+        assert facts["shared"] <= 99 * 1024, facts  # what the smallest such GPUs have for a program
+
+
+def test_tuning_tries_every_kernel(capsys):
+    spec = importlib.util.spec_from_file_location("tune", helpers.ROOT / "scripts" / "tune_harmonic.py")
+    tune = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tune)
+    before = harmonic_fused.CONVOLVE, harmonic_fused.CORRELATE
+    tune.main(["--setting", "9", "--batch", "1", "--device", DEVICE, "--quick"])
+    assert before == (harmonic_fused.CONVOLVE, harmonic_fused.CORRELATE)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    kernels = ["forward", "gradient of the input", "gradient of the weight"]
+    assert [row[0][2:] for row in rows] == [kernel for kernel in kernels for _ in range(3)]
+    assert {row[1] for row in rows} == {"Conv2d", "16, 16, 32, 4, 2", "16, 32, 32, 4, 2"}
+    assert all(float(row[2]) > 0 for row in rows)
