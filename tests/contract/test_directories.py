@@ -46,6 +46,8 @@ def test_directory_stays(name, tmp_path):
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-harmonic"])
 def test_bytes_do_not_depend_on_workers(config, tmp_path):
     with directories.workplace(tmp_path):
+        for i in range(4):  # small files are handed to a thread several at once: enough of them for all threads
+            directories.write_clips(Path(f"clips/more {i}"))
         for workers in (1, 3):
             directories.extract(f"out-{workers}", "output.shard_size=4", config=config, workers=workers)
         assert directories.contents(Path("out-1")) == directories.contents(Path("out-3"))
