@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 from hlfeat.errors import OUT_OF_FILES, OutputError
-from hlfeat.storage.records import Record
 
 
 def disk_error(e: OSError, folder: Path) -> OutputError:
@@ -63,6 +62,6 @@ def publish(temporary: Path, path: Path) -> None:
         os.close(folder)
 
 
-def json_lines(records: Iterable[Record]) -> bytes:
+def json_lines(records: Iterable[Mapping[str, object]]) -> bytes:
     """One JSON object a line, ASCII, so that any file name survives."""
     return "".join(json.dumps(r) + "\n" for r in records).encode("ascii")

@@ -36,17 +36,31 @@ TOP = Config.model_fields["frontend"].default.max_freq  # not given, or as good 
 INSTEAD_OF_TOP = {"if": _given("filters_per_octave", "number"), "then": {"properties": {"max_freq": {"const": TOP}}}}
 FILTERS = [LOG_SCALE, _only_with("filters_per_octave", "scale", "log"), INSTEAD_OF_TOP]
 RULES: dict[str, Schema] = {
-    "Eleaf": {"allOf": FILTERS},
-    "Leaf": {"allOf": FILTERS},
-    "Harmonic": {
+    "EleafConfig": {"allOf": FILTERS},
+    "LeafConfig": {"allOf": FILTERS},
+    "HarmonicConfig": {
         "not": {"allOf": [_given("anchor", "integer"), _given("anchors", "array")]},
         **_only_with("bins_per_octave", "axis", "log"),
     },
-    "Conv": {"properties": {"kernel": pair_schema(ODD, ODD)}},
+    "ConvConfig": {"properties": {"kernel": pair_schema(ODD, ODD)}},
 }
 MUST_SAY = {
-    "layer": ("Harmonic", "Conv", "Norm", "Activation", "Pool", "Projection", "Residual"),
-    "kind": ("Leaf", "LogMel", "Spectrogram", "LogTBN", "PCEN"),  # a frontend that says no kind is eleaf
+    "layer": (
+        "HarmonicConfig",
+        "ConvConfig",
+        "NormConfig",
+        "ActivationConfig",
+        "PoolConfig",
+        "ProjectionConfig",
+        "ResidualConfig",
+    ),
+    "kind": (
+        "LeafConfig",
+        "LogMelConfig",
+        "SpectrogramConfig",
+        "LogTBNConfig",
+        "PCENConfig",
+    ),  # a frontend that says no kind is eleaf
 }
 
 

@@ -62,7 +62,7 @@ def test_what_is_made_once_and_kept_is_no_calls_memory(monkeypatch):
         return timing.time_interleaved(*arguments)
 
     monkeypatch.setattr(bench_harmonic, "candidates", candidates)
-    monkeypatch.setattr(bench_harmonic, "race", race)
+    monkeypatch.setattr(bench_harmonic, "time_interleaved", race)
     rows = list(bench_harmonic.measure(TINY[0], CPU, 1, 0.0))
     assert before[0] == {row["candidate"] for row in rows}
 
@@ -200,7 +200,7 @@ def test_on_the_cpu_the_papers_input_alone_is_trained_on(monkeypatch):
     asked = []
     monkeypatch.setattr(bench_frontend, "errors", lambda *_: {})
     monkeypatch.setattr(bench_frontend, "measure", lambda found, given, *rest: (asked.append((given, rest[-1])), [])[1])
-    monkeypatch.setattr(bench_frontend, "tell", lambda *_, **__: None)
+    monkeypatch.setattr(bench_frontend, "append_table", lambda *_, **__: None)
     bench_frontend.run(CPU, [SMALL], quick=False, all=False, say=print)
     assert [given for given, training in asked if training] == [Input(16, 16)]
     assert len(asked) == 4

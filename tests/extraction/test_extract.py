@@ -25,7 +25,8 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import load_config
 from hlfeat.errors import ClipError, InterruptedRunError, OutputError, TooManyFailuresError, UsageError
 from hlfeat.extraction import clip_loader, cpu_engine, prefetch, streaming
-from hlfeat.extraction import extract as extraction_extract
+from hlfeat.extraction.batch_engine import BatchEngine
+from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.clip_list import Inputs
@@ -481,9 +482,9 @@ def test_each_channel_is_an_entry_of_its_own(tmp_path):
 @pytest.fixture(params=["cpu", "device"])
 def computer(request, monkeypatch):
     """Both ways of computing; that of other devices on the CPU too."""
-    kind = {"cpu": device.CpuComputer, "device": device.DeviceComputer}[request.param]
+    kind = {"cpu": CpuEngine, "device": BatchEngine}[request.param]
     if request.param == "device":
-        monkeypatch.setattr(extraction_extract, "make_computer", kind)
+        monkeypatch.setattr("hlfeat.extraction.run.make_engine", kind)
     return kind
 
 
@@ -524,7 +525,7 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
         outs = [tmp_path / f"{config}-{i}" for i in range(2)]
         extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[0], options)
         with monkeypatch.context() as patch:
-            patch.setattr(extraction_extract, "make_computer", device.DeviceComputer)
+            patch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
             extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[1], options)
         a, b = map(hlfeat.FeatureStore, outs)
         assert a.ids() == b.ids()
@@ -535,7 +536,7 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
 
 
 def test_on_a_device_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction_extract, "make_computer", device.DeviceComputer)
+    monkeypatch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
     test_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, "npy")
 
 

@@ -23,15 +23,14 @@ from hlfeat.cli import extract as cli_extract
 from hlfeat.config.loading import explained, load_config
 from hlfeat.errors import ClipError, ConfigError, InterruptedRunError, UsageError
 from hlfeat.extraction import clip_loader, streaming
-from hlfeat.extraction import extract as extraction_extract
 from hlfeat.extraction import setup as extraction_setup
+from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.multi_device import extract_on
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.inputs.collect import collect
-from hlfeat.nn import device
 from hlfeat.plotting import store_view
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.storage.feature_dir import FeatureDir
@@ -162,7 +161,7 @@ def test_deviations_far_from_zero_and_of_one_frame(rng):
 def computer(request, monkeypatch):
     """Both ways of computing; that of other devices on the CPU too."""
     if request.param == "device":
-        monkeypatch.setattr(extraction_extract, "make_computer", device.DeviceComputer)
+        monkeypatch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
 
 
 @pytest.mark.parametrize("pool", POOLS)

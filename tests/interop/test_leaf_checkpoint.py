@@ -35,7 +35,7 @@ def test_a_checkpoint_given_as_weights_says_what_reads_it():
 
 def error(config: Path, weights: Path) -> float:
     """Of the features, against the published implementation's."""
-    golden = np.load(GOLDEN / "eleaf-8g-opt-40-leaf_checkpoint.npz")
+    golden = np.load(GOLDEN / "eleaf-8g-opt-40-checkpoint.npz")
     with torch.no_grad():
         y = hlfeat.build(config, weights=weights).eval()(torch.from_numpy(golden["x"]))
     return float(np.linalg.norm(y.numpy() - golden["features"]) / np.linalg.norm(golden["features"]))
@@ -119,7 +119,7 @@ def test_published_values_of_every_kind(tmp_path, name):
 
 
 def test_extract_takes_what_was_imported(hlfeat, tmp_path):
-    golden = np.load(GOLDEN / "eleaf-8g-opt-40-leaf_checkpoint.npz")
+    golden = np.load(GOLDEN / "eleaf-8g-opt-40-checkpoint.npz")
     for i, x in enumerate(golden["x"]):
         soundfile.write(tmp_path / f"{i}.wav", x, 16000, subtype="FLOAT")
     assert hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "w.safetensors").returncode == 0

@@ -338,7 +338,7 @@ def test_a_clip_by_the_command(hlfeat, speech, tmp_path):
 
 def test_a_folder_without_pyplot(features, tmp_path):
     code = "app(sys.argv[1:], standalone_mode=False); assert 'matplotlib.pyplot' not in sys.modules"
-    run = [sys.executable, "-c", f"import sys; from hlfeat.cli import app; {code}", "plot", features, "-o"]
+    run = [sys.executable, "-c", f"import sys; from hlfeat.cli.app import app; {code}", "plot", features, "-o"]
     result = subprocess.run([*run, tmp_path / "a.svg"], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{tmp_path}/a.svg\n", "")
     ET.parse(tmp_path / "a.svg")
@@ -390,7 +390,7 @@ def test_clips_that_cannot_be_used_say_why(tmp_path):
 
 
 def test_without_matplotlib(speech, tmp_path):
-    code = "import sys; sys.modules['matplotlib'] = None; from hlfeat.cli import main; main()"
+    code = "import sys; sys.modules['matplotlib'] = None; from hlfeat.cli.app import main; main()"
     result = subprocess.run(
         [sys.executable, "-c", code, "plot", speech, "-o", tmp_path / "a.png"], capture_output=True, text=True
     )

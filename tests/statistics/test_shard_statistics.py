@@ -11,15 +11,16 @@ import soundfile
 import torch
 
 import hlfeat
+from hlfeat import files
 from hlfeat.audio import reader
 from hlfeat.errors import InterruptedRunError, OutputError
 from hlfeat.extraction import clip_loader, streaming
-from hlfeat.extraction import extract as extraction_extract
+from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.options import Options
-from hlfeat.nn import device
 from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
+from hlfeat.storage import shard_writer
 from hlfeat.storage.layout import statistics_name
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
@@ -60,7 +61,7 @@ def odd_clips(folder: Path) -> None:
 @pytest.fixture(params=["cpu", "device"])
 def way(request, monkeypatch):
     if request.param == "device":
-        monkeypatch.setattr(extraction_extract, "make_computer", device.DeviceComputer)
+        monkeypatch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
 
 
 @pytest.mark.parametrize("form", ["npy", "pt"])
@@ -125,10 +126,9 @@ def test_are_taken_back_and_cleaned_away(clips, tmp_path):
 
 def test_come_after_the_data_and_before_the_index(clips, tmp_path, monkeypatch):
     order = []
-    publish = extraction_extract.ShardWriter.commit.__globals__["publish"]
-    monkeypatch.setitem(
-        extraction_extract.ShardWriter.commit.__globals__, "publish", lambda a, b: (order.append(b.name), publish(a, b))
-    )
+    publish = shard_writer.publish
+    for module in (files, shard_writer):
+        monkeypatch.setattr(module, "publish", lambda a, b: (order.append(b.name), publish(a, b)))
     run(clips, tmp_path / "out")
     assert [n for n in order if "0000" in n] == ["shard-00000.npy", "stats-00000.json", "shard-00000.jsonl"]
 

@@ -428,9 +428,9 @@ def test_copies_do_not_hold_what_devices_hold():
 def test_little_memory_beside_input_and_output(monkeypatch):
     """What is gathered at a time stays below a piece: lowering would hold 7 times the input."""
     gathered = []
-    bags = harmonic_plan.Bags.__call__
+    bags = harmonic_plan.SparseGather.__call__
     monkeypatch.setattr(
-        harmonic_plan.Bags, "__call__", lambda *a: (lambda y: (gathered.append(y.nbytes), y)[1])(bags(*a))
+        harmonic_plan.SparseGather, "__call__", lambda *a: (lambda y: (gathered.append(y.nbytes), y)[1])(bags(*a))
     )
     conv, x = hlfeat.HarmonicConv2d(16, 32, 7, padding=(0, 3), anchor=7), torch.randn(4, 16, 256, 256)
     with torch.no_grad():

@@ -17,7 +17,6 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import hlfeat
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
@@ -217,8 +216,8 @@ def test_where_the_kernels_do_not_go(monkeypatch):
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     with pytest.raises(ValueError, match="fused: expected a CUDA device, got cpu"):
         harmonic_conv2d(torch.randn(1, 1, 2, 3), weight, None, positions, fused=True)
-    monkeypatch.setitem(sys.modules, "hlfeat.harmonic_fused", None)
-    monkeypatch.delattr(hlfeat, "harmonic_fused")
+    monkeypatch.setitem(sys.modules, "hlfeat.nn.harmonic.triton_backend", None)
+    monkeypatch.delattr("hlfeat.nn.harmonic.triton_backend")
     with pytest.raises(ValueError, match="fused: expected Triton, which is not installed"):
         call(torch.randn(1, 1, 2, 3))
 
