@@ -81,9 +81,9 @@ class CpuEngine(Engine):
         found: list[np.ndarray | ClipError] = []
         with torch.inference_mode():
             x, lengths = pad(waveforms)
-            local = frontend.local(x, lengths if len(waveforms) > 1 else None)  # [B, F, N]
+            local = frontend.compute_bands(x, lengths if len(waveforms) > 1 else None)  # [B, F, N]
             for y, wave, n in zip(local, waveforms, frontend.num_frames(lengths).tolist(), strict=True):
-                own = frontend.rest(y[None, :, :n].contiguous(), None)
+                own = frontend.compress(y[None, :, :n].contiguous(), None)
                 features = self.extractor.layers(own)[0].permute(2, 0, 1)
                 try:
                     finished = self._output(self.finish.whole(features))

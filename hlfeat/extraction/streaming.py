@@ -96,14 +96,14 @@ def stream(
         )
     local = overlapped(
         samples,
-        lambda x: frontend.local(x, None),
+        lambda x: frontend.compute_bands(x, None),
         in_order,
         unit=frontend.hop,
         out=1,
-        reach=frontend.reach(),
+        reach=frontend.receptive_field(),
         units=max(1, WINDOW_SAMPLES // frontend.hop),
     )
-    bands = frontend.rest_of(local, spool)
+    bands = frontend.compress_stream(local, spool)
     if len(stack.layers):
         if stack.reach is None:
             bands = iter([torch.cat(list(bands), -1)])

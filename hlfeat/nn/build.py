@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +15,10 @@ from hlfeat.config.config import Config
 from hlfeat.config.loading import config_from_dict, explained, load_config
 from hlfeat.config.yaml12 import Key
 from hlfeat.errors import AxisError, ConfigError, LayerError
-from hlfeat.nn.axes import Axis, LinearAxis, LogAxis, centre_axis
+from hlfeat.nn.axes import Axis, LinearAxis, LogAxis
 from hlfeat.nn.extractor import Extractor
-from hlfeat.nn.frontends import base as frontends_base
-from hlfeat.nn.frontends import compression, leaf, pcen, spectrograms
-from hlfeat.nn.frontends.scales import Scale
+from hlfeat.nn.frontends.base import Frontend
+from hlfeat.nn.frontends.registry import build_frontend
 from hlfeat.nn.harmonic.modules import AxisHarmonicConv2d, MixedHarmonicConv2d
 from hlfeat.nn.layers import base as layers_base
 from hlfeat.nn.layers import conv as layers_conv
@@ -60,7 +59,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(configuration.seed)  # the CPU's alone: a GPU's is the caller's
         try:
-            frontend = build_frontend(configuration)
+            frontend = build_frontend(configuration.frontend, configuration.audio.sample_rate)
         except ValueError as e:
             raise ConfigError(f"frontend: {e}") from e
         axis = frontend_axis(configuration.frontend, frontend) if configuration.stack else None
@@ -79,35 +78,14 @@ def build(
     return extractor
 
 
-def build_frontend(configuration: Config) -> frontends_base.Frontend:
-    """The frontend of a configuration."""
-    rate, f = configuration.audio.sample_rate, configuration.frontend
-    if isinstance(f, config_frontends.LogMelConfig):
-        return spectrograms.LogMel(
-            f.n_filters, f.min_freq, f.max_freq, rate, f.window_len, f.window_stride, n_fft=f.n_fft, floor=f.floor
-        )
-    if isinstance(f, config_frontends.SpectrogramConfig):
-        return spectrograms.Spectrogram(
-            rate, f.window_len, f.window_stride, n_fft=f.n_fft, n_bands=f.n_bands, floor=f.floor
-        )
-    constants = f.compression.model_dump(exclude={"kind"})
-    kind = pcen.PCEN if isinstance(f.compression, config_frontends.PCENConfig) else compression.LogTBN
-    compress = kind(f.n_filters, **constants)
-    top, window, scale = f.top_freq(), (f.window_len, f.window_stride), cast("Scale", f.scale)
-    if isinstance(f, config_frontends.LeafConfig):
-        return leaf.Leaf(f.n_filters, f.min_freq, top, rate, *window, compress, scale=scale)
-    widths = (f.conv_win_factor, f.stride_factor)
-    return leaf.EfficientLeaf(f.n_filters, f.num_groups, f.min_freq, top, rate, *window, *widths, compress, scale=scale)
-
-
-def frontend_axis(configuration: config_frontends.FrontendConfig, frontend: frontends_base.Frontend) -> Axis:
+def frontend_axis(configuration: config_frontends.FrontendConfig, frontend: Frontend) -> Axis:
     """Where the bands lie that a stack begins with."""
-    if isinstance(frontend, spectrograms.Spectrogram):
-        return LinearAxis()
     try:
-        return centre_axis(frontend.centre_freqs())
+        return frontend.axis()
     except AxisError as e:  # a mel matrix has several filters in one bin
-        scale = configuration.scale if isinstance(configuration, config_frontends.FiltersConfig) else "mel"
+        if not isinstance(configuration, config_frontends.FiltersConfig):
+            raise ConfigError(f"frontend: {e}") from e
+        scale = configuration.scale
         raise LayerError(("frontend", "scale"), f"({scale}): {e}; take scale: mel, or fewer n_filters") from e
 
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hlfeat.nn.axes import centre_axis
 from hlfeat.nn.frontends import base as frontends_base
-from hlfeat.nn.frontends import leaf
 from hlfeat.nn.layers import base as layers_base
 from hlfeat.nn.masking import Count
 from hlfeat.nn.parameter_cache import parameter_key
@@ -50,11 +48,12 @@ class Extractor(nn.Module):
 
         Needs the frequencies on the host, so it is done when they have changed and not on every call.
         """
-        if not isinstance(self.frontend, leaf.LearnableFrontend) or not len(self.stack.layers):
+        parameters = self.frontend.axis_parameters() if len(self.stack.layers) else []
+        if not parameters:
             return
-        key = parameter_key([self.frontend.filterbank.center_freqs])
+        key = parameter_key(parameters)
         if key != self._axis_of:
-            self.stack.set_axis(centre_axis(self.frontend.centre_freqs()))
+            self.stack.set_axis(self.frontend.axis())
             self._axis_of = key
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

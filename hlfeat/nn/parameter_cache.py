@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from hlfeat.nn._private_torch import version
+
 
 def parameter_key(params: Iterable[Tensor]) -> object:
     """Equal as long as no parameter has changed.
@@ -15,7 +17,7 @@ def parameter_key(params: Iterable[Tensor]) -> object:
     On the CPU these are the values, which also shows writes through `.data`; elsewhere, where reading values would wait
     for the device, storage and version counter.
     """
-    return [(p.dtype, p.device, p.tolist() if p.device.type == "cpu" else (p.data_ptr(), p._version)) for p in params]
+    return [(p.dtype, p.device, p.tolist() if p.device.type == "cpu" else (p.data_ptr(), version(p))) for p in params]
 
 
 Made = TypeVar("Made")

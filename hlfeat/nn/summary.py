@@ -7,7 +7,6 @@ that the filterbank uses its filters' symmetry, and that a GPU prefers large pro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +15,6 @@ from torch import nn
 from hlfeat.config import layers as config_layers
 from hlfeat.config.config import Config
 from hlfeat.nn.extractor import Extractor
-from hlfeat.nn.frontends.compression import LogTBN
-from hlfeat.nn.frontends.leaf import LearnableFrontend
-from hlfeat.nn.frontends.pcen import PCEN
-from hlfeat.nn.frontends.spectrograms import LogMel, Spectrogram
 from hlfeat.nn.harmonic.modules import AxisHarmonicConv2d, MixedHarmonicConv2d
 from hlfeat.nn.layers import base as layers_base
 from hlfeat.nn.layers import conv as layers_conv
@@ -113,27 +108,13 @@ def short(n: float) -> str:
 
 def frontend_row(cfg: Config, extractor: Extractor) -> Row:
     """The frontend, with its compression."""
-    f, rate = extractor.frontend, extractor.sample_rate / extractor.frontend.hop
-    what, beyond = str(cfg.frontend.kind), ""
-    if isinstance(f, LearnableFrontend):
-        groups = f.filterbank.groups()
-        cost = sum(
-            (g.stop - g.start) * (2 * (g.kernel + 1) * f.sample_rate / g.stride + g.window * rate) for g in groups
-        )
-        samples = max(2 * (g.kernel // 2 + g.window // 2 * g.stride) + 1 for g in groups)
-        if isinstance(f.compression, LogTBN):
-            what, beyond = f"{what}, logtbn", "whole clip" if f.compression.median_filter else ""
-        elif isinstance(f.compression, PCEN):
-            what, beyond = f"{what}, pcen", "all before"
-    else:
-        assert isinstance(f, LogMel | Spectrogram)
-        transform = f.mel if isinstance(f, LogMel) else f.stft
-        n_fft, samples = int(transform.n_fft), int(transform.win_length)
-        cost = rate * n_fft * (1 + math.log2(n_fft))
-        if isinstance(f, LogMel):
-            cost += rate * (n_fft // 2 + 1) * f.n_bands
-    after = Features(f.n_channels, f.n_bands, rate, samples / f.sample_rate, beyond)
-    return Row("frontend", what, after, _parameters(f), cost + after.numbers())
+    frontend = extractor.frontend
+    compression, beyond = frontend.compression_summary()
+    kind = cfg.frontend.kind
+    seconds = frontend.window_samples() / frontend.sample_rate
+    after = Features(frontend.n_channels, frontend.n_bands, frontend.frame_rate, seconds, beyond)
+    cost = frontend.multiply_adds() + after.numbers()
+    return Row("frontend", f"{kind}, {compression}" if compression else kind, after, _parameters(frontend), cost)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -22,11 +22,7 @@ from hlfeat.nn.build import build
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
-from hlfeat.nn.frontends.compression import LogTBN
-from hlfeat.nn.frontends.leaf import LearnableFrontend
-from hlfeat.nn.frontends.pcen import PCEN
-from hlfeat.nn.frontends.responses import Responses, filter_responses
-from hlfeat.nn.frontends.spectrograms import LogMel
+from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.layers.base import Residual, Stack
 from hlfeat.nn.layers.conv import ConvLayer
 from hlfeat.nn.layers.pooling import Pool
@@ -112,7 +108,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
     grid = Grid(band_freqs(extractor.frontend), start, extractor.frontend.hop / extractor.sample_rate, span)
     frontend = [
         Image(y.numpy(), grid, name, unit, f"{name}, {unit}")
-        for y, (name, unit) in zip(features[0], quantities(extractor.frontend), strict=True)
+        for y, (name, unit) in zip(features[0], extractor.frontend.quantities(), strict=True)
     ]
     stack = []
     if out is not None:
@@ -121,7 +117,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
         for i, y in enumerate(out[0, :most]):
             name = f"stack{state}, channel {i} of {n}" if n > 1 else f"stack{state}"
             stack.append(Image(y.numpy(), stack_grid(extractor, span), name, "", f"{name}, {config.stack}"))
-    responses = filter_responses(extractor.frontend)
+    responses = extractor.frontend.responses()
     return View(title, samples.numpy(), extractor.sample_rate, span, frontend, stack, responses)
 
 
@@ -137,24 +133,6 @@ def read(clip: Clip, config: Config) -> Tensor:
             "choose one with --set audio.channels=0"
         )
     return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
-
-
-def quantities(frontend: Frontend) -> list[tuple[str, str]]:
-    """What each channel of a frontend is, and its unit."""
-    if not isinstance(frontend, LearnableFrontend):
-        return [("log-mel power" if isinstance(frontend, LogMel) else "log power", "ln(power)")]
-    compression = frontend.compression
-    if isinstance(compression, PCEN):
-        return [("energy, PCEN", "")]
-    assert isinstance(compression, LogTBN)  # a configuration has no other
-    both = [("log energy", "ln(1 + 10ᵃE)"), ("log energy less its median over the clip", "difference")]
-    names = both if compression.n_channels == 2 else both[compression.median_filter :][:1]
-    bn = compression.TBN.bn
-    untouched = {"running_mean": 0, "running_var": 1, "weight": 1, "bias": 0}
-    state = bn.state_dict()
-    if all(bool((state[k] == v).all()) for k, v in untouched.items() if k in state):
-        return names
-    return [(f"{name}, normalised", "") for name, _ in names]
 
 
 def band_freqs(frontend: Frontend) -> np.ndarray | None:

@@ -13,9 +13,8 @@ from hlfeat.config.loading import config_from_dict
 from hlfeat.errors import ConfigError, OutputError, UsageError
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
-from hlfeat.nn.frontends.leaf import LearnableFrontend
 from hlfeat.nn.weights import fit, read_state
-from hlfeat.plotting.clip_view import Image, quantities, stack_grid
+from hlfeat.plotting.clip_view import Image, stack_grid
 from hlfeat.storage.store import FeatureStore
 
 log = logging.getLogger("hlfeat")
@@ -46,7 +45,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
     if len(extractor.stack.layers):
         title, unit = f"stack, channel {channel} of {extractor.n_channels}", ""
     else:
-        title, unit = quantities(extractor.frontend)[channel]
+        title, unit = extractor.frontend.quantities()[channel]
     if store.description.get("stats"):
         title, unit = f"{title}, normalised", "standard deviations"
     images = []
@@ -73,7 +72,7 @@ def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
     except ConfigError as e:
         raise OutputError(f"{path}: damaged, or another version's: {e}") from e
     weights = store.description.get("weights")
-    if not weights or not isinstance(extractor.frontend, LearnableFrontend):
+    if not weights or not extractor.frontend.axis_parameters():
         return extractor, True
     file = Path(str(weights.get("path")))
     try:

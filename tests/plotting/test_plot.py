@@ -32,7 +32,6 @@ from hlfeat.errors import ConfigError, HlfeatError, OutputError, UsageError
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.collect import collect
-from hlfeat.nn.frontends.responses import filter_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.plotting import figures
 from hlfeat.plotting.clip_view import stack_grid, view
@@ -76,7 +75,7 @@ def test_gabor_responses_are_those_of_the_formula():
     with torch.no_grad():
         leaf.filterbank.center_freqs[3] *= 1.05
         leaf.filterbank.bandwidths[5] = 1e4  # clamped when used
-    found = filter_responses(leaf)
+    found = leaf.responses()
     centres, sigmas, _ = (p.detach().numpy()[:, None] for p in leaf.filterbank.clamped())
     w = 2 * np.pi * found.hertz / 16000
     inside = slice(1, 11)  # of the outer two, a part lies beyond the axis
@@ -88,7 +87,7 @@ def test_gabor_responses_are_those_of_the_formula():
 
 
 def test_mel_responses_are_librosas_filters():
-    found = filter_responses(hlfeat.LogMel(20, 60, 7800, n_fft=4096))
+    found = hlfeat.LogMel(20, 60, 7800, n_fft=4096).responses()
     mel = librosa.filters.mel(sr=16000, n_fft=4096, n_mels=20, fmin=60, fmax=7800, htk=True, norm=None)
     np.testing.assert_allclose(found.gain, mel, atol=1e-3)  # torchaudio's mel constants have four digits
     np.testing.assert_allclose(found.hertz, librosa.fft_frequencies(sr=16000, n_fft=4096), rtol=1e-9)
@@ -98,7 +97,7 @@ def test_mel_responses_are_librosas_filters():
 
 
 def test_a_spectrogram_has_no_filters():
-    assert filter_responses(hlfeat.Spectrogram()) is None
+    assert hlfeat.Spectrogram().responses() is None
 
 
 # --- where things lie ---------------------------------------------------------------------------------------

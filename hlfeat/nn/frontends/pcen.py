@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hlfeat.nn.frontends.compression import Compression
+from hlfeat.nn._private_torch import exporting
+from hlfeat.nn.frontends.compression import Compression, Quantity
 from hlfeat.nn.frontends.gabor import clamp_keep_grad
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.nn.tracing import exporting
 
 BLOCK = 32  # frames that one triangular product covers
 
@@ -96,6 +96,9 @@ class PCEN(Compression):
     Shape: x [B, F, N], frames [B] or None -> [B, F, N]. Frames depend on earlier frames only.
     """
 
+    name = "pcen"
+    depends_on = "all before"
+
     def __init__(
         self,
         num_bands: int,
@@ -135,11 +138,14 @@ class PCEN(Compression):
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         return self._normalise(x, None)[0]
 
-    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
         smoothed = None
-        for piece in pieces:
-            y, smoothed = self._normalise(piece, smoothed)
+        for chunk in chunks:
+            y, smoothed = self._normalise(chunk, smoothed)
             yield y
+
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("energy, PCEN", "")]
 
     def _normalise(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output, and M of the last frame: [B, F, N], [B, F, 1]."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
+from hlfeat.config.frontends import LogMelConfig, SpectrogramConfig
+from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
+from hlfeat.nn.frontends.compression import Quantity
+from hlfeat.nn.frontends.registry import register
+from hlfeat.nn.frontends.responses import Responses, mel_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.masking import frame_mask
 
 
+@register(LogMelConfig)
 class LogMel(Frontend):
     """torchaudio's log-mel spectrogram under the frontends' interface: log(mel + floor) of the power, HTK mel scale.
 
@@ -60,16 +68,45 @@ class LogMel(Frontend):
             power=None,  # and squares by itself
         )
 
+    @classmethod
+    def from_config(cls, config: LogMelConfig, sample_rate: int) -> LogMel:
+        c = config
+        return cls(
+            c.n_filters,
+            c.min_freq,
+            c.max_freq,
+            sample_rate,
+            c.window_len,
+            c.window_stride,
+            n_fft=c.n_fft,
+            floor=c.floor,
+        )
+
     def centre_freqs(self) -> Tensor:
         return self.get_buffer("_centre_freqs")
 
-    def reach(self) -> int:
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("log-mel power", "ln(power)")]
+
+    def responses(self) -> Responses:
+        scale = self.mel.mel_scale
+        return mel_responses(scale.fb, scale.f_min, scale.f_max, self.sample_rate)
+
+    def receptive_field(self) -> int:
         return int(self.mel.n_fft) // 2
 
-    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def window_samples(self) -> int:
+        return int(self.mel.win_length)
+
+    def multiply_adds(self) -> float:
+        n_fft = int(self.mel.n_fft)
+        return fft_multiply_adds(n_fft, self.frame_rate) + self.frame_rate * (n_fft // 2 + 1) * self.n_bands
+
+    def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return torch.log(power(self.mel.spectrogram, x, lengths, self.mel.mel_scale) + self.floor)
 
 
+@register(SpectrogramConfig)
 class Spectrogram(Frontend):
     """Log power spectrogram of torchaudio: row f is f * sample_rate / n_fft hertz, the linear axis.
 
@@ -101,13 +138,30 @@ class Spectrogram(Frontend):
         self.floor = floor
         self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, center=False, power=None)
 
+    @classmethod
+    def from_config(cls, config: SpectrogramConfig, sample_rate: int) -> Spectrogram:
+        c = config
+        return cls(sample_rate, c.window_len, c.window_stride, n_fft=c.n_fft, n_bands=c.n_bands, floor=c.floor)
+
     def centre_freqs(self) -> Tensor:
         return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
 
-    def reach(self) -> int:
+    def axis(self) -> LinearAxis:
+        return LinearAxis()
+
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("log power", "ln(power)")]
+
+    def receptive_field(self) -> int:
         return self.n_fft // 2
 
-    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def window_samples(self) -> int:
+        return int(self.stft.win_length)
+
+    def multiply_adds(self) -> float:
+        return fft_multiply_adds(self.n_fft, self.frame_rate)
+
+    def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return torch.log(power(self.stft, x, lengths)[:, : self.n_bands] + self.floor)
 
 
@@ -118,6 +172,11 @@ def fft_size(n_fft: int | None, window: int) -> int:
     if n_fft < window:
         raise ValueError(f"expected an FFT of at least the window's {window} samples, got {n_fft}")
     return n_fft
+
+
+def fft_multiply_adds(n_fft: int, frame_rate: float) -> float:
+    """An estimate for one second of frames, with their window."""
+    return frame_rate * n_fft * (1 + math.log2(n_fft))
 
 
 def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Module | None = None) -> Tensor:

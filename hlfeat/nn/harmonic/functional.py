@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from hlfeat.nn._private_torch import differentiated_elsewhere
 from hlfeat.nn.harmonic import torch_backend as harmonic_pieces
 from hlfeat.nn.harmonic.plan import Plan, Time, lerp_rows, plan_for
 
@@ -149,10 +149,7 @@ def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether somebody looks on who has to see each operation: a compiler, a tracer, torch.func, forward-mode AD."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    there = (v for v in (x, weight, bias) if v is not None)
-    return any(forward_ad.unpack_dual(v).tangent is not None for v in there)  # type: ignore[no-untyped-call]
+    return differentiated_elsewhere(x, weight, bias)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hlfeat.nn._private_torch import exporting, without_functorch
 from hlfeat.nn.axes import Axis, LinearAxis, LogAxis, centre_axis
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import Plan
-from hlfeat.nn.tracing import exporting
 
 Pair = SupportsIndex | tuple[int, int] | Sequence[int]
 
@@ -110,7 +110,7 @@ class AxisHarmonicConv2d(nn.Module):
     def plan(self, n_rows: int) -> Plan:
         """What is read where, for an input of so many rows; made once."""
         if n_rows not in self._plans:
-            with torch._C._DisableFuncTorch():  # a plan is of numbers, whatever torch.func does with the input
+            with without_functorch():  # a plan is of numbers, whatever torch.func does with the input
                 self._plans[n_rows] = Plan(self.positions(n_rows), n_rows)
         return self._plans[n_rows]
 

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hlfeat.nn._private_torch import without_functorch
+
 SNAP = 1e-9  # a position this close to a whole row is that row (rounding in f * k / n and in logarithms)
 PIECE_BYTES = 8 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
 PIECE_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
@@ -216,7 +218,7 @@ def _cached(shape: tuple[int, int], data: bytes, rows: int) -> Plan:
 
 def plan_for(positions: np.ndarray | Tensor, rows: int) -> Plan:
     """The plan for a [Kf, G] table of positions over an input of `rows` rows; the latest are kept."""
-    with torch._C._DisableFuncTorch():  # a plan is of numbers, whatever torch.func does with the input
+    with without_functorch():  # a plan is of numbers, whatever torch.func does with the input
         table = torch.as_tensor(positions, dtype=torch.float64, device="cpu")
         if table.dim() != 2 or 0 in table.shape:
             raise ValueError(f"expected positions [Kf, G], got {list(table.shape)}")
