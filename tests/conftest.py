@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tests import helpers
+from tests.command_server import CommandServer
 
 # Tests run side by side, one a core: two threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,15 +41,22 @@ def command() -> str:
 
 
 @pytest.fixture(scope="session")
-def hlfeat() -> Command:
-    """Run the installed command as a process: hlfeat("extract", folder, "-o", out) -> CompletedProcess."""
+def hlfeat() -> Iterator[Command]:
+    """Run the command as a process of its own: hlfeat("extract", folder, "-o", out) -> CompletedProcess.
 
-    def run(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    The process is a fork of one that has imported torch. With `env` it is the installed console script itself.
+    """
+    server = CommandServer()
+
+    def run(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        if "env" not in kwargs:
+            return server.run(*args, **kwargs)
         return subprocess.run(
             [command(), *map(str, args)], capture_output=True, text=True, timeout=300, check=False, **kwargs
         )
 
-    return run
+    yield run
+    server.close()
 
 
 @pytest.fixture
