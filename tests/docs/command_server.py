@@ -1,0 +1,97 @@
+"""The `hlfeat` command without the seconds that it takes to import torch.
+
+One process imports torch and waits. Each command is a fork of it, which takes over the caller's streams, folder and
+environment and runs what the installed console script runs. `install` puts a client named `hlfeat` into a folder, which
+a shell finds through PATH like the real command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+import types
+from importlib.metadata import entry_points
+from pathlib import Path
+
+CLIENT = """#!{python} -IS
+import json, os, socket, sys
+server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server.connect({address!r})
+request = json.dumps([sys.argv, os.getcwd(), dict(os.environ)])
+socket.send_fds(server, [request.encode()], [0, 1, 2])
+sys.exit(int(server.recv(16) or 70))  # nothing comes if the command crashed
+"""
+
+
+def install(folder: Path, address: Path) -> None:
+    """Write the client into `folder`."""
+    client = folder / "hlfeat"
+    client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    client.chmod(0o755)
+
+
+def start(address: Path) -> subprocess.Popen[bytes]:
+    """Start the server and wait until it listens; end it with `terminate()`."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", __name__, str(address)]
+    server = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    return server
+
+
+def serve(address: str) -> None:
+    """Fork for every request, for ever."""
+    import torch  # noqa: F401
+
+    (script,) = (e for e in entry_points(group="console_scripts", name="hlfeat") if e.dist and e.dist.name == "hlfeat")
+    main = script.load()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(address)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks: the client gets the exit status
+    print("ready", flush=True)
+    while True:
+        connection, _ = listener.accept()
+        data, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+        if os.fork() == 0:
+            listener.close()
+            connection.send(b"%d" % run(main, streams, *json.loads(data)))
+            os._exit(0)
+        for stream in streams:
+            os.close(stream)
+        connection.close()
+
+
+def run(main, streams: list[int], arguments: list[str], folder: str, environment: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
+    """The command in this fork; its exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    sys.modules["__main__"] = types.ModuleType("__main__")  # processes that a command starts must not import this file
+    status: object = 0
+    try:
+        main()
+    except SystemExit as e:
+        status = e.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status if isinstance(status, int) else 0 if status is None else 1
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
