@@ -1,6 +1,6 @@
-"""The `hlfeat` command without the seconds that it takes to import torch.
+"""The `hlfeat` command without the seconds that it takes to import torch and others.
 
-One process imports torch and waits. Each command is a fork of it, which takes over the caller's streams, folder and
+One process imports them and waits. Each command is a fork of it, which takes over the caller's streams, folder and
 environment and runs what the installed console script runs. `install` puts a client named `hlfeat` into a folder, which
 a shell finds through PATH like the real command.
 """
@@ -48,8 +48,12 @@ def start(address: Path) -> subprocess.Popen[bytes]:
 
 def serve(address: str) -> None:
     """Fork for every request, for ever."""
-    import torch  # noqa: F401
+    import matplotlib.figure  # noqa: F401
 
+    import hlfeat
+
+    for name in hlfeat.__all__:  # which imports torch, torchaudio, soundfile, ... once for all commands
+        getattr(hlfeat, name)
     (script,) = (e for e in entry_points(group="console_scripts", name="hlfeat") if e.dist and e.dist.name == "hlfeat")
     main = script.load()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
