@@ -1,7 +1,7 @@
 """The `hlfeat` command without the seconds that it takes to import torch and others.
 
 One process imports them and waits. Each command is a fork of it, which takes over the caller's streams, folder and
-environment and runs what the installed console script runs. `install` puts a client named `hlfeat` into a folder, which
+environment and does what `python -m hlfeat` does. `install` puts a client named `hlfeat` into a folder, which
 a shell finds through PATH like the real command.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import traceback
 import types
-from importlib.metadata import entry_points
 from pathlib import Path
 
 CLIENT = """#!{python} -IS
@@ -54,8 +54,6 @@ def serve(address: str) -> None:
 
     for name in hlfeat.__all__:  # which imports torch, torchaudio, soundfile, ... once for all commands
         getattr(hlfeat, name)
-    (script,) = (e for e in entry_points(group="console_scripts", name="hlfeat") if e.dist and e.dist.name == "hlfeat")
-    main = script.load()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(address)
     listener.listen()
@@ -66,14 +64,14 @@ def serve(address: str) -> None:
         data, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
         if os.fork() == 0:
             listener.close()
-            connection.send(b"%d" % run(main, streams, *json.loads(data)))
+            connection.send(b"%d" % run(streams, *json.loads(data)))
             os._exit(0)
         for stream in streams:
             os.close(stream)
         connection.close()
 
 
-def run(main, streams: list[int], arguments: list[str], folder: str, environment: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
+def run(streams: list[int], arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     """The command in this fork; its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(streams):
@@ -86,7 +84,7 @@ def run(main, streams: list[int], arguments: list[str], folder: str, environment
     sys.modules["__main__"] = types.ModuleType("__main__")  # processes that a command starts must not import this file
     status: object = 0
     try:
-        main()
+        runpy.run_module("hlfeat", run_name="__main__")
     except SystemExit as e:
         status = e.code
     except BaseException:
