@@ -389,7 +389,7 @@ def test_very_many_clips_in_little_memory(tmp_path):
 import resource
 from pathlib import Path
 import numpy
-from hlfeat.inspection import inspect
+from hlfeat.inspection.summary import inspect
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = inspect(Path({str(tmp_path)!r}))
 assert found.moments.frames == len(found.durations) == {CLIPS}
