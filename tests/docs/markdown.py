@@ -36,6 +36,25 @@ def blocks(page: Path) -> list[Block]:
     return [Block(page, f[1], f[2], text.count("\n", 0, f.start(2)) + 1) for f in _FENCE.finditer(text)]
 
 
+def extension_blocks(title: str) -> list[Block]:
+    """The blocks of one extension example in docs/contributing.md."""
+    page = ROOT / "docs/contributing.md"
+    text = page.read_text(encoding="utf-8")
+    start = text.index(f"\n### {title}\n") + 1
+    section = re.compile(r"\n(###? |<!-- Extension examples end)").search(text, start)
+    assert section is not None
+    first, last = (text.count("\n", 0, i) for i in (start, section.start()))
+    return [block for block in blocks(page) if first < block.line <= last + 1]
+
+
+def is_extension(block: Block) -> bool:
+    """Whether a block belongs to an extension example, which changes the package and runs elsewhere."""
+    text = block.page.read_text(encoding="utf-8")
+    marks = [text.find(f"<!-- Extension examples {word}") for word in ("begin", "end")]
+    first, last = (text.count("\n", 0, max(0, mark)) for mark in marks)
+    return marks[0] >= 0 and first < block.line <= last
+
+
 def prose(page: Path) -> str:
     """The page without its blocks."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.docs.markdown import Block, blocks
+from tests.docs.markdown import Block, blocks, is_extension
 
 LANGUAGES = {"sh", "python", "console", "yaml", "text", "json"}
 
@@ -59,6 +59,8 @@ def run_page(page: Path) -> None:
     """Run all blocks of a page in the current folder. AssertionError names the file and the line of what is wrong."""
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page):
+        if is_extension(block):  # tests/docs/test_extensions.py
+            continue
         if block.language == "sh":
             run_shell(block)
         elif block.language == "console":
