@@ -1,4 +1,4 @@
-"""Configuration files: load by name or path, override, and explain what is wrong in one line.
+"""Configuration files: find by name or path, load, override, and write again.
 
 An unknown key, a wrong type or an impossible value is an error with file, line, key, what was expected and the nearest
 valid name. Only plain data is loaded.
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from hlfeat.config.config import Config
 from hlfeat.config.messages import explain, kind_of, parse_key, place_of
-from hlfeat.config.yaml12 import Key, Yaml12Dumper, dotted, read_yaml
+from hlfeat.config.yaml12 import Key, Yaml12Dumper, YamlDocument, dotted, read_yaml
 from hlfeat.errors import ConfigError, LayerError
 from hlfeat.text import nearest
 
@@ -25,22 +25,30 @@ DEFAULT_CONFIG = "eleaf-8g-opt"
 
 
 def load_config(name: str | Path = DEFAULT_CONFIG, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration by name or path, apply `key.path=value` overrides, check everything.
+    """Read a configuration, apply overrides, check everything.
 
-    Raises ConfigError with file, line, key, what was expected and the nearest valid name.
+    Args:
+        name: a shipped configuration (see `config_names`), or the path of a YAML file.
+        overrides: `key.path=value`, such as `frontend.n_filters=64` or `stack.0.kernel=[5, 3]`.
+
+    Returns:
+        A frozen Config with all defaults filled in.
+
+    Raises:
+        ConfigError: names the file, line and key, what was expected and the nearest valid name.
+
+    Example:
+        >>> from hlfeat import load_config
+        >>> config = load_config("log-mel", ["frontend.n_filters=64"])
+        >>> config.frontend.kind, config.frontend.n_filters, config.audio.sample_rate
+        ('log-mel', 64, 16000)
     """
     path = find_config(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(
-            f"{path}: cannot be read: {getattr(e, 'strerror', None) or 'not a text file in UTF-8'}"
-        ) from e
-    data, lines = _parse(text, str(path))
-    places: dict[Key, str] = {key: f"{path}:{line}" for key, line in lines.items()}
+    document = _read(path)
+    places = document.places(str(path))
     for override in overrides:
-        _override(data, override, places)
-    return _validate(data, places, str(path))
+        _override(document.data, override, places)
+    return _validate(document.data, places, str(path))
 
 
 @contextmanager
@@ -50,8 +58,7 @@ def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]
         yield
     except LayerError as e:
         path = find_config(name)
-        _, lines = _parse(path.read_text(encoding="utf-8"), str(path))
-        places = {key: f"{path}:{line}" for key, line in lines.items()}
+        places = _read(path).places(str(path))
         for override in overrides:
             places[tuple(parse_key(override.partition("=")[0]))] = f"--set {override}"
         raise ConfigError(f"{place_of(places, e.key, str(path))}: {e}") from e
@@ -59,10 +66,10 @@ def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]
 
 def config_from_dict(data: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "configuration") -> Config:
     """Check a configuration that is already plain data; `source` stands in messages where a file's name would."""
-    own, places = copy.deepcopy(dict(data)), dict[Key, str]()
+    copied, places = copy.deepcopy(dict(data)), dict[Key, str]()
     for override in overrides:
-        _override(own, override, places)
-    return _validate(own, places, source)
+        _override(copied, override, places)
+    return _validate(copied, places, source)
 
 
 def config_dir() -> Path:
@@ -73,7 +80,13 @@ def config_dir() -> Path:
 
 
 def config_names() -> list[str]:
-    """Names of the shipped configurations."""
+    """Names of the shipped configurations, sorted.
+
+    Example:
+        >>> from hlfeat.config.loading import config_names
+        >>> "log-mel" in config_names()
+        True
+    """
     return sorted(p.stem for p in config_dir().glob("*.yaml"))
 
 
@@ -96,14 +109,22 @@ def dump_config(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=Yaml12Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
-    """The keys and values of a file, and the line of each key."""
-    data, lines = read_yaml(text, source)
-    if data is None and "null" not in text and "~" not in text:  # an empty file, or one of comments
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{source}:1: expected keys such as audio, frontend, stack, output; got {kind_of(data)}")
-    return data, lines
+def _read(path: Path) -> YamlDocument:
+    """A configuration file: its keys and values, and the line of each key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(
+            f"{path}: cannot be read: {getattr(e, 'strerror', None) or 'not a text file in UTF-8'}"
+        ) from e
+    document = read_yaml(text, str(path))
+    if document.data is None and "null" not in text and "~" not in text:  # an empty file, or one of comments
+        return YamlDocument({}, document.lines)
+    if not isinstance(document.data, dict):
+        raise ConfigError(
+            f"{path}:1: expected keys such as audio, frontend, stack, output; got {kind_of(document.data)}"
+        )
+    return document
 
 
 def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> None:
@@ -112,7 +133,7 @@ def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> No
     source = f"--set {override}"
     if not equals or not name:
         raise ConfigError(f"{source}: expected key=value, such as frontend.n_filters=64")
-    value = read_yaml(text, source)[0]
+    value = read_yaml(text, source).data
     parts = parse_key(name)
     at: Any = data
     for i, part in enumerate(parts):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from hlfeat.nn.axes import centre_axis
 from hlfeat.nn.frontends import base as frontends_base
 from hlfeat.nn.frontends import leaf
-from hlfeat.nn.layers import base as layers_base
+from hlfeat.nn.layers.base import Layer
+from hlfeat.nn.layers.stack import Stack
 from hlfeat.nn.masking import Count
 from hlfeat.nn.parameter_cache import parameter_key
 
@@ -30,13 +31,11 @@ class Extractor(nn.Module):
         hop: samples from frame to frame.
     """
 
-    def __init__(
-        self, frontend: frontends_base.Frontend, layers: Sequence[layers_base.Layer], shape: layers_base.Shape
-    ) -> None:
+    def __init__(self, frontend: frontends_base.Frontend, layers: Sequence[Layer] = ()) -> None:
         super().__init__()
         self.frontend = frontend
-        self.stack = layers_base.Stack(layers)
-        self.n_channels, self.n_bands = shape.channels, shape.bands
+        self.stack = Stack(layers)
+        self.n_channels, self.n_bands = self.stack.output_size(frontend.n_channels, frontend.n_bands)
         self.hop = frontend.hop * self.stack.stride
         self.sample_rate = frontend.sample_rate
         self._axis_of: object = None

@@ -54,14 +54,14 @@ def test_the_reach_is_what_a_feature_depends_on(kind):
     claimed = summarise(config, extractor)[-1].after
     assert claimed.beyond == ""
     # the ends of a window of torchaudio, or of a Gaussian in float32, are zero or as good as zero
-    assert 0 <= claimed.reach * 16000 - samples <= (2 if kind in ("spectrogram", "log-mel") else 200)
+    assert 0 <= claimed.receptive_field * 16000 - samples <= (2 if kind in ("spectrogram", "log-mel") else 200)
 
 
 def test_what_sees_more_than_a_window_is_said():
-    assert summarise(*built(frontend={"compression": "logtbn"}))[0].after.seen() == "whole clip"
-    assert summarise(*built(frontend={"compression": "pcen"}))[0].after.seen() == "0.050 s and all before"
+    assert summarise(*built(frontend={"compression": "logtbn"}))[0].after.depends_on() == "whole clip"
+    assert summarise(*built(frontend={"compression": "pcen"}))[0].after.depends_on() == "0.050 s and all before"
     rows = summarise(*built(frontend={"kind": "log-mel"}, stack=[{"layer": "norm", "kind": "instance"}]))
-    assert [r.after.seen() for r in rows] == ["0.025 s", "whole clip"]
+    assert [r.after.depends_on() for r in rows] == ["0.025 s", "whole clip"]
 
 
 def test_the_multiplications_are_those_that_torch_counts():
