@@ -1,4 +1,4 @@
-"""Frontend and stack as one module: the only place where configuration meets torch."""
+"""build: the modules of a configuration, frontend and stack as one Extractor, with weights or without."""
 
 from __future__ import annotations
 
@@ -31,10 +31,22 @@ def build(
 
     Args:
         configuration: a Config, plain data, the name of a shipped configuration, or the path of a YAML file.
-        weights: `.pt` (read with weights_only) or `.safetensors`; without, the stack's weights are drawn from `seed`.
+        weights: `.pt` (read with weights_only) or `.safetensors`. Without, the weights of the stack are drawn from the
+            configuration's `seed`; torch's random generators keep their state.
+
+    Returns:
+        An Extractor on the CPU: samples [B, T] at its `sample_rate` -> features [B, C, F, N].
 
     Raises:
-        ConfigError: with the key that cannot be, or the weights that do not fit.
+        ConfigError: names the key whose value is impossible, or the weights that do not fit.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> extractor = hlfeat.build("eleaf-harmonic").eval()
+        >>> extractor.sample_rate, extractor.hop, extractor.n_channels, extractor.n_bands
+        (16000, 160, 4, 80)
+        >>> extractor(torch.zeros(1, 16000)).shape
+        torch.Size([1, 4, 80, 100])
     """
     if isinstance(configuration, str | Path):
         with explained(configuration):
@@ -42,7 +54,7 @@ def build(
     if not isinstance(configuration, Config):
         configuration = config_from_dict(configuration)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(configuration.seed)  # the CPU's alone: a GPU's is the caller's
+        torch.default_generator.manual_seed(configuration.seed)  # the CPU's only: parts are made there
         try:
             frontend = build_frontend(configuration)
         except ValueError as e:
