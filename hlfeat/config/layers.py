@@ -1,4 +1,4 @@
-"""Configuration of the layers of a stack."""
+"""Configuration of the layers of a stack; hlfeat/nn/layers builds them."""
 
 from __future__ import annotations
 

@@ -53,7 +53,11 @@ def load_config(name: str | Path = DEFAULT_CONFIG, overrides: Iterable[str] = ()
 
 @contextmanager
 def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]:
-    """Say where in the file, or in which override, an impossible layer stands when building modules fails."""
+    """Add the file and line, or the override, to the error of a layer that cannot be built.
+
+    Raises:
+        ConfigError: in place of a LayerError from the block.
+    """
     try:
         yield
     except LayerError as e:
@@ -65,7 +69,16 @@ def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]
 
 
 def config_from_dict(data: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "configuration") -> Config:
-    """Check a configuration that is already plain data; `source` stands in messages where a file's name would."""
+    """Check a configuration that is already plain data.
+
+    Args:
+        data: keys and values, as in a YAML file; stays as it is.
+        overrides: `key.path=value`.
+        source: stands in messages in place of a file's name.
+
+    Raises:
+        ConfigError: as load_config.
+    """
     copied, places = copy.deepcopy(dict(data)), dict[Key, str]()
     for override in overrides:
         _override(copied, override, places)
@@ -73,7 +86,7 @@ def config_from_dict(data: Mapping[str, Any], overrides: Iterable[str] = (), sou
 
 
 def config_dir() -> Path:
-    """Where the named configurations are: inside an installed package, or beside it in a checkout."""
+    """The folder of the shipped configurations: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -135,26 +148,29 @@ def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> No
         raise ConfigError(f"{source}: expected key=value, such as frontend.n_filters=64")
     value = read_yaml(text, source).data
     parts = parse_key(name)
-    at: Any = data
-    for i, part in enumerate(parts):
-        last = i == len(parts) - 1
-        if isinstance(at, list):
-            if not isinstance(part, int) or part >= len(at):
-                found = f"items 0 to {len(at) - 1}" if at else "no items"
-                raise ConfigError(f"{source}: {dotted(parts[:i])} has {found}, got {part}")
-        elif isinstance(at, dict):
-            part = str(part)
-            if not last and not isinstance(at.get(part), dict | list):
-                # a shorthand such as `compression: pcen` gives way to its keys
-                empty: Any = [] if isinstance(parts[i + 1], int) else {}
-                at[part] = {"kind": at[part]} if isinstance(at.get(part), str) else empty
-        else:
-            raise ConfigError(f"{source}: {dotted(parts[:i])} is {kind_of(at)} and has no key {part}")
-        places[tuple(parts[: i + 1])] = source
-        if last:
-            at[part] = value
-        else:
-            at = at[part]
+    node: Any = data
+    for depth, part in enumerate(parts):
+        key: str | int = part if isinstance(node, list) else str(part)
+        _check_step(node, key, dotted(parts[:depth]), source)
+        places[tuple(parts[: depth + 1])] = source
+        if depth == len(parts) - 1:
+            node[key] = value
+            return
+        if isinstance(node, dict) and not isinstance(node.get(key), dict | list):
+            # a shorthand such as `compression: pcen` is written out, so that its keys can be set
+            empty: Any = [] if isinstance(parts[depth + 1], int) else {}
+            node[key] = {"kind": node[key]} if isinstance(node.get(key), str) else empty
+        node = node[key]
+
+
+def _check_step(node: object, key: str | int, place: str, source: str) -> None:
+    """ConfigError where a list or mapping, at `place` in the data, has no such item, or a value has no keys."""
+    if isinstance(node, list):
+        if not isinstance(key, int) or key >= len(node):
+            items = f"items 0 to {len(node) - 1}" if node else "no items"
+            raise ConfigError(f"{source}: {place} has {items}, got {key}")
+    elif not isinstance(node, dict):
+        raise ConfigError(f"{source}: {place} is {kind_of(node)} and has no key {key}")
 
 
 def _validate(data: dict[str, Any], places: Mapping[Key, str], source: str) -> Config:

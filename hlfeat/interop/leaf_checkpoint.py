@@ -129,11 +129,11 @@ def parity(imported: Imported, source: Path) -> float:
     x = torch.sin(2 * math.pi * (rate / 6) * t.square())
     x = (0.3 * x + 0.1 * torch.randn(len(t), generator=torch.Generator().manual_seed(0), dtype=torch.float64))[None]
     with torch.no_grad():
-        got = frontend(x.float()).double()
+        features = frontend(x.float()).double()
         exact = frontend.double()
         energies = plain_energies(x, None, exact.filterbank.make_filters())
-        want = compression_by_formula(exact.compression, energies)
-    return float((got - want).norm() / want.norm())
+        expected = compression_by_formula(exact.compression, energies)
+    return float((features - expected).norm() / expected.norm())
 
 
 def compression_by_formula(compression: nn.Module, x: Tensor) -> Tensor:
