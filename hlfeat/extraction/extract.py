@@ -72,7 +72,7 @@ def extract(
     extractor = extractor.eval().to(device)
     if options.weights is None and any(True for _ in extractor.stack.parameters()):
         log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
-    if extractor.stack.reach is None:
+    if extractor.stack.receptive_field is None:
         log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
     with OutputDir(out, options.part) as output:
         try:
