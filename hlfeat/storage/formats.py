@@ -10,7 +10,7 @@ from zipfile import is_zipfile
 import numpy as np
 
 from hlfeat.errors import OUT_OF_FILES, OutputError
-from hlfeat.storage.records import Record
+from hlfeat.storage.records import IndexEntry
 
 PIECE = 1 << 21  # bytes of a shard that are read at once
 
@@ -55,20 +55,20 @@ class ShardReader:
             raise ValueError(f"expected {wanted} bytes for {shape[0]} rows, got {there}")
         return int(shape[0])
 
-    def read(self, record: Record) -> Iterator[np.ndarray]:
+    def read(self, entry: IndexEntry) -> Iterator[np.ndarray]:
         """A clip's features, in pieces. Shape: [n, *shape] each.
 
         Raises OutputError where they are not there.
         """
-        row, frames = record["row"], record["frames"]
+        row, frames = entry.row, entry.frames
         step = max(1, PIECE // self.row_bytes)
         if self._file is None:
-            clip = self._tensors.get(record["id"])
+            clip = self._tensors.get(entry.id)
             if clip is None:
-                raise OutputError(f"{self.path}: damaged: without {record['id']!r}")
+                raise OutputError(f"{self.path}: damaged: without {entry.id!r}")
             if clip.shape != (frames, *self.shape) or clip.dtype != self.dtype:
                 raise OutputError(
-                    f"{self.path}: damaged: expected {[frames, *self.shape]} {self.dtype} of {record['id']!r}, "
+                    f"{self.path}: damaged: expected {[frames, *self.shape]} {self.dtype} of {entry.id!r}, "
                     f"got {list(clip.shape)} {clip.dtype}"
                 )
             yield from (clip[i : i + step] for i in range(0, frames, step))

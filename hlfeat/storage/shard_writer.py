@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from hlfeat.files import TEMPORARY, json_lines, publish, sync, write_atomically
-from hlfeat.storage.layout import statistics_name
-from hlfeat.storage.records import Record
+from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.records import IndexEntry
 
 
 class ShardWriter:
@@ -29,23 +29,21 @@ class ShardWriter:
     `.npy` data goes to the disk piece by piece; `.pt`, a dict id -> tensor, is collected and written at commit.
 
     Args:
-        folder: the output directory.
-        name: of the shard, without extension.
+        files: of the shard.
         format: "npy" or "pt".
         dtype: of the features.
         frame_shape: of a row of the features: channels and bands, or dims where they are pooled.
     """
 
     def __init__(
-        self, folder: Path, name: str, format: str, dtype: np.dtype[Any], *frame_shape: int, keep: bool = True
+        self, files: ShardFiles, format: str, dtype: np.dtype[Any], *frame_shape: int, keep: bool = True
     ) -> None:
-        self.path = folder / f"{name}.{format}"
-        self.statistics = folder / statistics_name(name)
-        self.index = folder / f"{name}.jsonl"
+        self.files = files
+        self.path = files.layout.shard(files.number, f".{format}")
         self.format = format if keep else "none"
         self.dtype = dtype
         self.frame_shape = frame_shape
-        self.records: list[Record] = []
+        self.entries: list[IndexEntry] = []
         self.rows = 0
         self._tensors: dict[str, np.ndarray] = {}
         self._temporary = self.path.with_name(self.path.name + TEMPORARY)
@@ -61,8 +59,8 @@ class ShardWriter:
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def append(self, record: Record, pieces: Iterable[np.ndarray]) -> None:
-        """Add a clip.
+    def append(self, entry: IndexEntry, pieces: Iterable[np.ndarray]) -> None:
+        """Add a clip; its place in the shard and its checksum are filled in.
 
         What `pieces` raises leaves the shard as it was before.
 
@@ -85,16 +83,15 @@ class ShardWriter:
             self._cut(row)
             raise
         if self.format == "pt":
-            self._tensors[record["id"]] = np.concatenate(held)
-        place = {"shard": self.path.name, "row": row, "frames": self.rows - row}
-        self.records.append({"id": record["id"], "path": record["path"], **place, **record, "crc32": checksum})
+            self._tensors[entry.id] = np.concatenate(held)
+        self.entries.append(entry._replace(shard=self.path.name, row=row, frames=self.rows - row, crc32=checksum))
 
     def drop(self, clips: int) -> None:
         """Take back the last so many clips."""
         for _ in range(clips):
-            record = self.records.pop()
-            self._tensors.pop(record["id"], None)
-            self._cut(record["row"])
+            entry = self.entries.pop()
+            self._tensors.pop(entry.id, None)
+            self._cut(entry.row)
 
     def _cut(self, rows: int) -> None:
         self.rows = rows
@@ -107,8 +104,8 @@ class ShardWriter:
         if self.format != "none":
             self._publish()
         if statistics is not None:
-            write_atomically(self.statistics, statistics)
-        write_atomically(self.index, json_lines(self.records))
+            write_atomically(self.files.statistics, statistics)
+        write_atomically(self.files.index, json_lines(entry.as_dict() for entry in self.entries))
         return self.path
 
     def _publish(self) -> None:

@@ -14,9 +14,8 @@ import torch
 from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.description import read_description
+from hlfeat.storage.description import read_description_dict
 from hlfeat.storage.index import Index
-from hlfeat.storage.records import Record
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 
@@ -47,9 +46,9 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
         self.folders = tuple(map(Path, (folder, *folders)))
-        self.description = read_description(self.folders[0])
+        self.description = read_description_dict(self.folders[0])
         for other in self.folders[1:]:
-            _check_alike((self.folders[0], self.description), (other, read_description(other)))
+            _check_alike((self.folders[0], self.description), (other, read_description_dict(other)))
         self._index = Index(self.folders)
         self._shard = lru_cache(OPEN_SHARDS)(_open_shard)
 
@@ -87,7 +86,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         """All ids, in order."""
         return [self._index.id(i) for i in range(len(self))]
 
-    def record(self, id_: str) -> Record:
+    def record(self, id_: str) -> dict[str, Any]:
         """The index line of a clip."""
         return self._index.record(self._number(id_))
 
