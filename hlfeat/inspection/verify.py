@@ -12,7 +12,7 @@ from hlfeat.errors import OutputError
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.formats import ShardReader
+from hlfeat.storage.formats import FeatureReader
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import escape_unprintable
@@ -43,7 +43,7 @@ def verify(folder: FeatureDir, seen: Callable[[int], object] = lambda n: None) -
 
 
 def _verify_shard(folder: FeatureDir, shard: ShardFiles, seen: Callable[[int], object]) -> Iterator[str]:
-    reader: ShardReader | None = None
+    reader: FeatureReader | None = None
     found = ShardStatistics.of(*folder.shape)
     own: set[str] = set()
     row, whole = 0, True
@@ -77,9 +77,9 @@ def _verify_shard(folder: FeatureDir, shard: ShardFiles, seen: Callable[[int], o
         yield from (f"{shard.statistics}: {what}" for what in _different(told, found, own))
 
 
-def _verify_clip(reader: ShardReader, entry: IndexEntry, found: ShardStatistics) -> Iterator[str]:
+def _verify_clip(reader: FeatureReader, entry: IndexEntry, found: ShardStatistics) -> Iterator[str]:
     """What is off with a clip's features, which are counted in."""
-    checksum, own, bad = 0, no_moments(*reader.shape), 0
+    checksum, own, bad = 0, no_moments(*reader.row_shape), 0
     for piece in reader.read(entry):
         checksum = zlib.crc32(piece.data if piece.flags.c_contiguous else piece.tobytes(), checksum)
         finite = np.isfinite(piece)

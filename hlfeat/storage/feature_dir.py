@@ -18,7 +18,7 @@ from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
 from hlfeat.storage.description import read_description
-from hlfeat.storage.formats import ShardReader
+from hlfeat.storage.formats import FeatureReader, open_reader
 from hlfeat.storage.layout import Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
 
@@ -80,11 +80,11 @@ class FeatureDir:
             raise OutputError(f"{shard.statistics}: damaged: of {content}, the index has {clips} and {frames}")
         return statistics, stored is not None
 
-    def open_shard(self, shard: ShardFiles, name: str) -> ShardReader:
+    def open_shard(self, shard: ShardFiles, name: str) -> FeatureReader:
         """The data of a shard, whose file the index calls by this name."""
         for path in shard.data:
             if path.name == name:
-                return ShardReader(path, self.shape, self.dtype)
+                return open_reader(path, self.shape, self.dtype)
         raise OutputError(f"{shard.index}: damaged: expected {shard.expected_names}, got {name!r}")
 
     def compute(self, shard: ShardFiles) -> ShardStatistics:
@@ -93,7 +93,7 @@ class FeatureDir:
         Raises OutputError where index or data are damaged.
         """
         statistics = ShardStatistics.of(*self.shape)
-        reader: ShardReader | None = None
+        reader: FeatureReader | None = None
         try:
             for entry in self.entries(shard):
                 reader = reader or self.open_shard(shard, entry.shard)

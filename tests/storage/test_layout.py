@@ -12,6 +12,7 @@ import pytest
 import hlfeat
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage import layout
+from hlfeat.storage.formats import FORMATS
 from hlfeat.storage.layout import SHARD_SUFFIXES, FileName, Layout
 
 PACKAGE = Path(hlfeat.__file__).parent
@@ -74,6 +75,10 @@ def test_names_are_read_back(part):
 )  # fmt: skip
 def test_other_names_are_nobodys(name):
     assert Layout.parse(name) is None
+
+
+def test_every_format_that_can_be_configured_is_one():
+    assert tuple(f".{name}" for name in FORMATS) == SHARD_SUFFIXES
 
 
 def test_examples():
