@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hlfeat.config.config import Config
@@ -77,8 +78,8 @@ def extract(
     with OutputDir(out, options.part) as output:
         try:
             if options.part != WHOLE:
-                description["inputs"] = describe_inputs(inputs.clips)
-            output.adopt(description, options.overwrite)
+                description = replace(description, inputs=describe_inputs(inputs.clips))
+            output.initialise_or_resume(description, options.overwrite)
             clips = inputs.clips[options.part.slice(len(inputs.clips))]
             run = Run(clips, config, options, extractor, finish, device, output, stopped, finished_shard, progress)
             return run.go()
