@@ -41,6 +41,8 @@ from hlfeat.extraction.streaming import WINDOW_SAMPLES
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.storage.layout import Layout, ShardFiles
+from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 
 HELD_BYTES = 1 << 30  # decoded audio of the clips that are measured
@@ -177,11 +179,11 @@ def write(
                     stack.close()
                 number += 1
                 shard = stack.enter_context(
-                    ShardWriter(folder, f"shard-{number:05d}", config.output.format, block.dtype, *finish.shape)
+                    ShardWriter(ShardFiles(Layout(folder), number), config.output.format, block.dtype, *finish.shape)
                 )
             for e in range(item.entries):
-                record = {"id": f"{clip.id}#{e}", "path": clip.path, "duration": item.duration}
-                shard.append(record, pieces_of(block, rows))
+                entry = IndexEntry(f"{clip.id}#{e}", clip.path, duration=item.duration)
+                shard.append(entry, pieces_of(block, rows))
         if shard is not None:
             shard.commit()
 

@@ -226,6 +226,7 @@ def _local_device(rank: str) -> str:
 
 
 def _summarise(facts: dict[str, Any], out: Path, part: Part) -> None:
+    from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration
 
     log = logging.getLogger("hlfeat")
@@ -240,5 +241,5 @@ def _summarise(facts: dict[str, Any], out: Path, part: Part) -> None:
     )
     if facts["failures"]:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
-        whole, own = out / "failures.jsonl", out / part.file("failures.jsonl")
+        whole, own = Layout(out).failures, Layout(out, part).failures
         log.warning("%s failed (%s): %s", count(facts["failures"], "clip"), codes, whole if whole.exists() else own)

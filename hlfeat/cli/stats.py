@@ -84,7 +84,9 @@ def stats(
     set_up_logging(verbose, quiet)
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"-o {out}: expected a file in a folder that is there")
-    folders = [Path(i) for i in inputs or [] if (Path(i) / "hlfeat.yaml").exists()]
+    from hlfeat.storage.layout import Layout
+
+    folders = [Path(i) for i in inputs or [] if Layout(Path(i)).description.exists()]
     if folders:
         of_clips: dict[str, object] = {"--manifest": manifest, "--config": config, "--set": settings}
         of_clips |= {"--weights": weights, "--null": null or None, "--max-failures": max_failures}

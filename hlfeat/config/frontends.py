@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from hlfeat.config.base import Flag, Milliseconds, NotNegative, Positive, StrictModel, Whole
+from hlfeat.config.base import (
+    Flag,
+    Milliseconds,
+    NotNegative,
+    Positive,
+    StrictModel,
+    Whole,
+    names_in,
+    only_with,
+    tag_of,
+    value_given,
+)
 from hlfeat.text import nearest, shown
 
 
@@ -45,7 +56,7 @@ class PCENConfig(StrictModel):
 
 def _compression(value: object) -> object:
     if isinstance(value, str):
-        names = ("logtbn", "pcen")
+        names = names_in(LogTBNConfig | PCENConfig)
         if value not in names:
             raise ValueError(f"expected {' or '.join(names)}, got {shown(value)}{nearest(value, names)}")
         return {"kind": value}
@@ -92,12 +103,29 @@ ScaleOrFreqs = Annotated[
 ]
 
 
+DEFAULT_MAX_FREQ = 7800.0
+FILTER_RULES: list[dict[str, Any]] = [
+    {
+        "if": {"required": ["scale"], "properties": {"scale": {"const": "log"}}},
+        "then": {"properties": {"min_freq": {"exclusiveMinimum": 0}}},
+    },
+    only_with("filters_per_octave", "scale", "log"),
+    # the default max_freq counts as one that is not given
+    {
+        "if": value_given("filters_per_octave", "number"),
+        "then": {"properties": {"max_freq": {"const": DEFAULT_MAX_FREQ}}},
+    },
+]
+
+
 class FiltersConfig(WindowConfig):
     """Learnable Gabor filters and where they start."""
 
+    schema_rules: ClassVar[dict[str, Any]] = {"allOf": FILTER_RULES}
+
     n_filters: Whole = Field(default=40, description="bands")
     min_freq: NotNegative = Field(default=60.0, description="hertz; lower neighbour of the lowest filter")
-    max_freq: Positive = Field(default=7800.0, description="hertz; upper neighbour of the highest filter")
+    max_freq: Positive = Field(default=DEFAULT_MAX_FREQ, description="hertz; upper neighbour of the highest filter")
     scale: ScaleOrFreqs = Field(
         default="mel", description=f"where filters start: {', '.join(SCALES)}, or a list of hertz"
     )
@@ -110,7 +138,7 @@ class FiltersConfig(WindowConfig):
         if self.filters_per_octave is not None:
             if self.scale != "log":
                 raise ValueError(f"filters_per_octave: expected only with scale: log, got it with {shown(self.scale)}")
-            if self.max_freq != FiltersConfig.model_fields["max_freq"].default:
+            if self.max_freq != DEFAULT_MAX_FREQ:
                 raise ValueError("filters_per_octave: expected instead of max_freq, got both")
         if isinstance(self.scale, tuple):
             if len(self.scale) != self.n_filters:
@@ -184,8 +212,11 @@ class SpectrogramConfig(WindowConfig):
     floor: Positive = Field(default=1e-6, description="added before the logarithm")
 
 
+DEFAULT_FRONTEND = EleafConfig  # of a mapping without `kind`
+
+
 def _frontend(value: object) -> object:
-    return {"kind": "eleaf", **value} if isinstance(value, dict) else value
+    return {"kind": tag_of(DEFAULT_FRONTEND), **value} if isinstance(value, dict) else value
 
 
 FrontendConfig = Annotated[

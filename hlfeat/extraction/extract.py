@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hlfeat.config.config import Config
@@ -72,13 +73,13 @@ def extract(
     extractor = extractor.eval().to(device)
     if options.weights is None and any(True for _ in extractor.stack.parameters()):
         log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
-    if extractor.stack.reach is None:
+    if extractor.stack.receptive_field is None:
         log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
     with OutputDir(out, options.part) as output:
         try:
             if options.part != WHOLE:
-                description["inputs"] = describe_inputs(inputs.clips)
-            output.adopt(description, options.overwrite)
+                description = replace(description, inputs=describe_inputs(inputs.clips))
+            output.initialise_or_resume(description, options.overwrite)
             clips = inputs.clips[options.part.slice(len(inputs.clips))]
             run = Run(clips, config, options, extractor, finish, device, output, stopped, finished_shard, progress)
             return run.go()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlfeat.storage.records import Record
 from hlfeat.versions import versions
 
 STAGES = ("decode", "resample", "compute", "wait", "write", "total")
@@ -19,7 +18,7 @@ class Report:
 
     clips: int = 0
     audio_seconds: float = 0.0
-    failures: list[Record] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     clips_before: int = 0
     seconds_before: float = 0.0  # of audio in them
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))

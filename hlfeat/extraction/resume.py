@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
-from hlfeat.storage.layout import shard_place
+from hlfeat.storage.layout import shard_number
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import Record
+from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import count, escape_unprintable
 
 log = logging.getLogger("hlfeat")
@@ -33,8 +33,8 @@ class ResumeState:
     shards: set[int] = field(default_factory=set)
     entries: int = 0
     seconds: float = 0.0
-    failures: list[Record] = field(default_factory=list)
-    again: dict[str, Record] = field(default_factory=dict)
+    failures: list[FailureRecord] = field(default_factory=list)
+    again: dict[str, FailureRecord] = field(default_factory=dict)
 
     @property
     def holes(self) -> bool:
@@ -62,24 +62,24 @@ def scan_output(
     """
     found = ResumeState(bytearray(len(clips)))
     changed = redone = 0
-    for number, records in output.committed():
-        ids = [r["id"].rpartition("#")[0] if each else r["id"] for r in records]
-        known = [(clips[order[id_]], r) for id_, r in zip(ids, records, strict=True) if id_ in order]
-        now = sum(_has_changed(output, clip, record, each) for clip, record in known)
+    for number, entries in output.catalog.finished_shards():
+        ids = [entry.id.rpartition("#")[0] if each else entry.id for entry in entries]
+        known = [(clips[order[id_]], entry) for id_, entry in zip(ids, entries, strict=True) if id_ in order]
+        now = sum(_has_changed(output, clip, entry, each) for clip, entry in known)
         changed += now
         if now and update:
-            if len(known) < len(records):
-                other = next(r["id"] for id_, r in zip(ids, records, strict=True) if id_ not in order)
+            if len(known) < len(entries):
+                other = next(entry.id for id_, entry in zip(ids, entries, strict=True) if id_ not in order)
                 raise UsageError(
                     f"{output.folder}: --update would lose {escape_unprintable(other)}, which shares a shard with a "
                     "clip that has changed and is not among the inputs"
                 )
-            output.uncommit(number)
-            redone += len(records)
+            output.catalog.take_back(number)
+            redone += len(entries)
             continue
         found.shards.add(number)
-        found.entries += len(records)
-        found.seconds += sum(r["duration"] for r in records)
+        found.entries += len(entries)
+        found.seconds += sum(entry.duration for entry in entries)
         for clip, _ in known:
             found.done[order[clip.id]] = 1
     if redone:
@@ -90,10 +90,9 @@ def scan_output(
     return found
 
 
-def _has_changed(output: OutputDir, clip: Clip, record: Record, each: bool) -> bool:
+def _has_changed(output: OutputDir, clip: Clip, entry: IndexEntry, each: bool) -> bool:
     """Whether a finished clip's file is not what it was."""
-    keys = ("member", "start", "end") if each else ("member", "start", "end", "channel")
-    segment = {k: v for k, v in record.items() if k in keys}
+    segment = entry._replace(channel=None).segment if each else entry.segment
     if clip.segment != segment:
         whole = "the whole file"
         raise UsageError(
@@ -104,11 +103,11 @@ def _has_changed(output: OutputDir, clip: Clip, record: Record, each: bool) -> b
         info = os.stat(clip.path)
     except OSError:
         return False  # gone: its features are still those of the clip
-    if (info.st_size, info.st_mtime_ns) == (record.get("size"), record.get("modified")):
+    if (info.st_size, info.st_mtime_ns) == (entry.size, entry.modified):
         return False
-    if clip.path != record["path"]:
+    if clip.path != entry.path:
         raise UsageError(
-            f"{output.folder}: has the id {escape_unprintable(clip.id)} from {escape_unprintable(record['path'])}, "
+            f"{output.folder}: has the id {escape_unprintable(clip.id)} from {escape_unprintable(entry.path)}, "
             f"not from {escape_unprintable(clip.path)}; choose another folder"
         )
     return True
@@ -123,22 +122,21 @@ def _sort_failures(
     """
     archives = {clip.path for clip in clips if clip.span is not None}
 
-    def over(f: Record) -> bool:
+    def over(f: FailureRecord) -> bool:
         """Whether the clip is done, or no input any more and nothing to try again: a file that is gone, or an archive
         as a whole, whose members alone are inputs now."""
-        if f["id"] in order:
-            return bool(found.done[order[f["id"]]])
-        gone = retry_failed and not os.path.lexists(f["path"])
-        return gone or (f["path"] in archives and "member" not in f)
+        if f.id in order:
+            return bool(found.done[order[f.id]])
+        gone = retry_failed and not os.path.lexists(f.path)
+        return gone or (f.path in archives and f.member is None)
 
-    failures = [f for f in output.failures() if not over(f)]
-    among = sum(f["id"] in order for f in failures)
+    failures = [f for f in output.catalog.failures() if not over(f)]
+    among = sum(f.id in order for f in failures)
     complete = sum(found.done) + among == len(found.done)
     for f in failures:
-        at = shard_place(f["shard"])
-        stands = complete or (at is not None and at[1] in found.shards)
+        stands = complete or shard_number(f.shard) in found.shards
         # failures of clips that are no input of this run are not this run's to forget
-        if f["id"] not in order or (stands and not retry_failed):
+        if f.id not in order or (stands and not retry_failed):
             found.failures.append(f)
         else:
-            found.again[f["id"]] = f
+            found.again[f.id] = f

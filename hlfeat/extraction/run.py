@@ -28,8 +28,9 @@ from hlfeat.nn.device import device_name, peak_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
+from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import Record
+from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 from hlfeat.text import duration, escape_unprintable
 
@@ -85,9 +86,9 @@ class Run:
             device=device_name(device),
             clips_before=earlier.entries,
             seconds_before=earlier.seconds,
-            failures=earlier.failures,
         )
-        failed = {f["id"] for f in earlier.failures}
+        self.failures = earlier.failures  # that stand
+        failed = {f.id for f in earlier.failures}
         self.todo = [c for c, done in zip(clips, earlier.done, strict=True) if not done and c.id not in failed]
         self.again = earlier.again  # failures of earlier runs that are still to be tried again
         self.after_done: set[str] = set()  # clips to do whose predecessor is done, if a shard is missing
@@ -126,9 +127,10 @@ class Run:
         finally:
             torch.set_num_threads(threads)
             self.progress.close()
-            self.report.failures = sorted(self._failures(), key=lambda f: self.order.get(f["id"], len(self.order)))
+            failures = sorted(self._failures(), key=lambda f: self.order.get(f.id, len(self.order)))
+            self.report.failures = [f.as_dict() for f in failures]
             self.output.check_place()
-            self.output.write_failures(self.report.failures)
+            self.output.catalog.write_failures(failures)
         self.report.spend("total", time.perf_counter() - self.started)
         self.report.peak_bytes = peak_memory(self.device)
         self.report.complete = self.output.finish(self.report.as_dict(), merge_reports)
@@ -137,8 +139,8 @@ class Run:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """While clips are read, a file says which; it is left behind only by a process that dies."""
-        crashed = [f["id"] for f in self.output.failures() if f["code"] == CRASHED]
-        with CrashGuard(self.output.folder / self.output.part.file("hlfeat.busy"), crashed) as busy:
+        crashed = [f.id for f in self.output.catalog.failures() if f.code == CRASHED]
+        with CrashGuard(self.output.layout.busy, crashed) as busy:
             self.computer.loader.reading = busy.reading
             yield
 
@@ -188,30 +190,36 @@ class Run:
     def _write(self, item: Item) -> None:
         start = time.perf_counter()
         if self.shard is None:
-            name = self.output.part.shard(self.number)
+            files = ShardFiles(self.output.layout, self.number)
             form, keep, shape = self.config.output.format, self.options.keep, self.finish.shape
-            writer = ShardWriter(self.output.folder, name, form, self.dtype, *shape, keep=keep)
+            writer = ShardWriter(files, form, self.dtype, *shape, keep=keep)
             self.shard = self.open_shard.enter_context(writer)
             self.statistics = ShardStatistics.of(*shape)
-        record = {
-            "path": item.clip.path,
-            "duration": item.duration,
-            "sample_rate": item.sample_rate,
-            "channels": item.file_channels,
-            "size": item.size,
-            "modified": item.modified,
-            **item.clip.segment,
-        }
+        clip = item.clip
+        entry = IndexEntry(
+            id=clip.id,
+            path=clip.path,
+            duration=item.duration,
+            sample_rate=item.sample_rate,
+            channels=item.file_channels,
+            size=item.size,
+            modified=item.modified,
+            member=None if clip.span is None else clip.span.member,
+            start=clip.start,
+            end=clip.end,
+            channel=clip.channel,
+        )
         entries: list[tuple[str, Moments]] = []
         for c in range(item.entries):
-            id_, channel = (f"{item.clip.id}#{c}", {"channel": c}) if self.each else (item.clip.id, {})
+            if self.each:
+                entry = entry._replace(id=f"{clip.id}#{c}", channel=c)
             pieces = _Summed(self._pieces(item, c), *self.finish.shape)
             try:
-                self.shard.append({"id": id_, **record, **channel}, pieces)
+                self.shard.append(entry, pieces)
             except ClipError:
                 self.shard.drop(c)
                 raise
-            entries.append((id_, pieces.moments))
+            entries.append((entry.id, pieces.moments))
         for (id_, moments), silent in zip(entries, item.silent, strict=True):
             self.statistics.add(id_, moments, silent)
         self.again.pop(item.clip.id, None)
@@ -240,11 +248,11 @@ class Run:
 
     def _finish_shard(self) -> None:
         """Record the failures so far, then publish: the index is the last thing to appear."""
-        if self.shard is None or not self.shard.records:
+        if self.shard is None or not self.shard.entries:
             return
         start = time.perf_counter()
         self.output.check_place()
-        self.output.write_failures(self._failures())
+        self.output.catalog.write_failures(self._failures())
         path = self.shard.commit(self.statistics.dump())
         self.open_shard.close()
         self.shard = None
@@ -261,21 +269,19 @@ class Run:
 
     def _fail(self, clip: Clip, error: ClipError) -> None:
         before = self.again.pop(clip.id, None)  # its shard stays, or it would tell how often the run was killed
-        record = {"id": clip.id, "path": clip.path, "code": error.code, "message": str(error)}
-        record["shard"] = before["shard"] if before else self.output.part.shard(self.number)
-        if clip.span is not None:
-            record["member"] = clip.span.member
-        self.report.failures.append(record)
+        shard = before.shard if before else self.output.layout.shard_name(self.number)
+        member = None if clip.span is None else clip.span.member
+        self.failures.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member))
         self.progress.add(1, 0.0)
         log.warning("%s: %s: %s", display_path(clip), error.code, escape_unprintable(str(error)))
         if self.options.on_error == "stop":
             raise TooManyFailuresError(f"{display_path(clip)}: {error.code}: {error} (--on-error stop)")
-        if self.options.max_failures is not None and len(self.report.failures) > self.options.max_failures:
+        if self.options.max_failures is not None and len(self.failures) > self.options.max_failures:
             raise TooManyFailuresError(f"more than {self.options.max_failures} clips failed (--max-failures)")
 
-    def _failures(self) -> list[Record]:
+    def _failures(self) -> list[FailureRecord]:
         """All that is known to have failed, what is still to be tried again included."""
-        return [*self.report.failures, *self.again.values()]
+        return [*self.failures, *self.again.values()]
 
     def _check_stopped(self) -> None:
         if self.stopped():

@@ -22,6 +22,7 @@ from hlfeat.extraction.postprocess import PostProcessor, make_postprocessor
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.weights import load_weights
+from hlfeat.storage.description import FeatureShape, HashedFile, HashedInputs, RunDescription
 from hlfeat.storage.shard_plan import ShardPlan
 from hlfeat.versions import versions
 
@@ -43,7 +44,7 @@ def make_engine(
 
 def prepare(
     config: Config, weights: Path | None, stats: Path | None
-) -> tuple[Extractor, PostProcessor, dict[str, Any]]:
+) -> tuple[Extractor, PostProcessor, RunDescription]:
     """The modules, what is done to their features before these are written, and the contents of hlfeat.yaml.
 
     Raises ConfigError for what cannot be built, and for weights or statistics that do not fit.
@@ -55,31 +56,30 @@ def prepare(
     except ValueError as e:
         raise ConfigError(f"{weights}: {e}") from e
     finish, stats_digest = make_postprocessor(config, extractor, digest, stats)
-    features: dict[str, Any] = {
-        "channels": extractor.n_channels,
-        "bands": extractor.n_bands,
-        "frames_per_second": extractor.sample_rate / extractor.hop,
-        "hop_samples": extractor.hop,
-    }
-    if config.output.pool is not None:
-        features |= {"pool": config.output.pool, "dims": finish.shape[0]}
-    description = {
-        "fingerprint": config.fingerprint(digest, stats_digest),
-        "features": features,
-        "weights": None if weights is None else {"path": str(weights), "sha256": digest},
-        "stats": None if stats is None else {"path": str(stats), "sha256": stats_digest},
-        "versions": versions(),
-        "config": config.model_dump(mode="json"),
-    }
+    description = RunDescription(
+        fingerprint=config.fingerprint(digest, stats_digest),
+        features=FeatureShape(
+            channels=extractor.n_channels,
+            bands=extractor.n_bands,
+            frames_per_second=extractor.sample_rate / extractor.hop,
+            hop_samples=extractor.hop,
+            pool=config.output.pool,
+            dims=None if config.output.pool is None else finish.shape[0],
+        ),
+        weights=None if digest is None else HashedFile(str(weights), digest),
+        stats=None if stats_digest is None else HashedFile(str(stats), stats_digest),
+        versions=versions(),
+        config=config.model_dump(mode="json"),
+    )
     return extractor, finish, description
 
 
-def describe_inputs(clips: Sequence[Clip]) -> dict[str, Any]:
+def describe_inputs(clips: Sequence[Clip]) -> HashedInputs:
     """Which clips these are, for parts to be parts of the same."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.id.encode(errors="surrogatepass") + b"\0")
-    return {"clips": len(clips), "sha256": digest.hexdigest()}
+    return HashedInputs(len(clips), digest.hexdigest())
 
 
 def plan_of(config: Config, finish: PostProcessor) -> ShardPlan:

@@ -105,7 +105,7 @@ def stream(
     )
     bands = frontend.compress_stream(local, spool)
     if len(stack.layers):
-        if stack.reach is None:
+        if stack.receptive_field is None:
             bands = iter([torch.cat(list(bands), -1)])
         bands = overlapped(
             bands,
@@ -113,8 +113,8 @@ def stream(
             in_order,
             unit=stack.stride,
             out=1,
-            reach=stack.reach or 0,
-            units=1 << 62 if stack.reach is None else max(1, WINDOW_FRAMES // stack.stride),
+            reach=stack.receptive_field or 0,
+            units=1 << 62 if stack.receptive_field is None else max(1, WINDOW_FRAMES // stack.stride),
         )
     for y in bands:  # [1, F, n] or [1, C, F, n]
         yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)

@@ -43,7 +43,7 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        there, description = self.moments.frames > 0, self.folder.description
+        there, description = self.moments.frames > 0, self.folder.description.as_dict()
         return {
             "folder": str(self.folder.folder),
             "clips": len(self.durations),
@@ -51,7 +51,7 @@ class Inspection:
             "frames": self.moments.frames,
             "shape": list(self.folder.shape),
             "dtype": self.folder.dtype.name,
-            "shards": len(self.folder.indexes),
+            "shards": len(self.folder.shards),
             "data_bytes": self.data_bytes,
             "complete": not self.missing,
             "missing": self.missing,
@@ -83,26 +83,26 @@ def inspect(path: Path) -> Inspection:
     folder = FeatureDir(path)
     durations = array("d")
     found = Inspection(folder, np.zeros(0), no_moments(*folder.shape))
-    for index in folder.indexes:
+    for shard in folder.shards:
         before, frames, name = len(durations), 0, ""
-        for record in folder.records(index):
-            durations.append(record["duration"])
-            frames += record["frames"]
-            name = record["shard"]
+        for entry in folder.entries(shard):
+            durations.append(entry.duration)
+            frames += entry.frames
+            name = entry.shard
         if not name:
-            raise OutputError(f"{index}: damaged: there is no clip in it")
+            raise OutputError(f"{shard.index}: damaged: there is no clip in it")
         data = path / name
         check_shard(data, frames)
         found.data_bytes += data.stat().st_size
         found.data_suffix = data.suffix
-        own, there = folder.statistics(index, len(durations) - before, frames)
+        own, there = folder.statistics(shard, len(durations) - before, frames)
         if not there:
             found.without.append(name)
         found.moments += own.moments
         found.silent += own.silent
         found.constant += own.constant
     found.durations = np.array(durations)
-    found.failures.update(f["code"] for f in folder.failures())
+    found.failures.update(f.code for f in folder.failures())
     found.missing = folder.missing(len(durations), found.failures.total())
     return found
 

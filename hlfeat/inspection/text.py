@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from hlfeat.inspection.summary import Inspection, histogram
 from hlfeat.statistics.moments import Moments
+from hlfeat.storage.description import FeatureShape
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.text import count, duration, escape_unprintable
 
@@ -20,12 +20,11 @@ def summary_lines(found: Inspection, verified: bool = False, bands: bool = False
     """An inspection; with `bands` a line for each band, otherwise for each channel."""
     folder, n = found.folder, len(found.durations)
     row = ", ".join(map(str, folder.shape))
-    rate = folder.frames_per_second
     yield escape_unprintable(str(folder.folder))
     yield f"  clips     {n}{_lengths(found.durations)}"
-    pooled = f"; pooled: {folder.pool}" if folder.pool else f"; {rate:g} frames a second" if rate else ""
+    pooled = _time_axis(folder.description.features)
     yield (
-        f"  features  [{found.moments.frames}, {row}] {folder.dtype} in {count(len(folder.indexes), 'shard')}"
+        f"  features  [{found.moments.frames}, {row}] {folder.dtype} in {count(len(folder.shards), 'shard')}"
         f"{f' ({found.data_suffix})' if found.data_suffix else ''}, {_size(found.data_bytes)}{pooled}"
     )
     codes = ", ".join(f"{code} {k}" for code, k in sorted(found.failures.items()))
@@ -53,6 +52,12 @@ def _lengths(durations: np.ndarray) -> str:
     return f"{whole}: {low} to {high}, median {middle}"
 
 
+def _time_axis(features: FeatureShape) -> str:
+    if features.pool:
+        return f"; pooled: {features.pool}"
+    return f"; {features.frames_per_second:g} frames a second" if features.frames_per_second else ""
+
+
 def _size(n: int) -> str:
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n >= size:
@@ -68,17 +73,15 @@ def _ids(ids: list[str]) -> str:
 
 def _made_by(folder: FeatureDir) -> Iterator[str]:
     """Configuration, weights and versions, as hlfeat.yaml has them."""
-    told = folder.description
-    config: Any = told.get("config")
+    description = folder.description
+    config = description.config
     about = config.get("description") or (config.get("frontend") or {}).get("kind", "")
-    yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {folder.fingerprint[:12]})"
-    for key in ("weights", "stats"):
-        file = told.get(key)
-        if file:
-            yield f"  {key:<9} {escape_unprintable(str(file.get('path')))} (sha256 {str(file.get('sha256'))[:12]})"
-    versions = told.get("versions")
-    if isinstance(versions, dict):
-        yield "  versions  " + ", ".join(f"{k} {v}" for k, v in versions.items())
+    yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {description.fingerprint[:12]})"
+    for key, file in (("weights", description.weights), ("stats", description.stats)):
+        if file is not None:
+            yield f"  {key:<9} {escape_unprintable(file.path)} (sha256 {file.sha256[:12]})"
+    if description.versions is not None:
+        yield "  versions  " + ", ".join(f"{k} {v}" for k, v in description.versions.items())
 
 
 COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from hlfeat.errors import OutputError
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.formats import ShardReader
-from hlfeat.storage.layout import statistics_name
-from hlfeat.storage.records import Record
+from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import escape_unprintable
 
 CLOSE = 1e-6  # of a standard deviation: two ways of summing differ by much less, other features by more
@@ -30,9 +29,9 @@ def verify(folder: FeatureDir, seen: Callable[[int], object] = lambda n: None) -
     Args:
         seen: told after each clip how many bytes of features that was.
     """
-    for index in folder.indexes:
+    for shard in folder.shards:
         try:
-            yield from _verify_shard(folder, index, seen)
+            yield from _verify_shard(folder, shard, seen)
         except OutputError as e:
             yield str(e)
     try:
@@ -43,28 +42,28 @@ def verify(folder: FeatureDir, seen: Callable[[int], object] = lambda n: None) -
     yield from _repeated(folder)
 
 
-def _verify_shard(folder: FeatureDir, index: Path, seen: Callable[[int], object]) -> Iterator[str]:
-    reader: ShardReader | None = None
+def _verify_shard(folder: FeatureDir, shard: ShardFiles, seen: Callable[[int], object]) -> Iterator[str]:
+    reader: FeatureReader | None = None
     found = ShardStatistics.of(*folder.shape)
     own: set[str] = set()
     row, whole = 0, True
     try:
-        for number, record in enumerate(folder.records(index), 1):
-            own.add(record["id"])
-            reader = reader or folder.shard(index, record["shard"])
-            if record["shard"] != reader.path.name or record["row"] != row or record["frames"] < 1:
-                place = f"{record['frames']} frames at row {record['row']} of {record['shard']!r}"
-                yield f"{index}: line {number}: expected rows from {row} of {reader.path.name}, got {place}"
+        for number, entry in enumerate(folder.entries(shard), 1):
+            own.add(entry.id)
+            reader = reader or folder.open_shard(shard, entry.shard)
+            if entry.shard != reader.path.name or entry.row != row or entry.frames < 1:
+                place = f"{entry.frames} frames at row {entry.row} of {entry.shard!r}"
+                yield f"{shard.index}: line {number}: expected rows from {row} of {reader.path.name}, got {place}"
                 whole = False
-            row = record["row"] + record["frames"]
+            row = entry.row + entry.frames
             try:
-                yield from _verify_clip(reader, record, found)
+                yield from _verify_clip(reader, entry, found)
             except OutputError as e:
                 yield str(e)
                 whole = False
-            seen(record["frames"] * reader.row_bytes)
+            seen(entry.frames * reader.row_bytes)
         if reader is None:
-            yield f"{index}: there is no clip in it"
+            yield f"{shard.index}: there is no clip in it"
             return
         if reader.rows != row:
             yield f"{reader.path}: expected {row} rows as the index has, got {reader.rows}"
@@ -73,26 +72,25 @@ def _verify_shard(folder: FeatureDir, index: Path, seen: Callable[[int], object]
     finally:
         if reader is not None:
             reader.close()
-    told = folder.sidecar(index)
+    told = folder.stored_statistics(shard)
     if told is not None and whole:
-        path = folder.folder / statistics_name(index.stem)
-        yield from (f"{path}: {what}" for what in _different(told, found, own))
+        yield from (f"{shard.statistics}: {what}" for what in _different(told, found, own))
 
 
-def _verify_clip(reader: ShardReader, record: Record, found: ShardStatistics) -> Iterator[str]:
+def _verify_clip(reader: FeatureReader, entry: IndexEntry, found: ShardStatistics) -> Iterator[str]:
     """What is off with a clip's features, which are counted in."""
-    checksum, own, bad = 0, no_moments(*reader.shape), 0
-    for piece in reader.read(record):
+    checksum, own, bad = 0, no_moments(*reader.row_shape), 0
+    for piece in reader.read(entry):
         checksum = zlib.crc32(piece.data if piece.flags.c_contiguous else piece.tobytes(), checksum)
         finite = np.isfinite(piece)
         if not finite.all():
             bad += int(piece.size - np.count_nonzero(finite))
             piece = np.where(finite, piece, 0)  # counted once, and not again in every sum
         own += moments(piece)
-    found.add(record["id"], own, False)
-    name = f"{reader.path}: {escape_unprintable(record['id'])}"
-    if checksum != record.get("crc32"):
-        yield f"{name}: expected the sum crc32 {record.get('crc32')} as the index has, got {checksum}"
+    found.add(entry.id, own, False)
+    name = f"{reader.path}: {escape_unprintable(entry.id)}"
+    if checksum != entry.crc32:
+        yield f"{name}: expected the sum crc32 {entry.crc32} as the index has, got {checksum}"
     if bad:
         yield f"{name}: has {bad} values that are not finite"
 
@@ -138,14 +136,14 @@ def _repeated(folder: FeatureDir) -> Iterator[str]:
 
 def _all_ids(folder: FeatureDir) -> Iterator[tuple[str, str]]:
     """The files of all ids and these, as far as they can be read: what cannot has been told."""
-    for index in folder.indexes:
-        yield from ((index.name, id_) for id_ in _readable(folder.records(index)))
+    for shard in folder.shards:
+        yield from ((shard.index.name, id_) for id_ in _readable(folder.entries(shard)))
     yield from (("the failures", id_) for id_ in _readable(folder.failures()))
 
 
-def _readable(records: Iterable[Record]) -> Iterator[str]:
+def _readable(records: Iterable[IndexEntry | FailureRecord]) -> Iterator[str]:
     try:
         for record in records:
-            yield record["id"]
+            yield record.id
     except OutputError:
         return

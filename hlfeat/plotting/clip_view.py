@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import decode
@@ -23,9 +23,6 @@ from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
 from hlfeat.nn.frontends.responses import Responses
-from hlfeat.nn.layers.base import Residual, Stack
-from hlfeat.nn.layers.conv import ConvLayer
-from hlfeat.nn.layers.pooling import Pool
 from hlfeat.nn.weights import load_weights
 from hlfeat.text import escape_unprintable
 
@@ -143,29 +140,6 @@ def band_freqs(frontend: Frontend) -> np.ndarray | None:
 
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
-    freqs, first, step = _through(extractor.stack, band_freqs(extractor.frontend), 0.0, 1)
-    frame = extractor.frontend.hop / extractor.sample_rate
-    return Grid(freqs, span[0] + first * frame, step * frame, span)
-
-
-def _through(
-    layer: nn.Module, freqs: np.ndarray | None, first: float, step: int
-) -> tuple[np.ndarray | None, float, int]:
-    """Hertz of the rows, and first frame and distance of frames in those of the frontend, after a layer."""
-    if isinstance(layer, Stack):
-        for inner in layer:
-            freqs, first, step = _through(inner, freqs, first, step)
-    elif isinstance(layer, Residual):
-        return _through(layer.body, freqs, first, step)
-    elif isinstance(layer, ConvLayer):
-        freqs = None if freqs is None else freqs[:: layer.band_stride]
-        step *= layer.stride
-    elif isinstance(layer, Pool):
-        if freqs is not None:
-            whole = len(freqs) // layer.bands * layer.bands
-            freqs = freqs[:whole].reshape(-1, layer.bands).mean(1)
-        first += step * (layer.stride - 1) / 2
-        step *= layer.stride
-    elif getattr(layer, "linear", None) is not None:  # a projection
-        freqs = None
-    return freqs, first, step
+    stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
+    freqs = stack.output_freqs(band_freqs(extractor.frontend))
+    return Grid(freqs, span[0] + stack.shift * frame, stack.stride * frame, span)

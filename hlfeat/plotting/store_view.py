@@ -15,6 +15,7 @@ from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.weights import fit, read_state
 from hlfeat.plotting.clip_view import Image, stack_grid
+from hlfeat.storage.layout import Layout
 from hlfeat.storage.store import FeatureStore
 
 log = logging.getLogger("hlfeat")
@@ -63,7 +64,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
 
 def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
     """The modules that a directory's features come from, and whether their bands are where they were in the run."""
-    path = store.folders[0] / "hlfeat.yaml"
+    path = Layout(store.folders[0]).description
     data = store.description.get("config")
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: there is no configuration in it")

@@ -14,12 +14,13 @@ import operator
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.layout import shard_indexes
-from hlfeat.storage.records import INDEX_KEYS, Record, read_lines
+from hlfeat.storage.layout import ShardFiles, indexed_shards
+from hlfeat.storage.records import IndexEntry, read_index_lines
 
 NEIGHBOURS = 2500  # ids on either side, in sorted order, among which the nearest are looked for
 MOST_ROWS = 2**63  # what an int64 holds
@@ -42,19 +43,20 @@ class Index:
         shard, row, frames, offset = (array("q") for _ in range(4))
         ids: list[bytes] = []
         for folder in folders:
-            for lines in shard_indexes(folder).values():
-                name = ""
-                for number, (start, record) in enumerate(read_lines(lines, INDEX_KEYS), 1):
+            for files in indexed_shards(folder):
+                lines, name = files.index, ""
+                for number, (start, entry) in enumerate(read_index_lines(lines), 1):
                     if number == 1:
-                        name = record["shard"]
+                        name = _shard_name(entry, files)
                         self.data.append(folder / name)
                         self._lines.append(lines)
-                    _check_place(record, name, lines, number)
+                    if entry.shard != name or not 0 <= entry.row <= entry.row + entry.frames < MOST_ROWS:
+                        raise _wrong_place(entry, name, files, number)
                     shard.append(len(self.data) - 1)
-                    row.append(record["row"])
-                    frames.append(record["frames"])
+                    row.append(entry.row)
+                    frames.append(entry.frames)
                     offset.append(start)
-                    ids.append(_bytes(record["id"]))
+                    ids.append(_bytes(entry.id))
         self.shard, self.row, self.frames, self._offset = (np.array(a, np.int64) for a in (shard, row, frames, offset))
         self.frames.flags.writeable = False
         self._ids = b"".join(ids)
@@ -83,7 +85,7 @@ class Index:
         among = self._order[max(0, place - NEIGHBOURS) : place + NEIGHBOURS]
         return difflib.get_close_matches(id_, [self.id(i) for i in among], n=3)
 
-    def record(self, i: int) -> Record:
+    def record(self, i: int) -> dict[str, Any]:
         """The index line of a clip."""
         path = self._lines[self.shard[i]]
         try:
@@ -117,10 +119,17 @@ def _bytes(id_: str) -> bytes:
     return id_.encode("utf-8", "surrogatepass")
 
 
-def _check_place(record: Record, shard: str, lines: Path, number: int) -> None:
-    """Raises OutputError for a clip that is not in the shard of its index file, or in no possible place of it."""
-    if record["shard"] != shard or (number == 1 and shard not in (f"{lines.stem}.npy", f"{lines.stem}.pt")):
-        raise OutputError(f"{lines}: damaged: line {number}: expected {lines.stem}.npy or .pt, got {record['shard']!r}")
-    if not 0 <= record["row"] <= record["row"] + record["frames"] < MOST_ROWS:
-        place = f"row {record['row']} and {record['frames']} frames"
-        raise OutputError(f"{lines}: damaged: line {number}: expected rows of the shard, got {place}")
+def _shard_name(first: IndexEntry, files: ShardFiles) -> str:
+    """Raises OutputError for an index whose first clip is not in its shard."""
+    if first.shard not in (path.name for path in files.data):
+        raise _wrong_place(first, "", files, 1)
+    return first.shard
+
+
+def _wrong_place(entry: IndexEntry, shard: str, files: ShardFiles, number: int) -> OutputError:
+    """The error for a clip that is not in the shard of its index, or in no possible rows of it."""
+    if entry.shard != shard:
+        expected, got = files.expected_names, repr(entry.shard)
+    else:
+        expected, got = "rows of the shard", f"row {entry.row} and {entry.frames} frames"
+    return OutputError(f"{files.index}: damaged: line {number}: expected {expected}, got {got}")

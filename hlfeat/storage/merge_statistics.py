@@ -26,8 +26,9 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
     folders = [FeatureDir(path) for path in paths]
     first = folders[0]
     for folder in folders:
-        if folder.pool is not None:
-            raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({folder.pool})")
+        pool = folder.description.features.pool
+        if pool is not None:
+            raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({pool})")
         if folder.frames_fingerprint != first.frames_fingerprint:
             raise UsageError(
                 f"expected features of one configuration: {folder.folder} has the fingerprint "
@@ -36,12 +37,12 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
     clips, total = 0, no_moments(*first.shape)
     for folder in folders:
         before = clips
-        for index in folder.indexes:
+        for shard in folder.shards:
             own, frames = 0, 0
-            for record in folder.records(index):
+            for entry in folder.entries(shard):
                 own += 1
-                frames += record["frames"]
-            total += folder.statistics(index, own, frames)[0].moments
+                frames += entry.frames
+            total += folder.statistics(shard, own, frames)[0].moments
             clips += own
         for why in folder.missing(clips - before, sum(1 for _ in folder.failures())):
             log.warning("%s is not complete: %s", folder.folder, why)

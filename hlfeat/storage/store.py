@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import operator
-import pickle
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.description import read_description
+from hlfeat.storage.description import read_description_dict
+from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
-from hlfeat.storage.records import Record
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 
@@ -47,11 +45,11 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
         self.folders = tuple(map(Path, (folder, *folders)))
-        self.description = read_description(self.folders[0])
+        self.description = read_description_dict(self.folders[0])
         for other in self.folders[1:]:
-            _check_alike((self.folders[0], self.description), (other, read_description(other)))
+            _check_alike((self.folders[0], self.description), (other, read_description_dict(other)))
         self._index = Index(self.folders)
-        self._shard = lru_cache(OPEN_SHARDS)(_open_shard)
+        self._lookup = lru_cache(OPEN_SHARDS)(open_lookup)
 
     @property
     def frames(self) -> np.ndarray:
@@ -87,7 +85,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         """All ids, in order."""
         return [self._index.id(i) for i in range(len(self))]
 
-    def record(self, id_: str) -> Record:
+    def record(self, id_: str) -> dict[str, Any]:
         """The index line of a clip."""
         return self._index.record(self._number(id_))
 
@@ -109,30 +107,16 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
             raise ValueError(
                 f"expected 0 <= start <= stop <= the {frames} frames of {self._index.id(i)!r}, got {start} and {stop}"
             )
-        shard = self._shard(path)
-        clip = shard.get(self._index.id(i), ()) if isinstance(shard, dict) else shard[row : row + frames]
+        clip = self._lookup(path)(self._index.id(i), row, frames)
         if len(clip) != frames:
             raise OutputError(f"{path}: damaged: shorter than its index says")
         return np.array(clip[start:stop])
 
     def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself
-        return {k: v for k, v in self.__dict__.items() if k != "_shard"}
+        return {k: v for k, v in self.__dict__.items() if k != "_lookup"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _shard=lru_cache(OPEN_SHARDS)(_open_shard))
-
-
-def _open_shard(path: Path) -> Any:
-    """A map of a shard: an array of all rows, or of `.pt` a dict id -> array."""
-    try:
-        return _load_pt(path) if path.suffix == ".pt" else np.load(path, mmap_mode="r")
-    except (OSError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
-        reason = str(e).strip().splitlines()
-        raise OutputError(f"{path}: cannot be read: {reason[0] if reason else e!r}") from e
-
-
-def _load_pt(path: Path) -> dict[str, np.ndarray]:
-    return {k: v.numpy() for k, v in torch.load(path, weights_only=True, mmap=True).items()}
+        self.__dict__.update(state, _lookup=lru_cache(OPEN_SHARDS)(open_lookup))
 
 
 def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:

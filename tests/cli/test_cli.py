@@ -425,10 +425,10 @@ def test_a_full_disk(hlfeat, tmp_path, form):
 
 def test_a_system_without_threads_or_memory_is_no_bug(clips, tmp_path):
     code = """
-import resource, torch, hlfeat.pipeline, hlfeat.cli
+import resource, torch, hlfeat.extraction.extract, hlfeat.cli.app
 size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (3 << 20),) * 2)
-hlfeat.cli.main()
+hlfeat.cli.app.main()
 """
     arguments = [sys.executable, "-c", code, "extract", clips, "-o", tmp_path / "out", *SMALL, "-q"]
     failed(

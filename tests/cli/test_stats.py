@@ -97,7 +97,7 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
     for form in ("npy", "pt"):
         cfg = config.model_copy(update={"output": config.output.model_copy(update={"format": form})})
         with monkeypatch.context() as patch:
-            patch.setattr(ShardWriter, "_publish", lambda self: pytest.fail("features are published"))
+            patch.setattr(ShardWriter, "_publish", lambda self, features: pytest.fail("features are published"))
             found, facts = statistics_of_clips(cfg, inputs, tmp_path / "s.json", Options(quiet=True, max_failures=99))
         assert facts["failures"] > 10
         if form == "npy":

@@ -59,7 +59,7 @@ def test_the_same_command_goes_on_without_the_clip(clips, tmp_path, hlfeat):
 def test_what_is_being_read_outlives_the_process(tmp_path, monkeypatch):
     path, clip, other = tmp_path / "b", Clip("a\udc80", "x"), Clip("b", "y")
     asked: list[str] = []
-    monkeypatch.setattr("hlfeat.extraction.decode_probe.check_alone", lambda clip, _: asked.append(clip.id))
+    monkeypatch.setattr("hlfeat.extraction.crash_guard.check_alone", lambda clip, _: asked.append(clip.id))
     with CrashGuard(path) as busy:
         with busy.reading(clip, "mix"):
             left = path.read_bytes()

@@ -37,7 +37,7 @@ from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.collect import collect
 from hlfeat.partition import WHOLE, Part
-from hlfeat.storage.records import FAILURE_KEYS, read_records
+from hlfeat.storage.records import read_failures
 from tests import helpers
 
 KILLS = int(os.environ.get("HLFEAT_KILLS", "30"))
@@ -146,7 +146,7 @@ def check_nothing_torn(out: Path, want: dict[str, bytes], moment: str) -> None:
         if path.name.startswith("shard") and path.suffix != ".tmp":
             assert path.read_bytes() == want[path.name], moment
         if path.name.startswith("failures") and path.suffix != ".tmp":
-            list(read_records(path, FAILURE_KEYS))
+            list(read_failures(path))
 
 
 def killed_anywhere(tmp: Path, out: Path, go: Callable[[Path], None]) -> tuple[Moments, dict[str, bytes]]:
@@ -256,7 +256,7 @@ def test_retrying_killed_at_every_moment(tmp_path):
 
 def everything(folder: Path, out: Path) -> None:
     """Every clip is in the index or among the failures, once."""
-    ids = FeatureStore(out).ids() + [f["id"] for f in read_records(out / "failures.jsonl", FAILURE_KEYS)]
+    ids = FeatureStore(out).ids() + [f.id for f in read_failures(out / "failures.jsonl")]
     assert sorted(ids) == sorted(clip.id for clip in collect([str(folder)], io.BytesIO()).clips)
 
 

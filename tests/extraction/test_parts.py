@@ -23,7 +23,7 @@ from hlfeat.errors import InterruptedRunError, OutputError, UsageError
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.collect import collect
 from hlfeat.partition import WHOLE, Part
-from hlfeat.storage.layout import shard_place
+from hlfeat.storage.layout import FileName, Layout
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
 from tests.conftest import command
@@ -38,16 +38,16 @@ def test_parts_are_disjoint_complete_and_in_order(n, of, split):
     assert {len(clips[p.slice(n)]) for p in parts} <= {n // of, -(-n // of)}
     smaller = [q for p in parts for q in p.split(split)]
     assert smaller == WHOLE.split(of * split)
-    names = [p.shard(i) for p in parts for i in (0, 7)]
+    names = [Layout(Path(), p).index(i).name for p in parts for i in (0, 7)]
     assert sorted(names) == names
-    assert [shard_place(name) for name in names] == [(p, i) for p in parts for i in (0, 7)]
+    assert [Layout.parse(name) for name in names] == [FileName("index", p, i, False) for p in parts for i in (0, 7)]
 
 
 def test_names():
-    assert [WHOLE.shard(3), WHOLE.file("failures.jsonl")] == ["shard-00003", "failures.jsonl"]
-    assert Part(16, 2).shard(3) == "shard-p02of16-00003"
-    assert Part(4, 2).file("failures.jsonl") == "failures-p2of4.jsonl"
-    assert shard_place("shard-x") is None
+    assert [Layout(Path()).shard_name(3), str(Layout(Path()).failures)] == ["shard-00003", "failures.jsonl"]
+    assert Layout(Path(), Part(16, 2)).shard_name(3) == "shard-p02of16-00003"
+    assert str(Layout(Path(), Part(4, 2)).failures) == "failures-p2of4.jsonl"
+    assert Layout.parse("shard-x") is None
     assert parse_part("2/8") == Part(8, 2)
     for wrong in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2", "1/2/3", ""):
         with pytest.raises(UsageError, match="--part"):

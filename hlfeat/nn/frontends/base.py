@@ -66,7 +66,7 @@ class Frontend(nn.Module):
         return bands
 
     def compress_stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
-        """`compress` of one clip in chunks [1, F, n], in order. What needs all of them at once is kept in a spill file."""
+        """`compress` of one clip in chunks [1, F, n], in order. A spill file keeps what needs all of them."""
         return iter(chunks)
 
     def quantities(self) -> list[Quantity]:
