@@ -204,10 +204,10 @@ class GaborFilterbank(WatchedModule):
             x = x.to(filters[0].parts[0].even.dtype)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-            found = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)
+            bands = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)
             if lengths is not None:
-                found = mask_frames(found, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
-            return found
+                bands = mask_frames(bands, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
+            return bands
 
     def parameters_moved(self) -> None:
         self._filters.drop()

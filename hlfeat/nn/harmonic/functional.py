@@ -23,12 +23,15 @@ import torch
 from torch import Tensor
 
 from hlfeat.nn._private_torch import differentiated_elsewhere
-from hlfeat.nn.harmonic import torch_backend as harmonic_pieces
-from hlfeat.nn.harmonic.plan import Plan, Time, lerp_rows, plan_for
+from hlfeat.nn.harmonic import torch_backend
+from hlfeat.nn.harmonic.plan import Plan, Time, linear_interpolation, plan_for
 
 
-class Engine(Protocol):
-    """What computes Y, and the gradients of x and of the weight from that of Y; x is in its LAYOUT, types are one."""
+class Backend(Protocol):
+    """A module that computes Y, and the gradients of x and of the weight from that of Y.
+
+    x is in its memory format LAYOUT; x, weight and bias have one type.
+    """
 
     LAYOUT: torch.memory_format
 
@@ -41,12 +44,12 @@ class Engine(Protocol):
 
 class _HarmonicConv(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time, engine: Engine) -> Tensor:
-        return engine.convolve(x, weight, bias, plan, time)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time, backend: Backend) -> Tensor:
+        return backend.convolve(x, weight, bias, plan, time)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, ctx.plan, ctx.time, ctx.engine = inputs
+        x, weight, _, ctx.plan, ctx.time, ctx.backend = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
@@ -56,38 +59,41 @@ class _HarmonicConv(torch.autograd.Function):
         gb = gy.sum((0, 2, 3)) if need_b else None
         if torch.is_grad_enabled():  # a second derivative is wanted
             wanted = [v for v, need in ((x, need_x), (weight, need_w)) if need]
-            y = plain(x, weight, None, ctx.plan.pair, ctx.plan.share, ctx.time)
-            found = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
-            return next(found) if need_x else None, next(found) if need_w else None, gb, None, None, None
-        gx, gw = ctx.engine.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
+            y = plain(x, weight, None, ctx.plan.lerp_rows, ctx.plan.lerp_weights, ctx.time)
+            grads = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
+            return next(grads) if need_x else None, next(grads) if need_w else None, gb, None, None, None
+        gx, gw = ctx.backend.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
         return gx, gw, gb, None, None, None
 
 
-def plain(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Tensor, share: Tensor, time: Time) -> Tensor:
+def plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lerp_rows: Tensor, lerp_weights: Tensor, time: Time
+) -> Tensor:
     """The same operation in differentiable torch operations, one harmonic after the other.
 
-    Shape: pair, share [2, Kf, G] as from `interpolation`.
+    Shape: lerp_rows, lerp_weights [2, Kf, G] as from `linear_interpolation`.
     """
-    pair, share = pair.to(x.device), share.to(x.dtype).to(x.device).unsqueeze(-1)
+    low, high = lerp_rows.to(x.device)  # [Kf, G]
+    low_weight, high_weight = lerp_weights.to(x.dtype).to(x.device).unsqueeze(-1)  # [Kf, G, 1]
     y: Tensor | None = None
     for k in range(weight.shape[2]):
-        rows = x.index_select(2, pair[0, k]) * share[0, k] + x.index_select(2, pair[1, k]) * share[1, k]
+        rows = x.index_select(2, low[k]) * low_weight[k] + x.index_select(2, high[k]) * high_weight[k]
         part = time.conv(rows, weight[:, :, k : k + 1], bias if k == 0 else None)
         y = part if y is None else y + part
     assert y is not None  # a kernel has at least one row
     return y
 
 
-def _fused_engine(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Engine:
+def _triton_backend(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Backend:
     """The Triton kernels. Raises ValueError where they cannot be used."""
     try:
-        from hlfeat.nn.harmonic import triton_backend as harmonic_fused
+        from hlfeat.nn.harmonic import triton_backend
     except ImportError as e:
         raise ValueError("fused: expected Triton, which is not installed") from e
-    missing = harmonic_fused.needs(x, weight, plan, time)
+    missing = triton_backend.needs(x, weight, plan, time)
     if missing:
         raise ValueError(f"fused: expected {missing}")
-    return harmonic_fused
+    return triton_backend
 
 
 def harmonic_conv2d(
@@ -121,7 +127,7 @@ def harmonic_conv2d(
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
     if torch.compiler.is_compiling() and isinstance(positions, Tensor):  # a plan cannot be traced, and need not be
-        return plain(x, weight, bias, *lerp_rows(positions, x.shape[2]), time)
+        return plain(x, weight, bias, *linear_interpolation(positions, x.shape[2]), time)
     traced = _traced(x, weight, bias)
     if not traced:
         _check(x, weight, bias, time)
@@ -132,16 +138,16 @@ def harmonic_conv2d(
             f"got {x.shape[2]} and {weight.shape[2]}"
         )
     if traced or device not in ("cpu", "cuda"):
-        return plain(x, weight, bias, plan.pair, plan.share, time)
+        return plain(x, weight, bias, plan.lerp_rows, plan.lerp_weights, time)
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is; inside, all is of one type
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
-        engine: Engine = _fused_engine(x, weight, plan, time) if fused else harmonic_pieces
-        x = x.contiguous(memory_format=engine.LAYOUT)
+        backend: Backend = _triton_backend(x, weight, plan, time) if fused else torch_backend
+        x = x.contiguous(memory_format=backend.LAYOUT)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
-            return engine.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
-        y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, engine)  # type: ignore[no-untyped-call]
+            return backend.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
+        y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, backend)  # type: ignore[no-untyped-call]
         return y
 
 

@@ -25,7 +25,7 @@ from tests import helpers
 
 triton = pytest.importorskip("triton")
 
-from hlfeat.nn.harmonic import triton_backend as harmonic_fused  # noqa: E402
+from hlfeat.nn.harmonic import triton_backend  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -96,9 +96,9 @@ def test_equals_float64(axis, rows, frames, channels, groups, kernel, anchor, st
 
 def test_more_than_one_block_of_everything(monkeypatch):
     """Frames, products and channels that no block holds; parts of the weight's gradient that share no term evenly."""
-    monkeypatch.setattr(harmonic_fused, "CONVOLVE", harmonic_fused.Blocks(16, 16, 16, 4, 2))
-    monkeypatch.setattr(harmonic_fused, "CORRELATE", harmonic_fused.Blocks(16, 16, 16, 4, 2))
-    monkeypatch.setattr(harmonic_fused, "PROGRAMS", 40)
+    monkeypatch.setattr(triton_backend, "CONVOLVE", triton_backend.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(triton_backend, "CORRELATE", triton_backend.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(triton_backend, "PROGRAMS", 40)
     x, weight = torch.randn(2, 11, 3, 37), torch.randn(19, 11, 2, 3)
     compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), padding=1)
 
@@ -178,24 +178,24 @@ def test_second_derivatives_are_those_of_torch_operations():
 def test_lists_say_what_interpolation_reads(rows, kernel, anchor, axis):
     positions = axis_of(axis, rows).positions(rows, kernel, anchor)
     plan = plan_for(positions, rows)
-    share = torch.zeros(kernel, rows, rows + 1)  # of each row of the input, for each harmonic and output row
+    weights = torch.zeros(kernel, rows, rows + 1)  # of each row of the input, for each harmonic and output row
     for (k, f), p in np.ndenumerate(positions.numpy()):
         low = round(p) if abs(p - round(p)) < 1e-6 else int(np.floor(p))
         if low >= 0 and p <= rows - 1 + 1e-6:
-            share[k, f, low] += 1 - max(0.0, p - low)
-            share[k, f, low + 1] += max(0.0, p - low)
-    share = share[..., :-1]
-    found = harmonic_fused.lists(plan, torch.device("cpu"))
-    for reads, order in ((found.forward, (1, 0, 2)), (found.back, (2, 0, 1)), (found.harmonics, (0, 1, 2))):
-        want = share.permute(order)
+            weights[k, f, low] += 1 - max(0.0, p - low)
+            weights[k, f, low + 1] += max(0.0, p - low)
+    weights = weights[..., :-1]
+    lists = triton_backend.lists(plan, torch.device("cpu"))
+    for reads, order in ((lists.forward, (1, 0, 2)), (lists.back, (2, 0, 1)), (lists.harmonics, (0, 1, 2))):
+        want = weights.permute(order)
         got = torch.zeros_like(want)
         for to in range(len(want)):
             for e in range(int(reads.start[to]), int(reads.start[to + 1])):
                 for side in range(2):
-                    got[to, reads.place[e], reads.row[e, side]] += reads.share[e, side]
+                    got[to, reads.place[e], reads.row[e, side]] += reads.row_weight[e, side]
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
         assert len(reads.place) == reads.start[-1] <= (want != 0).sum()
-        lone = reads.share[:, 1] == 0
+        lone = reads.row_weight[:, 1] == 0
         assert torch.equal(reads.row[lone, 0], reads.row[lone, 1])  # which is how a kernel knows
 
 
@@ -242,9 +242,9 @@ def test_tuning_tries_every_kernel(capsys):
     spec = importlib.util.spec_from_file_location("tune", helpers.ROOT / "scripts" / "tune_harmonic.py")
     tune = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tune)
-    before = harmonic_fused.CONVOLVE, harmonic_fused.CORRELATE
+    before = triton_backend.CONVOLVE, triton_backend.CORRELATE
     tune.main(["--setting", "9", "--batch", "1", "--device", DEVICE, "--quick"])
-    assert before == (harmonic_fused.CONVOLVE, harmonic_fused.CORRELATE)
+    assert before == (triton_backend.CONVOLVE, triton_backend.CORRELATE)
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     kernels = ["forward", "gradient of the input", "gradient of the weight"]
     assert [row[0][2:] for row in rows] == [kernel for kernel in kernels for _ in range(3)]
