@@ -20,6 +20,9 @@ _WHERE = {
     "HarmonicConv2d": "nn.harmonic.modules",
     "LogHarmonicConv2d": "nn.harmonic.modules",
     "MixedHarmonicConv2d": "nn.harmonic.modules",
+    "LinearAxis": "nn.axes",
+    "LogAxis": "nn.axes",
+    "CentreAxis": "nn.axes",
     "harmonic_conv2d": "nn.harmonic.functional",
     "Config": "config.config",
     "load_config": "config.loading",
@@ -34,6 +37,7 @@ _WHERE = {
 
 __all__ = [
     "PCEN",
+    "CentreAxis",
     "Config",
     "EfficientLeaf",
     "Extractor",
@@ -41,6 +45,8 @@ __all__ = [
     "HarmonicConv2d",
     "HlfeatError",
     "Leaf",
+    "LinearAxis",
+    "LogAxis",
     "LogHarmonicConv2d",
     "LogMel",
     "LogTBN",
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     from hlfeat.errors import HlfeatError
     from hlfeat.extraction.extract import extract
     from hlfeat.extraction.options import Options
+    from hlfeat.nn.axes import CentreAxis, LinearAxis, LogAxis
     from hlfeat.nn.build import build
     from hlfeat.nn.extractor import Extractor
     from hlfeat.nn.frontends.compression import LogTBN

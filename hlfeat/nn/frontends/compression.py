@@ -1,7 +1,7 @@
-"""What follows the filterbank: logarithm with temporal batch norm, or per-channel energy normalisation (PCEN).
+"""Compression of a filterbank's energies: the interface, and logarithm with temporal batch norm (LogTBN).
 
-Sources: Schlüter & Gutenbrunner, "EfficientLEAF", EUSIPCO 2022, section 3; Wang et al., "Trainable Frontend For Robust
-and Far-Field Keyword Spotting", ICASSP 2017 (PCEN).
+PCEN, the other compression, is in hlfeat/nn/frontends/pcen.py. Source: Schlüter & Gutenbrunner, "EfficientLEAF",
+EUSIPCO 2022, section 3.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Quantity(NamedTuple):
 
 
 class Compression(nn.Module):
-    """A compression that can tell existing frames from padding: forward(x [B, F, N], frames [B] or None).
+    """Base class of compressions that tell existing frames from padding: forward(x [B, F, N], frames [B] or None).
 
     Attributes:
         n_channels: C of the output: [B, F, N] for one channel, [B, C, F, N] for more.
@@ -107,17 +107,29 @@ class TemporalBatchNorm(nn.Module):
 
 
 class LogTBN(Compression):
-    """log(1 + 10^a x), optionally with the median over time removed, then temporal batch norm.
+    """log(1 + 10^a x), optionally less its median over time, then temporal batch norm ("TBN").
+
+    Source: Schlüter & Gutenbrunner, "EfficientLEAF", EUSIPCO 2022 (arXiv 2207.05508), section 3. EfficientLeaf's
+    "logtbn" is LogTBN(F, a=5, trainable=True, per_band=True, median_filter=True, append_filtered=True).
 
     Args:
         num_bands: bands F.
         affine: the batch norm has a trainable scale and offset.
         a: exponent of the factor in front of x.
         trainable, per_band: whether a is a parameter, and whether each band has its own.
-        median_filter: subtract each band's median over time.
-        append_filtered: keep the unfiltered bands and append the filtered ones as a second channel.
+        median_filter: subtract each band's median over the clip's frames; of an even count the lower of the two
+            middle values.
+        append_filtered: with median_filter, keep the unfiltered bands too: they are the first channel, the filtered
+            ones the second.
 
-    Shape: x [B, F, N], frames [B] or None -> [B, F, N], or [B, 2, F, N] with append_filtered.
+    Shape: x [B, F, N], energies, not negative; frames [B] that exist, or None for all -> [B, F, N], or [B, 2, F, N]
+        with append_filtered. In training mode the statistics are those of existing frames.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> compress = hlfeat.LogTBN(40, a=5, median_filter=True, append_filtered=True)
+        >>> compress(torch.rand(2, 40, 100)).shape
+        torch.Size([2, 2, 40, 100])
     """
 
     name = "logtbn"

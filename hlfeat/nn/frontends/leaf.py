@@ -24,7 +24,7 @@ from hlfeat.nn.frontends.spill import SpillFile
 
 
 class LearnableFrontend(Frontend):
-    """A Gabor filterbank and a learnable compression. Build EfficientLeaf or Leaf."""
+    """What EfficientLeaf and Leaf have in common: a Gabor filterbank and a learnable compression."""
 
     def __init__(
         self,
@@ -117,11 +117,22 @@ class EfficientLeaf(LearnableFrontend):
             frequencies themselves, rising from min_freq to max_freq.
 
     Shape:
-        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
-        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None where every clip is as long as x
+        - output: [B, C, F, N], or [B, F, N] for C = 1, with N = (T - 1) // hop + 1 and hop = sample_rate *
+          window_stride / 1000 samples; frames past a clip's end are zero
 
     Raises:
-        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+        ValueError: sizes or frequencies of which no filterbank can be made; a waveform of another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> leaf = hlfeat.EfficientLeaf(n_filters=40, num_groups=8, conv_win_factor=6, stride_factor=16)
+        >>> leaf(torch.randn(2, 16000)).shape  # log energies, and the same less their median
+        torch.Size([2, 2, 40, 100])
+        >>> leaf(torch.randn(2, 16000), lengths=torch.tensor([16000, 8000]))[1, :, :, 50:].any().item()
+        False
+        >>> [round(f) for f in leaf.centre_freqs()[:3].tolist()]  # hertz
+        [106, 155, 207]
     """
 
     def __init__(
@@ -166,18 +177,26 @@ class EfficientLeaf(LearnableFrontend):
 
 @register(LeafConfig)
 class Leaf(LearnableFrontend):
-    """The original LEAF: every filter as long as the pooling window, at full rate, then PCEN.
+    """The original LEAF: every filter has a kernel as long as the pooling window, runs at full rate, then PCEN.
 
-    Many times the work of EfficientLeaf; here for comparison and for trained weights.
+    It takes many times the work of EfficientLeaf; it is here for comparison, and for weights trained with it. Source:
+    Zeghidour et al., "LEAF: A Learnable Frontend for Audio Classification", ICLR 2021.
 
-    Args: as for EfficientLeaf. The original starts with scale="mel-matrix".
+    Args:
+        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale: as for
+            EfficientLeaf. The original starts with scale="mel-matrix".
 
     Shape:
-        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
-        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N] (with "logtbn" [B, 2, F, N]), N = (T - 1) // hop + 1; frames past a clip's end are zero
 
     Raises:
-        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+        ValueError: sizes or frequencies of which no filterbank can be made; a waveform of another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> hlfeat.Leaf(n_filters=8)(torch.randn(1, 1600)).shape
+        torch.Size([1, 8, 10])
     """
 
     def __init__(

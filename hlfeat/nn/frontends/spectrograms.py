@@ -21,14 +21,31 @@ from hlfeat.nn.masking import frame_mask
 
 @register(LogMelConfig)
 class LogMel(Frontend):
-    """torchaudio's log-mel spectrogram under the frontends' interface: log(mel + floor) of the power, HTK mel scale.
+    """torchaudio's log-mel spectrogram with the interface of a frontend: ln(mel power + floor), HTK mel scale.
+
+    A frame is the Hann window around sample n * hop of the clip with zeros around it; a band is a triangle over FFT
+    bins. Nothing is learned.
 
     Args:
-        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride: as for EfficientLeaf.
-        n_fft: FFT size; None for the next power of two from the window up.
-        floor: added before the logarithm.
+        n_filters: bands F.
+        min_freq, max_freq: feet of the lowest and the highest triangle, hertz.
+        sample_rate: hertz.
+        window_len, window_stride: Hann window and distance of frames, milliseconds.
+        n_fft: FFT size, samples; None: the next power of two that holds the window.
+        floor: added to the power before the logarithm.
 
-    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    Shape:
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N], N = (T - 1) // hop + 1; frames past a clip's end are zero
+
+    Raises:
+        ValueError: frequencies that do not rise, a window below one sample or above the FFT's size; a waveform of
+            another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> hlfeat.LogMel(n_filters=64)(torch.randn(2, 16000)).shape
+        torch.Size([2, 64, 100])
     """
 
     n_channels = 1
@@ -108,13 +125,27 @@ class LogMel(Frontend):
 
 @register(SpectrogramConfig)
 class Spectrogram(Frontend):
-    """Log power spectrogram of torchaudio: row f is f * sample_rate / n_fft hertz, the linear axis.
+    """Log power spectrogram of torchaudio, ln(power + floor): row f is f * sample_rate / n_fft hertz.
 
     Args:
         sample_rate, window_len, window_stride, n_fft, floor: as for LogMel.
-        n_bands: keep the lowest rows only; None for all n_fft / 2 + 1.
+        n_bands: rows F that are kept, the lowest; None: all n_fft / 2 + 1.
 
-    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    Shape:
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N], N = (T - 1) // hop + 1; frames past a clip's end are zero
+
+    Raises:
+        ValueError: more bands than the FFT has, a window below one sample or above the FFT's size; a waveform of
+            another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> spectrogram = hlfeat.Spectrogram(n_fft=512)
+        >>> spectrogram(torch.randn(2, 16000)).shape
+        torch.Size([2, 257, 100])
+        >>> spectrogram.centre_freqs()[:3].tolist()  # hertz
+        [0.0, 31.25, 62.5]
     """
 
     n_channels = 1

@@ -1,4 +1,4 @@
-"""Harmonic convolution as one operation that knows positions only, whatever the axis.
+"""harmonic_conv2d: harmonic convolution at given positions, whatever the axis.
 
     Y[o, f, t] = bias[o] + sum over c, k = 1..Kf, u of  W[o, c, k, u] * X[c, p_k(f), t + u]
 
@@ -8,10 +8,10 @@ Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Net
 Two backends compute it and its gradients: torch operations on rows gathered in chunks
 (hlfeat/nn/harmonic/torch_backend.py), and Triton kernels (hlfeat/nn/harmonic/triton_backend.py).
 
-Gradients: backward keeps the input and the weight only, and reads anew. Nothing is added to a shared place, so the
-result is deterministic. That is what the autograd.Function is for; autograd's own derivative would scatter. Second
-derivatives, torch.compile, torch.export, tracers, torch.func and forward-mode derivatives take `plain`, the same in
-ordinary torch operations (whose gradients torch makes deterministic on a GPU only if asked to).
+Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass. Every
+sum has a fixed order, so gradients are deterministic; autograd's own derivative of the gather would scatter. Second
+derivatives, torch.compile, torch.export, torch.jit.trace, torch.func and forward-mode differentiation take `plain`, the
+same in ordinary torch operations (whose gradients on a GPU are deterministic only if torch is asked for it).
 """
 
 from __future__ import annotations
@@ -108,13 +108,18 @@ def harmonic_conv2d(
     groups: int = 1,
     fused: bool | None = None,
 ) -> Tensor:
-    """Harmonic convolution at given positions; stride, padding and dilation are those of time.
+    """Harmonic convolution at given positions: the operation behind HarmonicConv2d, for axes of one's own.
 
-    Positions are fractional rows, read by linear interpolation; outside [0, F - 1] there is nothing, so zero. Gradients
-    with respect to x, weight and bias are exact and deterministic.
+        Y[o, g, t] = bias[o] + sum over c, k, u of  W[o, c, k, u] * X[c, positions[k, g], t + u]
+
+    Positions are fractional rows, read by linear interpolation; outside [0, F - 1] they read zero. Gradients with
+    respect to x, weight and bias are exact and deterministic.
 
     Args:
-        stride, padding, dilation, groups: as for conv1d.
+        x, weight, bias: input, kernel of Kf harmonics and Kt frames, and bias.
+        positions: the row that harmonic k of output row g reads.
+        stride, padding, dilation: of time, as for conv1d.
+        groups: as for conv1d.
         fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
             in float32, float16 or bfloat16. None or False: torch operations, which compiled and traced programs and
             torch.func always take.
@@ -124,6 +129,12 @@ def harmonic_conv2d(
 
     Raises:
         ValueError: x, weight, bias and positions do not go together; `fused` where the kernels cannot be used.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> positions = torch.arange(129.0) * torch.tensor([[1.0], [2.0], [3.0]])  # three harmonics, linear axis
+        >>> hlfeat.harmonic_conv2d(torch.randn(1, 2, 129, 50), torch.randn(4, 2, 3, 5), None, positions).shape
+        torch.Size([1, 4, 129, 46])
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
     if torch.compiler.is_compiling() and isinstance(positions, Tensor):  # a plan cannot be traced, and need not be
@@ -152,14 +163,14 @@ def harmonic_conv2d(
 
 
 def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether somebody looks on who has to see each operation: a compiler, a tracer, torch.func, forward-mode AD."""
+    """Whether each operation has to be visible: to a compiler, a tracer, torch.func or forward-mode differentiation."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return True
     return differentiated_elsewhere(x, weight, bias)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:
-    """Raise ValueError for what does not go together: a kernel would read beyond it."""
+    """Raise ValueError for sizes that do not go together: a kernel would read past the end of a tensor."""
     if (
         x.dim() != 4
         or weight.dim() != 4
