@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import doctest
 import re
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 import hlfeat
 from hlfeat.partition import WHOLE, Part
-from hlfeat.storage import layout
 from hlfeat.storage.formats import FORMATS
 from hlfeat.storage.layout import SHARD_SUFFIXES, FileName, Layout
 
@@ -79,7 +77,3 @@ def test_other_names_are_nobodys(name):
 
 def test_every_format_that_can_be_configured_is_one():
     assert tuple(f".{name}" for name in FORMATS) == SHARD_SUFFIXES
-
-
-def test_examples():
-    assert doctest.testmod(layout).failed == 0
