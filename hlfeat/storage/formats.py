@@ -297,8 +297,9 @@ def open_lookup(path: Path) -> ClipLookup:
 
 def check_shard(path: Path, rows: int) -> None:
     """Raises OutputError where a shard's data is missing or not complete. Does not read the features."""
+    form = FORMATS.get(path.suffix.removeprefix("."))
     try:
-        complete = _format_of(path).is_complete(path, rows)
+        complete = form is not None and form.is_complete(path, rows)
     except Exception as e:  # numpy has no one error for a header that is none
         if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
             raise
