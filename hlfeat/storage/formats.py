@@ -71,7 +71,7 @@ class FeatureReader(ABC):
         return max(1, PIECE // self.row_bytes)
 
 
-class ShardFormat(ABC):
+class FeatureFormat(ABC):
     """What a format must be able to do. `row_shape`: (channels, bands), or (dims,) of pooled features."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class ShardFormat(ABC):
 # --- .npy: all clips one after the other ----------------------------------------------------------------------------
 
 
-class NpyFormat(ShardFormat):
+class NpyFormat(FeatureFormat):
     """One array [rows, *row_shape], written piece by piece; any program that reads `.npy` can map it."""
 
     def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
@@ -181,7 +181,7 @@ class _NpyReader(FeatureReader):
 # --- Formats that hold an array for each id --------------------------------------------------------------------------
 
 
-class ClipsFormat(ShardFormat):
+class ClipsFormat(FeatureFormat):
     """A shard is id -> features [frames, *row_shape]. Features are collected, and written at the end."""
 
     @abstractmethod
@@ -270,7 +270,7 @@ class PtFormat(ClipsFormat):
         return path.stat().st_size > 0 and is_zipfile(path)  # whose directory is at its end
 
 
-FORMATS: dict[str, ShardFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
+FORMATS: dict[str, FeatureFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
 
 
 # --- Any shard, by the suffix of its path ----------------------------------------------------------------------------
@@ -308,5 +308,5 @@ def check_shard(path: Path, rows: int) -> None:
         raise OutputError(f"{path}: damaged: shorter or longer than its index says; --overwrite starts anew")
 
 
-def _format_of(path: Path) -> ShardFormat:
+def _format_of(path: Path) -> FeatureFormat:
     return FORMATS[path.suffix.removeprefix(".")]
