@@ -53,9 +53,7 @@ def test_failures_are_written_back_as_they_are_whatever_version_wrote_them(tmp_p
 
 def test_a_failure_without_a_message_is_damaged(tmp_path):
     path = tmp_path / "failures.jsonl"
-    path.write_text(
-        json.dumps(FailureRecord("a", "p", "empty", "", "s").as_dict()) + "\n" + FAILURE.replace("mess", "m")
-    )
-    path.write_text(path.read_text() + "}\n")
+    whole = json.dumps(FailureRecord("a", "p", "empty", "", "s").as_dict())
+    path.write_text(f"{whole}\n{FAILURE.replace('message', 'text')}}}\n")
     with pytest.raises(OutputError, match=r"failures\.jsonl: damaged: line 2: expected id, path, code, message, shard"):
         list(read_failures(path))
