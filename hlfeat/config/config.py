@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from hlfeat.config.base import StrictModel
 from hlfeat.config.fingerprint import digest, frames_fingerprint
-from hlfeat.config.frontends import EleafConfig, FiltersConfig, FrontendConfig, LogMelConfig, SpectrogramConfig
+from hlfeat.config.frontends import EleafConfig, FrontendConfig
 from hlfeat.config.layers import LayerConfig
 from hlfeat.config.output import OutputConfig
 from hlfeat.text import shown
@@ -66,16 +66,10 @@ class Config(StrictModel):
 
     @model_validator(mode="after")
     def _fits_the_rate(self) -> Config:
-        frontend, rate = self.frontend, self.audio.sample_rate
-        for key in ("window_len", "window_stride"):
-            if rate * getattr(frontend, key) < 1000:
-                raise ValueError(
-                    f"frontend.{key}: expected at least one sample at {rate} Hz, got {getattr(frontend, key)} ms"
-                )
-        if not isinstance(frontend, SpectrogramConfig):
-            _check_range(frontend, rate)
-        if not isinstance(frontend, FiltersConfig):
-            _check_fft(frontend, int(rate * frontend.window_len / 1000))
+        try:
+            self.frontend.check_rate(self.audio.sample_rate)
+        except ValueError as e:
+            raise ValueError(f"frontend.{e}") from None
         return self
 
     def fingerprint(self, weights_sha256: str | None, stats_sha256: str | None = None) -> str:
@@ -92,24 +86,3 @@ class Config(StrictModel):
     def without_pool(self) -> Config:
         """The configuration of the frames that are pooled."""
         return self.model_copy(update={"output": self.output.model_copy(update={"pool": None})})
-
-
-def _check_range(frontend: FiltersConfig | LogMelConfig, rate: int) -> None:
-    """Raises ValueError for a frequency range that is empty, or above half of the sample rate."""
-    top, key = frontend.max_freq, "max_freq"
-    if isinstance(frontend, FiltersConfig) and frontend.filters_per_octave is not None:
-        top, key = frontend.top_freq(), "filters_per_octave"
-    if frontend.min_freq >= top:
-        raise ValueError(f"frontend.min_freq: expected less than max_freq = {top:g}, got {frontend.min_freq}")
-    if top > rate / 2:
-        raise ValueError(f"frontend.{key}: expected at most half of audio.sample_rate = {rate / 2:g}, got {top:.10g}")
-
-
-def _check_fft(frontend: LogMelConfig | SpectrogramConfig, window: int) -> None:
-    """Raises ValueError for an FFT shorter than the window of so many samples, or with fewer rows than bands."""
-    if frontend.n_fft is not None and frontend.n_fft < window:
-        raise ValueError(f"frontend.n_fft: expected at least the window's {window} samples, got {frontend.n_fft}")
-    if isinstance(frontend, SpectrogramConfig) and frontend.n_bands is not None:
-        rows = (frontend.n_fft or 1 << (window - 1).bit_length()) // 2 + 1
-        if frontend.n_bands > rows:
-            raise ValueError(f"frontend.n_bands: expected at most the FFT's {rows} rows, got {frontend.n_bands}")

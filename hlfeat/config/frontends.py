@@ -75,6 +75,17 @@ class WindowConfig(StrictModel):
     window_len: Milliseconds = Field(default=25.0, description="milliseconds")
     window_stride: Milliseconds = Field(default=10.0, description="milliseconds from frame to frame")
 
+    def check_rate(self, sample_rate: int) -> None:
+        """Raises ValueError, which begins with the field, for what cannot be at this sample rate in hertz."""
+        for key in ("window_len", "window_stride"):
+            length = getattr(self, key)
+            if sample_rate * length < 1000:
+                raise ValueError(f"{key}: expected at least one sample at {sample_rate} Hz, got {length} ms")
+
+    def window_samples(self, sample_rate: int) -> int:
+        """The window in samples."""
+        return int(sample_rate * self.window_len / 1000)
+
 
 SCALES = ("mel", "linear", "log", "bark", "erb", "mel-matrix")
 
@@ -153,6 +164,11 @@ class FiltersConfig(WindowConfig):
                 )
         return self
 
+    def check_rate(self, sample_rate: int) -> None:
+        super().check_rate(sample_rate)
+        key = "max_freq" if self.filters_per_octave is None else "filters_per_octave"
+        _check_range(self.min_freq, self.top_freq(), key, sample_rate)
+
     def top_freq(self) -> float:
         """Upper neighbour of the highest filter, hertz."""
         if self.filters_per_octave is None:
@@ -202,6 +218,11 @@ class LogMelConfig(WindowConfig):
     n_fft: Whole | None = Field(default=None, description=FFT)
     floor: Positive = Field(default=1e-6, description="added before the logarithm")
 
+    def check_rate(self, sample_rate: int) -> None:
+        super().check_rate(sample_rate)
+        _check_range(self.min_freq, self.max_freq, "max_freq", sample_rate)
+        _check_fft(self.n_fft, self.window_samples(sample_rate))
+
 
 class SpectrogramConfig(WindowConfig):
     """Log power spectrogram of torchaudio: a linear frequency axis from 0 Hz."""
@@ -210,6 +231,30 @@ class SpectrogramConfig(WindowConfig):
     n_fft: Whole | None = Field(default=None, description=FFT)
     n_bands: Whole | None = Field(default=None, description="keep so many rows, the lowest; null: all n_fft / 2 + 1")
     floor: Positive = Field(default=1e-6, description="added before the logarithm")
+
+    def check_rate(self, sample_rate: int) -> None:
+        super().check_rate(sample_rate)
+        window = self.window_samples(sample_rate)
+        _check_fft(self.n_fft, window)
+        rows = (self.n_fft or 1 << (window - 1).bit_length()) // 2 + 1
+        if self.n_bands is not None and self.n_bands > rows:
+            raise ValueError(f"n_bands: expected at most the FFT's {rows} rows, got {self.n_bands}")
+
+
+def _check_range(low: float, high: float, high_key: str, sample_rate: int) -> None:
+    """Raises ValueError for a frequency range that is empty, or above half of the sample rate."""
+    if low >= high:
+        raise ValueError(f"min_freq: expected less than max_freq = {high:g}, got {low}")
+    if high > sample_rate / 2:
+        raise ValueError(
+            f"{high_key}: expected at most half of audio.sample_rate = {sample_rate / 2:g}, got {high:.10g}"
+        )
+
+
+def _check_fft(n_fft: int | None, window: int) -> None:
+    """Raises ValueError for an FFT shorter than the window of so many samples."""
+    if n_fft is not None and n_fft < window:
+        raise ValueError(f"n_fft: expected at least the window's {window} samples, got {n_fft}")
 
 
 DEFAULT_FRONTEND = EleafConfig  # of a mapping without `kind`

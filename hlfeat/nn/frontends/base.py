@@ -24,11 +24,13 @@ from hlfeat.nn.masking import Count, mask_frames
 class Frontend(nn.Module):
     """Base class of frontends: handles shapes and lengths; says what pictures, tables and streaming have to know.
 
-    A subclass sets the four attributes and defines `from_config`, `centre_freqs`, `receptive_field`, `compute_bands`,
-    `quantities` and `multiply_adds`. `@register(ConfigClass)` (hlfeat/nn/frontends/registry.py) lets configurations
-    name it. The computation has two steps, so that a clip of any length fits into memory: `compute_bands` looks at a
-    frame's neighbourhood alone and runs on overlapping windows; `compress` may look at all earlier frames or at the
-    whole clip, and has a streaming form.
+    A subclass sets the four attributes and defines `centre_freqs`, `receptive_field` and `compute_bands`, and those of
+    the others whose default is wrong for it. `@register(ConfigClass)` (hlfeat/nn/frontends/registry.py) lets
+    configurations name it.
+
+    The computation has two steps, so that a clip of any length fits into memory: `compute_bands` looks at a frame's
+    neighbourhood alone and runs on overlapping windows; `compress` may look at all earlier frames or at the whole clip,
+    and has a streaming form.
     """
 
     sample_rate: int
@@ -38,8 +40,8 @@ class Frontend(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any, sample_rate: int) -> Frontend:
-        """The frontend of a configuration, an instance of the class it is registered with. Raises ValueError."""
-        raise NotImplementedError
+        """The frontend of a configuration, whose fields are arguments of the constructor. Raises ValueError."""
+        return cls(sample_rate=sample_rate, **config.model_dump(exclude={"kind"}))
 
     def centre_freqs(self) -> Tensor:
         """Centre frequency of each band, hertz: [F], detached."""
@@ -71,15 +73,15 @@ class Frontend(nn.Module):
 
     def quantities(self) -> list[Quantity]:
         """What each channel is, and its unit: C of them."""
-        raise NotImplementedError
+        return [Quantity("features", "")] * self.n_channels
 
     def responses(self) -> Responses | None:
         """What the filters let through; None where there are no filters but an FFT's own."""
         return None
 
     def multiply_adds(self) -> float:
-        """An estimate of what `compute_bands` takes for one second of audio."""
-        raise NotImplementedError
+        """An estimate of what `compute_bands` takes for one second of audio; the default is one convolution a band."""
+        return float(self.window_samples() * self.n_bands * self.frame_rate)
 
     def window_samples(self) -> int:
         """Samples, from the first to the last, that have a say in one frame of `compute_bands`."""

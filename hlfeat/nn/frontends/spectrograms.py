@@ -85,20 +85,6 @@ class LogMel(Frontend):
             power=None,  # and squares by itself
         )
 
-    @classmethod
-    def from_config(cls, config: LogMelConfig, sample_rate: int) -> LogMel:
-        c = config
-        return cls(
-            c.n_filters,
-            c.min_freq,
-            c.max_freq,
-            sample_rate,
-            c.window_len,
-            c.window_stride,
-            n_fft=c.n_fft,
-            floor=c.floor,
-        )
-
     def centre_freqs(self) -> Tensor:
         return self.get_buffer("_centre_freqs")
 
@@ -168,11 +154,6 @@ class Spectrogram(Frontend):
             raise ValueError(f"expected 1 to {self.n_fft // 2 + 1} bands of an FFT of {self.n_fft}, got {n_bands}")
         self.floor = floor
         self.stft = AT.Spectrogram(n_fft=self.n_fft, win_length=window, hop_length=self.hop, center=False, power=None)
-
-    @classmethod
-    def from_config(cls, config: SpectrogramConfig, sample_rate: int) -> Spectrogram:
-        c = config
-        return cls(sample_rate, c.window_len, c.window_stride, n_fft=c.n_fft, n_bands=c.n_bands, floor=c.floor)
 
     def centre_freqs(self) -> Tensor:
         return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
