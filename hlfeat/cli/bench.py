@@ -167,13 +167,13 @@ def bench_pipeline(
     from hlfeat.bench import pipeline as bench
     from hlfeat.config.loading import load_config
     from hlfeat.extraction.options import Options
-    from hlfeat.inputs.collect import collect
+    from hlfeat.inputs.collect import collect_inputs
     from hlfeat.nn.device import choose_device
     from hlfeat.text import count
 
     on = choose_device(device)
     configs = {name: load_config(name, settings or []) for name in config or [DEFAULT, "log-mel"]}
-    found = collect(inputs, sys.stdin.buffer)
+    found = collect_inputs(inputs, sys.stdin.buffer)
     if scratch is not None and not scratch.is_dir():
         raise UsageError(f"--scratch {scratch}: expected a folder")
     options = Options(device=device, batch_seconds=batch_seconds, workers=workers)

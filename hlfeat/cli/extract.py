@@ -130,7 +130,7 @@ def extract(
     set_up_logging(verbose, quiet)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config
-    from hlfeat.inputs.collect import collect
+    from hlfeat.inputs.collect import collect_inputs
     from hlfeat.text import count
 
     shortcuts = {
@@ -146,7 +146,7 @@ def extract(
     folder = Path(out)
     if not inputs and not manifest:
         raise UsageError("expected audio files, folders, lists or a --manifest to extract from, got none")
-    found = collect(inputs or [], sys.stdin.buffer, null, manifest or [])
+    found = collect_inputs(inputs or [], sys.stdin.buffer, null, manifest or [])
     log = logging.getLogger("hlfeat")
     if found.ignored:
         log.info("passed over %s, no audio by name", count(found.ignored, "file"))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hlfeat.errors import UsageError
+from hlfeat.extraction.options import default_workers
 
 
 def complete_config(incomplete: str) -> list[str]:
@@ -62,7 +63,7 @@ PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help=
 WorkersOption = Annotated[int, typer.Option(min=1, help="Threads that decode and, on a CPU, compute.")]
 BatchSecondsOption = Annotated[float, typer.Option(min=0.01, help="Audio in a batch on a GPU, with padding.")]
 DEFAULT = "eleaf-8g-opt"
-WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+WORKERS = default_workers()
 
 
 def epilog(**sections: str) -> str:

@@ -105,13 +105,13 @@ def stats(
     from hlfeat.config.loading import explained, load_config
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.statistics_run import statistics_of_clips
-    from hlfeat.inputs.collect import collect
+    from hlfeat.inputs.collect import collect_inputs
     from hlfeat.text import count
 
     when_stopped(signal.default_int_handler)
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
-    found = collect(inputs or [], sys.stdin.buffer, null, manifest or [])
+    found = collect_inputs(inputs or [], sys.stdin.buffer, null, manifest or [])
     log = logging.getLogger("hlfeat")
     if found.ignored:
         log.info("passed over %s, no audio by name", count(found.ignored, "file"))

@@ -7,9 +7,7 @@ would not fit. A run that was killed resumes from its last finished shard and wr
 
 from __future__ import annotations
 
-import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.report import Report
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 
 
 def extract(
@@ -67,11 +65,7 @@ def extract(
     """
     options, out = options or Options(), Path(out)
     if not isinstance(inputs, Inputs):
-        inputs = collect([os.fspath(path) for path in inputs], sys.stdin.buffer)
-    if not (math.isfinite(options.batch_seconds) and options.batch_seconds > 0):
-        raise UsageError(f"expected --batch-seconds above 0, got {options.batch_seconds}")
-    if options.on_error not in ("skip", "stop"):
-        raise UsageError(f"expected --on-error skip or stop, got {options.on_error}")
+        inputs = collect_inputs([os.fspath(path) for path in inputs])
     if config.audio.channels == "each" and any(clip.channel is not None for clip in inputs.clips):
         raise UsageError("audio.channels: each goes with whole files, but a manifest names channels")
     devices = split_devices(options.device)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hlfeat.config.config import Config
-from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError, UsageError
+from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
@@ -147,11 +147,5 @@ def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, option
 
 
 def split_devices(device: str) -> list[str]:
-    """The devices of `cuda:0,cuda:1`.
-
-    Raises UsageError for an empty name.
-    """
-    devices = device.split(",")
-    if not all(devices):
-        raise UsageError(f"device {device!r}: expected names separated by commas")
-    return devices
+    """The devices of `cuda:0,cuda:1`."""
+    return device.split(",")

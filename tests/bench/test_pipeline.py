@@ -22,7 +22,7 @@ from hlfeat.extraction import setup as extraction_setup
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.setup import make_engine
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from tests.helpers import broken_clips, good_clips
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ CONFIG = load_config("log-mel", ["output.shard_size=3", "frontend.n_filters=8"])
 def inputs(clips: Path) -> Inputs:
     broken_clips(clips / "broken")
     (clips / "broken" / "loud.wav").unlink()  # can be read; only its features cannot be
-    return collect([str(clips)], stdin=None)  # type: ignore[arg-type]
+    return collect_inputs([str(clips)], stdin=None)  # type: ignore[arg-type]
 
 
 def held_by(inputs: Inputs, config=CONFIG, most: int = 1 << 30) -> tuple[bench_pipeline.Computer, Held]:
@@ -131,7 +131,7 @@ def test_reading_reads_and_computes_nothing(inputs, tmp_path, resample):
 
 def test_long_clips_too(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(clip_loader, "LONG", 8000)
-    inputs = collect([str(clips)], stdin=None)  # type: ignore[arg-type]
+    inputs = collect_inputs([str(clips)], stdin=None)  # type: ignore[arg-type]
     rows = bench_pipeline.measure("tiny", CONFIG, inputs.clips, Options(), CPU, tmp_path, 1)
     assert all(r["seconds"] > 0 for r in rows)
     held = held_by(inputs)[1]
@@ -151,7 +151,7 @@ def test_no_more_is_held_than_was_asked_for(inputs):
 def test_nothing_that_can_be_read(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     with pytest.raises(UsageError, match="found none"):
-        held_by(collect([str(tmp_path)], stdin=None))  # type: ignore[arg-type]
+        held_by(collect_inputs([str(tmp_path)], stdin=None))  # type: ignore[arg-type]
 
 
 def test_the_command(hlfeat, tmp_path):

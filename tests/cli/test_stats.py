@@ -22,7 +22,7 @@ from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.statistics_run import statistics_of_clips
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE
 from hlfeat.statistics.dataset_statistics import Statistics, read_statistics
 from hlfeat.storage.feature_dir import FeatureDir
@@ -59,7 +59,7 @@ def same(a: Statistics, b: Statistics) -> None:
 )
 def test_over_shards_parts_and_directories(tmp_path_factory, n, of, shard, form):
     tmp = tmp_path_factory.mktemp("stats")
-    clips = collect([str(helpers.good_clips(tmp / "clips", n, longest=0.4))], io.BytesIO()).clips
+    clips = collect_inputs([str(helpers.good_clips(tmp / "clips", n, longest=0.4))], io.BytesIO()).clips
     size = [f"output.shard_size={shard}", f"output.format={form}"]
     for part in WHOLE.split(of):
         run(Inputs(clips), tmp / "parts", *size, options=Options(quiet=True, part=part))
@@ -92,7 +92,7 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
     """Which are not written."""
     run(clips, tmp_path / "out", "output.shard_size=2")
     helpers.broken_clips(clips / "broken")
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2", "output.pool=mean"])
     for form in ("npy", "pt"):
         cfg = config.model_copy(update={"output": config.output.model_copy(update={"format": form})})
@@ -109,7 +109,7 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
 
 
 def test_features_are_normalised_by_them(clips, tmp_path):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     found, _ = statistics_of_clips(load_config("eleaf-8g-opt", CHEAP), inputs, tmp_path / "s.json", Options(quiet=True))
     found.write(tmp_path / "s.json")
     run(inputs, tmp_path / "out", options=Options(quiet=True, stats=tmp_path / "s.json"))

@@ -18,7 +18,7 @@ import pytest
 from tests.docs.markdown import ROOT, Block, extension_blocks
 from tests.docs.runner import compare, printed_lines
 
-EXAMPLES = ("A frontend", "A stack layer", "An input kind", "A shard format")
+EXAMPLES = ("A frontend", "A stack layer", "A shard format")
 MOST_LINES, MOST_FILES = 40, 2
 
 
@@ -34,9 +34,10 @@ def apply(block: Block, root: Path) -> Path:
     elif match[3]:
         path.write_text(f"{path.read_text()}\n\n{text}")
     else:
-        old = path.read_text()
-        assert old.count(match[4]) == 1, f"{block.place}: {match[1]} has {old.count(match[4])} lines {match[4]!r}"
-        path.write_text(old.replace(match[4], text.strip("\n").strip()))
+        lines = path.read_text().splitlines()
+        assert lines.count(match[4]) == 1, f"{block.place}: {match[1]} has {lines.count(match[4])} lines {match[4]!r}"
+        lines[lines.index(match[4])] = text.strip("\n")
+        path.write_text("\n".join(lines) + "\n")
     return path
 
 

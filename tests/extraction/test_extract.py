@@ -30,7 +30,7 @@ from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn import device
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
@@ -42,7 +42,7 @@ QUIET = Options(quiet=True, batch_seconds=2.0)
 def run(
     folder: Path | Inputs, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options = QUIET, **kw
 ):
-    inputs = folder if isinstance(folder, Inputs) else collect([str(folder)], io.BytesIO())
+    inputs = folder if isinstance(folder, Inputs) else collect_inputs([str(folder)], io.BytesIO())
     return extract(load_config(config, [*CHEAP, *overrides]), inputs, out, options, **kw)
 
 
@@ -55,7 +55,7 @@ def one_by_one(folder: Path, config: hlfeat.Config) -> dict[str, np.ndarray]:
     """The plain loop that the pipeline must equal: a clip at a time, no padding, no batches."""
     extractor, resampler = hlfeat.build(config).eval(), Resampler(config.audio.sample_rate)
     features = {}
-    for clip in collect([str(folder)], io.BytesIO()).clips:
+    for clip in collect_inputs([str(folder)], io.BytesIO()).clips:
         wave = reader.decode(clip, config.audio.channels)
         with torch.no_grad():
             y = extractor(resampler(torch.from_numpy(wave.samples), wave.sample_rate)[:1])
@@ -212,7 +212,7 @@ def test_inputs_as_on_the_command_line(clips, tmp_path):
 
 
 def test_more_clips_are_added_to_what_is_there(clips, tmp_path):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     bad = Clip("x/bad.wav", "nowhere.wav")
     run(Inputs([*inputs.clips[:5], bad]), tmp_path / "out")
     report = run(Inputs(inputs.clips), tmp_path / "out")
@@ -249,7 +249,7 @@ def test_files_that_are_not_hlfeats_are_not_touched(clips, tmp_path):
 
 
 def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     run(inputs, tmp_path / "out")
     first = inputs.clips[0]
     soundfile.write(tmp_path / "other.wav", helpers.tone(1, 8000), 8000)
@@ -263,7 +263,7 @@ def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
 def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):
     """A change that keeps every length gives the directory that a run from nothing gives, stopped or not."""
     out, size = tmp_path / "out", "output.shard_size=3"
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     run(inputs, out, size)
     before = contents(out)
     for i in (4, 10):
@@ -288,7 +288,7 @@ def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):
 
 
 def test_update_does_not_lose_clips_that_are_no_inputs(clips, tmp_path):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     run(inputs, tmp_path / "out")
     want = contents(tmp_path / "out")
     first = inputs.clips[0]
@@ -342,7 +342,7 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer,
     soundfile.write(folder / "e.wav", x, 16000, subtype="FLOAT")
     overrides = [f"output.format={form}", "audio.channels=each", "output.shard_size=5"]
     cheap = [] if config == "log-mel" else CHEAP
-    inputs = collect([str(folder)], io.BytesIO())
+    inputs = collect_inputs([str(folder)], io.BytesIO())
     extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "want", QUIET)
     monkeypatch.setattr(clip_loader, "LONG", 50_000)
     monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 20_000)
@@ -382,7 +382,7 @@ def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, monkeypatc
         monkeypatch.setattr(cpu_engine, "CPU_BATCH", batch)
         out = tmp_path / f"{bundle}"
         options = Options(quiet=True, batch_seconds=seconds, workers=workers)
-        extract(load_config(config, cheap), collect([str(folder)], io.BytesIO()), out, options)
+        extract(load_config(config, cheap), collect_inputs([str(folder)], io.BytesIO()), out, options)
         results.append(contents(out))
     assert results[0] == results[1] == results[2]
 
@@ -520,7 +520,7 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
     helpers.broken_clips(clips / "broken")
     for config in ("eleaf-8g-opt", "eleaf-pcen", "log-mel"):
         overrides = [] if config == "log-mel" else CHEAP
-        inputs = collect([str(clips)], io.BytesIO())
+        inputs = collect_inputs([str(clips)], io.BytesIO())
         options = Options(quiet=True, batch_seconds=5)
         outs = [tmp_path / f"{config}-{i}" for i in range(2)]
         extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[0], options)

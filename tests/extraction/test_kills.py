@@ -35,7 +35,7 @@ from hlfeat.config.loading import load_config
 from hlfeat.extraction import clip_loader, multi_device, streaming
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.records import read_failures
 from tests import helpers
@@ -54,7 +54,7 @@ def _no_syncing(monkeypatch):
 
 def run(folder: Path, out: Path, options: Options = ONE, shard: int = 3, form: str = "npy") -> None:
     settings = [*CHEAP, f"output.shard_size={shard}", f"output.format={form}"]
-    extract(load_config("eleaf-8g-opt", settings), collect([str(folder)], io.BytesIO()), out, options)
+    extract(load_config("eleaf-8g-opt", settings), collect_inputs([str(folder)], io.BytesIO()), out, options)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -257,7 +257,7 @@ def test_retrying_killed_at_every_moment(tmp_path):
 def everything(folder: Path, out: Path) -> None:
     """Every clip is in the index or among the failures, once."""
     ids = FeatureStore(out).ids() + [f.id for f in read_failures(out / "failures.jsonl")]
-    assert sorted(ids) == sorted(clip.id for clip in collect([str(folder)], io.BytesIO()).clips)
+    assert sorted(ids) == sorted(clip.id for clip in collect_inputs([str(folder)], io.BytesIO()).clips)
 
 
 def test_updating_killed_at_every_moment(tmp_path):
@@ -265,7 +265,7 @@ def test_updating_killed_at_every_moment(tmp_path):
     folder, out = helpers.good_clips(tmp_path / "clips", 8, longest=0.4), tmp_path / "out"
     (folder / "d0/text.wav").write_text("no audio")
     run(folder, out, shard=2)
-    for clip in collect([str(folder)], io.BytesIO()).clips[1:6:2]:
+    for clip in collect_inputs([str(folder)], io.BytesIO()).clips[1:6:2]:
         if not clip.id.endswith("text.wav"):
             info = soundfile.info(clip.path)
             x, rate = soundfile.read(clip.path)
@@ -374,7 +374,7 @@ def test_parts_at_once_killed_at_random_moments(tmp_path, processes, seed):
 def test_a_device_whose_parent_was_killed_ends_in_silence(tmp_path, processes):
     folder, out = mixed_clips(tmp_path / "clips", 8), tmp_path / "out"
     config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2"])
-    inputs = collect([str(folder)], io.BytesIO())
+    inputs = collect_inputs([str(folder)], io.BytesIO())
     ours, theirs = multiprocessing.Pipe(duplex=False)
     options = replace(ONE, device="cpu", part=Part(2, 1))
     child = processes.context.Process(

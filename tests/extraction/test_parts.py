@@ -21,7 +21,7 @@ import hlfeat as package
 from hlfeat.cli.job import parse_part, part_of_job
 from hlfeat.errors import InterruptedRunError, OutputError, UsageError
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.layout import FileName, Layout
 from hlfeat.storage.output_dir import OutputDir
@@ -131,7 +131,7 @@ def test_parts_in_one_folder_are_the_whole(clips, tmp_path):
 
 
 def test_more_parts_than_clips(tmp_path, clips):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     inputs.clips = inputs.clips[:2]
     for part in WHOLE.split(3):
         report = part_run(inputs, tmp_path / "out", part)
@@ -142,7 +142,7 @@ def test_more_parts_than_clips(tmp_path, clips):
 def test_a_part_of_nothing_but_failures_is_a_part_too(tmp_path):
     bad = tmp_path / "bad"
     helpers.broken_clips(bad)
-    inputs, out = collect([str(bad)], io.BytesIO()), tmp_path / "out"
+    inputs, out = collect_inputs([str(bad)], io.BytesIO()), tmp_path / "out"
     inputs.clips = [clip for clip in inputs.clips if clip.id.endswith(".flac")][:1]
     part_run(inputs, out, Part(2, 2))
     assert not list(out.glob("shard-*"))

@@ -29,7 +29,7 @@ from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.plotting import store_view
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.storage.feature_dir import FeatureDir
@@ -41,7 +41,7 @@ POOLS = ["mean", "mean+std", "max", "window:0.25", "window:0.3,0.1"]
 
 def run(folder: Path, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options | None = None, **kw):
     cheap = [] if config == "log-mel" else CHEAP
-    inputs = collect([str(folder)], io.BytesIO())
+    inputs = collect_inputs([str(folder)], io.BytesIO())
     return extract(load_config(config, [*cheap, *overrides]), inputs, out, options or Options(quiet=True), **kw)
 
 
@@ -327,7 +327,7 @@ def test_other_statistics_are_refused(clips, tmp_path, monkeypatch):
         with pytest.raises(UsageError, match=r"another configuration \(the statistics differ\)"):
             run(clips, tmp_path / "out", options=options)
     assert contents(tmp_path / "out") == want
-    config, inputs = load_config(overrides=[*CHEAP, "seed=4"]), collect([str(clips)], io.BytesIO())
+    config, inputs = load_config(overrides=[*CHEAP, "seed=4"]), collect_inputs([str(clips)], io.BytesIO())
     monkeypatch.setattr("multiprocessing.get_context", lambda kind: pytest.fail("a process was started"))
     with pytest.raises(ConfigError, match=r"s\.json: statistics of other features"):  # said once, not by each process
         extract(config, inputs, tmp_path / "b", replace(with_stats, device="cpu,cpu"))
@@ -369,7 +369,7 @@ def test_the_command_line(hlfeat, clips, tmp_path):
 
 def test_the_shape_is_said_beforehand(clips, tmp_path, capsys):
     pooled = load_config("log-mel", ["output.pool=mean+std"])
-    cli_extract._dry_run(pooled, collect([str(clips)], io.BytesIO()).clips, None, None)
+    cli_extract._dry_run(pooled, collect_inputs([str(clips)], io.BytesIO()).clips, None, None)
     assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in capsys.readouterr().err
     cli_config.config_check("log-mel", ["output.pool=mean+std"])
     assert "pooled over time by mean+std: [vectors, 160]" in capsys.readouterr().out

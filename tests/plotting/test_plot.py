@@ -31,7 +31,7 @@ from hlfeat.config.loading import load_config
 from hlfeat.errors import ConfigError, HlfeatError, OutputError, UsageError
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.plotting import figures
 from hlfeat.plotting.clip_view import stack_grid, view
@@ -52,7 +52,7 @@ def speech(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plot")
-    inputs = collect([str(helpers.good_clips(folder / "clips", 14))], io.BytesIO())
+    inputs = collect_inputs([str(helpers.good_clips(folder / "clips", 14))], io.BytesIO())
     extract(load_config("eleaf-8g-opt", FEW), inputs, folder / "out", Options(quiet=True))
     return folder / "out"
 
@@ -269,7 +269,7 @@ def test_bands_whose_frequencies_are_in_lost_weights_are_numbered(tmp_path, clip
     with torch.no_grad():
         model.frontend.filterbank.center_freqs *= 0.9
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     extract(config, inputs, tmp_path / "out", Options(quiet=True, weights=tmp_path / "w.pt"))
     store = hlfeat.FeatureStore(tmp_path / "out")
     (image,) = stored(store, store.ids()[:1])
