@@ -159,14 +159,13 @@ def extract(
         return
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract
-    from hlfeat.extraction.multi_device import extract_on, split_devices
+    from hlfeat.extraction.multi_device import split_devices
     from hlfeat.extraction.options import Options
     from hlfeat.nn.device import choose_device
 
     if why and device == "auto" and "LOCAL_RANK" in os.environ:
         device = _local_device(os.environ["LOCAL_RANK"])
-    devices = split_devices(device)
-    for name in devices:
+    for name in split_devices(device):
         choose_device(name)
     options = Options(
         device=device,
@@ -186,13 +185,8 @@ def extract(
     stop.working = True
     try:
         with explained(config, overrides):
-            if len(devices) > 1:
-                facts = extract_on(
-                    devices, cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=print_path
-                )
-            else:
-                report = extract(cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=print_path)
-                facts = report.as_dict()
+            report = extract(cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=print_path)
+            facts = report.as_dict()
     except InterruptedRunError:
         log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
         raise typer.Exit(Exit.INTERRUPTED) from None

@@ -119,10 +119,11 @@ def stats(
                       quiet=quiet, weights=weights)  # fmt: skip
     try:
         with explained(name, overrides):
-            statistics, facts = statistics_of_clips(cfg, found, out, options)
+            statistics, report = statistics_of_clips(cfg, found, out, options)
     except KeyboardInterrupt:
         log.warning("interrupted; nothing was written")
         raise typer.Exit(Exit.INTERRUPTED) from None
+    facts = report.as_dict()
     failures = facts["failures"]
     if failures:
         codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())

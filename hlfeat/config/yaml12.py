@@ -38,6 +38,15 @@ class Yaml12Dumper(yaml.SafeDumper):
 
 Yaml12Dumper.yaml_implicit_resolvers = Yaml12Loader.yaml_implicit_resolvers
 
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text, in double quotes if it has one of Unicode's line breaks, which YAML would read back as a newline."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Yaml12Dumper.add_representer(str, _represent_text)
+
 Key = tuple[str | int, ...]
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from hlfeat.config.config import Config
 from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError, UsageError
-from hlfeat.extraction.extract import extract
+from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
-from hlfeat.extraction.report import merge_reports
+from hlfeat.extraction.report import Report
 from hlfeat.extraction.setup import prepare
 from hlfeat.extraction.stop_signals import STOPS, when_stopped
 from hlfeat.inputs.clip_list import Inputs
@@ -41,7 +41,7 @@ class _RemoteProgress(Progress):
         self.parent.send(("progress", (clips, seconds)))
 
 
-def extract_on(
+def extract_on_devices(
     devices: Sequence[str],
     config: Config,
     inputs: Inputs,
@@ -50,10 +50,8 @@ def extract_on(
     *,
     stopped: Callable[[], bool] = lambda: False,
     finished_shard: Callable[[Path], None] = lambda path: None,
-) -> dict[str, Any]:
-    """As `extract`, with a process a device; each does its part of `options.part`.
-
-    Returns the report of all of them, as in report.json.
+) -> Report:
+    """As `extract`, with a process for each device, which does its share of `options.part`.
 
     Raises what the first process raised that failed, after all have ended: the others do not stop for it.
     """
@@ -68,7 +66,7 @@ def extract_on(
             child.start()
         theirs.close()
         children[ours] = child, f"part {part} on {device}"
-    reports: list[dict[str, Any]] = []
+    reports: list[Report] = []
     failures: list[Exception] = []
     progress = Progress(len(inputs.clips[options.part.slice(len(inputs.clips))]), 0, options.quiet)
     told = False
@@ -107,7 +105,7 @@ def extract_on(
             raise failure
     if failures:
         raise failures[0]
-    return merge_reports(reports)
+    return Report.of_parts(reports)
 
 
 @contextmanager
@@ -131,7 +129,7 @@ def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, option
     log.handlers[:], log.level = [handler], level
     with suppress(BrokenPipeError):  # the parent was killed: what is finished stays, and nobody is left to tell
         try:
-            report = extract(
+            report = extract_on_device(
                 config,
                 inputs,
                 out,
@@ -140,8 +138,8 @@ def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, option
                 finished_shard=lambda path: parent.send(("shard", path)),
                 progress=lambda *about: _RemoteProgress(parent, *about),
             )
-            parent.send(("done", report.as_dict()))
-        except (HlfeatError, InterruptedRunError) as e:
+            parent.send(("done", report))
+        except HlfeatError as e:
             parent.send(("failed", e))
         except Exception as e:
             log.debug("", exc_info=True)
@@ -155,5 +153,5 @@ def split_devices(device: str) -> list[str]:
     """
     devices = device.split(",")
     if not all(devices):
-        raise UsageError(f"--device {device}: expected names separated by commas")
+        raise UsageError(f"device {device!r}: expected names separated by commas")
     return devices

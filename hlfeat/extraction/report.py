@@ -14,7 +14,21 @@ STAGES = ("decode", "resample", "compute", "wait", "write", "total")
 
 @dataclass
 class Report:
-    """What a run did, for report.json and the summary."""
+    """What a run did, as in report.json.
+
+    Attributes:
+        clips, audio_seconds: clips that this run finished, and their duration in seconds.
+        clips_before, seconds_before: those that earlier runs had finished.
+        failures: lines of failures.jsonl: id, path, code, message.
+        seconds: time spent in each stage, in seconds; decoding and resampling are summed over threads.
+        device: name of the device.
+        peak_bytes: the highest memory: of the device, or of the process on a CPU.
+        complete: whether the output directory is complete; False while other parts are missing.
+        parts: how many devices shared the run; None for one.
+
+    >>> Report(clips=2, audio_seconds=7200.0).as_dict()["hours"]
+    2.0
+    """
 
     clips: int = 0
     audio_seconds: float = 0.0
@@ -25,6 +39,24 @@ class Report:
     device: str = ""
     peak_bytes: int = 0
     complete: bool = True  # with parts: all of them
+    parts: int | None = None  # of a run on several devices
+
+    @classmethod
+    def of_parts(cls, reports: Sequence[Report]) -> Report:
+        """The report of all parts: sums, the longest time and the largest memory."""
+        seconds = {stage: sum(r.seconds[stage] for r in reports) for stage in STAGES}
+        return cls(
+            clips=sum(r.clips for r in reports),
+            audio_seconds=sum(r.audio_seconds for r in reports),
+            failures=[failure for r in reports for failure in r.failures],
+            clips_before=sum(r.clips_before for r in reports),
+            seconds_before=sum(r.seconds_before for r in reports),
+            seconds={**seconds, "total": max(r.seconds["total"] for r in reports)},
+            device=", ".join(dict.fromkeys(r.device for r in reports)),
+            peak_bytes=max(r.peak_bytes for r in reports),
+            complete=any(r.complete for r in reports),
+            parts=len(reports),
+        )
 
     def spend(self, stage: str, seconds: float) -> None:
         """Count time towards a stage; decoding and resampling are summed over threads."""
@@ -43,6 +75,7 @@ class Report:
             "real_time_factor": self.audio_seconds / wall if wall else 0.0,
             "device": self.device,
             "peak_memory_bytes": self.peak_bytes,
+            **({} if self.parts is None else {"parts": self.parts}),
             "versions": versions(),
         }
 

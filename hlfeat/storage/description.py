@@ -151,7 +151,7 @@ def read_description_dict(folder: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
-        raise OutputError(f"{folder}: not a feature directory: there is no {path.name} in it") from e
+        raise OutputError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it") from e
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
         raise OutputError(f"{path}: damaged: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict) or not all(isinstance(data.get(key) or {}, dict) for key in _FILES):

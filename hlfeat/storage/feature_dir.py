@@ -44,7 +44,7 @@ class FeatureDir:
         self.folder = folder
         path = Layout(folder).description
         if not path.exists():
-            raise UsageError(f"{folder}: not a feature directory: there is no {path.name} in it")
+            raise UsageError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it")
         self.description = read_description(folder)
         self.shape = self.description.features.row
         weights, stats = self.description.weights, self.description.stats

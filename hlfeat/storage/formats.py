@@ -71,7 +71,7 @@ class FeatureReader(ABC):
         return max(1, PIECE // self.row_bytes)
 
 
-class ShardFormat(ABC):
+class FeatureFormat(ABC):
     """What a format must be able to do. `row_shape`: (channels, bands), or (dims,) of pooled features."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class ShardFormat(ABC):
 # --- .npy: all clips one after the other ----------------------------------------------------------------------------
 
 
-class NpyFormat(ShardFormat):
+class NpyFormat(FeatureFormat):
     """One array [rows, *row_shape], written piece by piece; any program that reads `.npy` can map it."""
 
     def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
@@ -181,7 +181,7 @@ class _NpyReader(FeatureReader):
 # --- Formats that hold an array for each id --------------------------------------------------------------------------
 
 
-class ClipsFormat(ShardFormat):
+class ClipsFormat(FeatureFormat):
     """A shard is id -> features [frames, *row_shape]. Features are collected, and written at the end."""
 
     @abstractmethod
@@ -270,7 +270,7 @@ class PtFormat(ClipsFormat):
         return path.stat().st_size > 0 and is_zipfile(path)  # whose directory is at its end
 
 
-FORMATS: dict[str, ShardFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
+FORMATS: dict[str, FeatureFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
 
 
 # --- Any shard, by the suffix of its path ----------------------------------------------------------------------------
@@ -297,8 +297,9 @@ def open_lookup(path: Path) -> ClipLookup:
 
 def check_shard(path: Path, rows: int) -> None:
     """Raises OutputError where a shard's data is missing or not complete. Does not read the features."""
+    form = FORMATS.get(path.suffix.removeprefix("."))
     try:
-        complete = _format_of(path).is_complete(path, rows)
+        complete = form is not None and form.is_complete(path, rows)
     except Exception as e:  # numpy has no one error for a header that is none
         if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
             raise
@@ -307,5 +308,5 @@ def check_shard(path: Path, rows: int) -> None:
         raise OutputError(f"{path}: damaged: shorter or longer than its index says; --overwrite starts anew")
 
 
-def _format_of(path: Path) -> ShardFormat:
+def _format_of(path: Path) -> FeatureFormat:
     return FORMATS[path.suffix.removeprefix(".")]

@@ -1,8 +1,8 @@
-"""The clips of feature directories as one compact table.
+"""The clips of feature directories as one compact table: which rows of which shard are whose.
 
 A million index lines as Python objects take gigabytes, and a forked worker copies them page by page as soon as it
-counts references. So where a clip's rows and its index line are is kept in arrays, and all ids in one piece of bytes,
-beside the order that sorts them. The rest of an index line is read when it is asked for.
+counts references. So the rows of each clip, and the offset of its index line, are in arrays. All ids are in one bytes
+object, with the order that sorts them. The rest of an index line is read when it is asked for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Index:
 
     Attributes:
         data: [shards], the file of features of each shard.
-        shard, row, frames: int64 [clips]; the clip is these rows of that shard.
+        shard, row, frames: int64 [clips]; a clip is `frames` rows of a shard, from `row`.
 
     Raises:
         OutputError: an index line that is damaged, an id that is there twice.
@@ -40,24 +40,17 @@ class Index:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.data: list[Path] = []
         self._lines: list[Path] = []  # the file of index lines of each shard
-        shard, row, frames, offset = (array("q") for _ in range(4))
-        ids: list[bytes] = []
+        columns = _Columns()
         for folder in folders:
             for files in indexed_shards(folder):
-                lines, name = files.index, ""
-                for number, (start, entry) in enumerate(read_index_lines(lines), 1):
-                    if number == 1:
-                        name = _shard_name(entry, files)
-                        self.data.append(folder / name)
-                        self._lines.append(lines)
-                    if entry.shard != name or not 0 <= entry.row <= entry.row + entry.frames < MOST_ROWS:
-                        raise _wrong_place(entry, name, files, number)
-                    shard.append(len(self.data) - 1)
-                    row.append(entry.row)
-                    frames.append(entry.frames)
-                    offset.append(start)
-                    ids.append(_bytes(entry.id))
-        self.shard, self.row, self.frames, self._offset = (np.array(a, np.int64) for a in (shard, row, frames, offset))
+                data = columns.add_shard(files, len(self.data))
+                if data is not None:
+                    self.data.append(folder / data)
+                    self._lines.append(files.index)
+        ids = columns.ids
+        self.shard, self.row, self.frames, self._offset = (
+            np.array(column, np.int64) for column in (columns.shard, columns.row, columns.frames, columns.offset)
+        )
         self.frames.flags.writeable = False
         self._ids = b"".join(ids)
         self._ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)))
@@ -73,20 +66,20 @@ class Index:
         return self._id(i).decode("utf-8", "surrogatepass")
 
     def find(self, id_: str) -> int | None:
-        """The number of the clip of that id."""
-        place = self._place(id_)
-        if place == len(self) or self._id(self._order[place]) != _bytes(id_):
+        """The number of the clip of that id; None where there is none."""
+        rank = self._rank(id_)
+        if rank == len(self) or self._id(self._order[rank]) != _bytes(id_):
             return None
-        return int(self._order[place])
+        return int(self._order[rank])
 
     def nearest(self, id_: str) -> list[str]:
-        """The ids most like one that is not there; of very many, those most like it that begin like it."""
-        place = self._place(id_)
-        among = self._order[max(0, place - NEIGHBOURS) : place + NEIGHBOURS]
-        return difflib.get_close_matches(id_, [self.id(i) for i in among], n=3)
+        """The ids most like an unknown one; of very many ids, only those beside it in sorted order are compared."""
+        rank = self._rank(id_)
+        candidates = self._order[max(0, rank - NEIGHBOURS) : rank + NEIGHBOURS]
+        return difflib.get_close_matches(id_, [self.id(i) for i in candidates], n=3)
 
     def record(self, i: int) -> dict[str, Any]:
-        """The index line of a clip."""
+        """The index line of a clip, read anew. Raises OutputError for an index that has changed since."""
         path = self._lines[self.shard[i]]
         try:
             with open(path, "rb") as f:
@@ -103,7 +96,8 @@ class Index:
     def _id(self, i: int) -> bytes:
         return self._ids[self._ends[i - 1] if i else 0 : self._ends[i]]
 
-    def _place(self, id_: str) -> int:
+    def _rank(self, id_: str) -> int:
+        """Where an id is, or would be, in sorted order."""
         return bisect.bisect_left(self._order, _bytes(id_), key=self._id)
 
     def _check_unique(self, in_order: Sequence[bytes]) -> None:
@@ -112,6 +106,30 @@ class Index:
                 clips = sorted(self._order[place : place + 2].tolist())
                 one, other = (self._lines[self.shard[i]] for i in clips)
                 raise OutputError(f"the id {self.id(clips[0])!r} is there twice: in {one} and in {other}")
+
+
+class _Columns:
+    """The table while it is read, a list for each column."""
+
+    def __init__(self) -> None:
+        self.shard, self.row, self.frames, self.offset = (array("q") for _ in range(4))
+        self.ids: list[bytes] = []
+
+    def add_shard(self, files: ShardFiles, shard: int) -> str | None:
+        """Add the clips of a shard, which is the `shard`-th. Returns the name of its data; None if it has no clip."""
+        row, frames, offset, ids = self.row.append, self.frames.append, self.offset.append, self.ids.append
+        name = None
+        for number, (start, entry) in enumerate(read_index_lines(files.index), 1):
+            if name is None:
+                name = _shard_name(entry, files)
+            if entry.shard != name or not 0 <= entry.row <= entry.row + entry.frames < MOST_ROWS:
+                raise _wrong_place(entry, name, files, number)
+            row(entry.row)
+            frames(entry.frames)
+            offset(start)
+            ids(_bytes(entry.id))
+        self.shard.extend([shard] * (len(self.row) - len(self.shard)))
+        return name
 
 
 def _bytes(id_: str) -> bytes:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from hlfeat.config.output import OutputConfig
+from hlfeat.config.choices import ShardFormat
 from hlfeat.files import TEMPORARY
 from hlfeat.partition import WHOLE, Part
 
 Kind = Literal["shard", "index", "statistics", "failures", "report", "description", "lock", "busy"]
 
-SHARD_SUFFIXES = tuple(f".{name}" for name in get_args(OutputConfig.model_fields["format"].annotation))
+SHARD_SUFFIXES = tuple(f".{name}" for name in get_args(ShardFormat))
 
 _KINDS: dict[tuple[str, str], Kind] = {  # by stem and suffix
     **dict.fromkeys((("shard", suffix) for suffix in SHARD_SUFFIXES), "shard"),
@@ -37,7 +37,7 @@ _KINDS: dict[tuple[str, str], Kind] = {  # by stem and suffix
 _NUMBERED = ("shard", "index", "statistics")
 _NEVER_TEMPORARY = ("lock", "busy")
 _NAME = re.compile(
-    r"(?P<stem>[a-z]+)(?P<label>-p(?P<index>[0-9]+)of(?P<of>[0-9]+))?(?:-(?P<number>[0-9]{5,}))?(?P<suffix>\.[a-z]+)"
+    r"(?P<stem>[a-z]+)(?P<label>-p(?P<index>[0-9]+)of(?P<of>[0-9]+))?(?:-(?P<number>[0-9]{5,}))?(?P<suffix>\.[a-z0-9]+?)"
     rf"(?P<temporary>{re.escape(TEMPORARY)})?"
 )
 

@@ -89,8 +89,7 @@ class OutputDir:
         files = [(path.name, name) for path, name in own_files(self.folder) if name.kind != "lock"]
         if not all(name.temporary for _, name in files):
             names = ", ".join(sorted(path for path, _ in files)[:3])
-            missing = self.layout.description.name
-            raise UsageError(f"{self.folder}: has {names} but no {missing}, so they are not hlfeat's to touch")
+            raise UsageError(f"{self.folder}: has {names} but no hlfeat.yaml, so they are not hlfeat's to touch")
 
     def _check_same(self, description: RunDescription) -> None:
         """Raises UsageError where hlfeat.yaml has another fingerprint, or is of parts of other clips."""

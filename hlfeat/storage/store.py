@@ -1,4 +1,4 @@
-"""Reading finished (or growing) feature directories."""
+"""FeatureStore: the features of finished (or growing) directories, for training with torch."""
 
 from __future__ import annotations
 
@@ -23,24 +23,34 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     """The clips of feature directories, by id or by number: a map-style dataset of torch's.
 
     `store["a/b.wav"]` is the clip's features; `store[3]` and iteration give (id, features), in the order of the index.
-    Shards are memory-mapped, and a clip's rows are copied out of the map: what you change is yours alone.
+    Shards are memory-mapped, and a clip's rows are copied out of the map: changing an array changes no file.
 
-    It can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items.
+    A store can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items. Clips that are added to
+    a directory later are not seen.
 
     Args:
-        folders: one feature directory or more (parts of one set), as one. They must have the same channels, bands and
-            frame rate. What is added to them later is not seen.
+        folder: a feature directory.
+        folders: more of them, whose clips follow in order; they must have the same channels, bands and frame rate.
 
     Shape: features [frames, channels, bands], or [vectors, dims] where they were pooled; float32 or float16.
 
     Raises:
-        OutputError: not a feature directory, or damaged; directories that do not go together; an id given twice.
-        KeyError: no such id; the nearest are named.
+        OutputError: not a feature directory, or a damaged one; directories that do not go together; an id twice.
 
     Attributes:
         folders: as given.
-        description: what hlfeat.yaml says, of the first folder.
+        description: what hlfeat.yaml of the first folder says, as plain data.
         frames: int64 [clips], the frames (or vectors) of each clip, in order.
+
+    Example:
+        >>> store = FeatureStore(features_dir)
+        >>> len(store), store.ids()[0], store[0][1].shape
+        (3, 'a.wav', (101, 2, 40))
+        >>> store.read("a.wav", start=10, stop=20).shape
+        (10, 2, 40)
+        >>> batch = hlfeat.collate([store[0], store[1]])
+        >>> batch.features.shape
+        torch.Size([2, 101, 2, 40])
     """
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
@@ -75,9 +85,19 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         return features if isinstance(key, str) else (self._index.id(i), features)
 
     def read(self, key: str | SupportsIndex, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Frames `start` to `stop` (None: the end) of a clip, by id or by number; nothing else of it is read.
+        """Some frames of a clip, without reading the others.
 
-        Shape: -> [stop - start, channels, bands] or [stop - start, dims].
+        Args:
+            key: the id or the number of the clip.
+            start, stop: the frames `start` to `stop` (not included); None for the end of the clip.
+
+        Shape: [stop - start, channels, bands] or [stop - start, dims].
+
+        Raises:
+            KeyError: no clip has this id; the message names the nearest.
+            IndexError: no clip has this number.
+            ValueError: frames that the clip does not have.
+            OutputError: the shard cannot be read, or does not have the clip's frames.
         """
         return self._rows(self._number(key), start, stop)
 
@@ -86,19 +106,22 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         return [self._index.id(i) for i in range(len(self))]
 
     def record(self, id_: str) -> dict[str, Any]:
-        """The index line of a clip."""
+        """The index line of a clip, with keys such as `path`, `duration` in seconds and `sample_rate` (docs/format.md).
+
+        Raises KeyError for an unknown id, OutputError for an index that has changed since the store was opened.
+        """
         return self._index.record(self._number(id_))
 
     def _number(self, key: str | SupportsIndex) -> int:
-        """Where in the index a clip stands."""
-        if isinstance(key, str):
-            found = self._index.find(key)
-            if found is None:
-                near = self._index.nearest(key)
-                where = ", ".join(map(str, self.folders))
-                raise KeyError(f"no clip {key!r} in {where}" + (f"; near it are {', '.join(near)}" if near else ""))
-            return found
-        return range(len(self))[operator.index(key)]
+        """The number of a clip."""
+        if not isinstance(key, str):
+            return range(len(self))[operator.index(key)]
+        number = self._index.find(key)
+        if number is None:
+            near = self._index.nearest(key)
+            folders = ", ".join(map(str, self.folders))
+            raise KeyError(f"no clip {key!r} in {folders}" + (f"; near it are {', '.join(near)}" if near else ""))
+        return number
 
     def _rows(self, i: int, start: int, stop: int | None) -> np.ndarray:
         row, frames, path = self._index.row[i], self._index.frames[i], self._index.data[self._index.shard[i]]
@@ -121,7 +144,8 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
 def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
     """Raises OutputError if the features of directories have not the same shape and frame rate."""
-    features = [description.get("features") for _, description in described]
-    if any(f != features[0] for f in features):
-        told = (f"{folder} has {f}" for (folder, _), f in zip(described, features, strict=True))
-        raise OutputError(f"expected features of the same shape: {'; '.join(told)}")
+    features = {folder: description.get("features") for folder, description in described}
+    first, *others = features.values()
+    if any(other != first for other in others):
+        shapes = "; ".join(f"{folder} has {shape}" for folder, shape in features.items())
+        raise OutputError(f"expected features of the same shape: {shapes}")

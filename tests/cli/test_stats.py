@@ -98,8 +98,8 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
         cfg = config.model_copy(update={"output": config.output.model_copy(update={"format": form})})
         with monkeypatch.context() as patch:
             patch.setattr(ShardWriter, "_publish", lambda self, features: pytest.fail("features are published"))
-            found, facts = statistics_of_clips(cfg, inputs, tmp_path / "s.json", Options(quiet=True, max_failures=99))
-        assert facts["failures"] > 10
+            found, report = statistics_of_clips(cfg, inputs, tmp_path / "s.json", Options(quiet=True, max_failures=99))
+        assert len(report.failures) > 10
         if form == "npy":
             same(found, merge_statistics([tmp_path / "out"]))
             extract(config, inputs, tmp_path / "pooled", Options(quiet=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hlfeat
@@ -103,6 +103,8 @@ def configs(draw) -> Config:
 
 
 @given(config=configs())
+@example(config=Config(description="\x85"))  # one of Unicode's line breaks
+@example(config=Config(description="a\u2028b"))
 def test_what_is_shown_can_be_read_again_whatever_it_is(config):
     for text in (commented(config), dump_config(config)):
         assert config_from_dict(yaml.load(text, yaml12.Yaml12Loader)) == config, text

@@ -291,3 +291,14 @@ def children(pid: int) -> Iterator[Path]:
     """The command lines of a process's children."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return (Path(f"/proc/{child}/cmdline") for child in (listed.read_text() if listed.exists() else "").split())
+
+
+def test_extract_takes_several_devices_and_reports_of_all(clips, tmp_path):
+    config = package.load_config(overrides=CHEAP)
+    options = package.Options(device="cpu,cpu", quiet=True)
+    report = package.extract(config, [clips], tmp_path / "out", options)
+    assert (report.clips, report.failures, report.parts, report.complete) == (12, [], 2, True)
+    assert len(package.FeatureStore(tmp_path / "out")) == 12
+    assert report.as_dict()["clips"] == json.loads((tmp_path / "out/report.json").read_text())["clips"]
+    again = package.extract(config, [clips], tmp_path / "out", options)
+    assert (again.clips, again.clips_before) == (0, 12)

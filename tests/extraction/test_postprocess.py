@@ -26,7 +26,6 @@ from hlfeat.extraction import clip_loader, streaming
 from hlfeat.extraction import setup as extraction_setup
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.extract import extract
-from hlfeat.extraction.multi_device import extract_on
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
@@ -331,7 +330,7 @@ def test_other_statistics_are_refused(clips, tmp_path, monkeypatch):
     config, inputs = load_config(overrides=[*CHEAP, "seed=4"]), collect([str(clips)], io.BytesIO())
     monkeypatch.setattr("multiprocessing.get_context", lambda kind: pytest.fail("a process was started"))
     with pytest.raises(ConfigError, match=r"s\.json: statistics of other features"):  # said once, not by each process
-        extract_on(["cpu", "cpu"], config, inputs, tmp_path / "b", with_stats)
+        extract(config, inputs, tmp_path / "b", replace(with_stats, device="cpu,cpu"))
     cut = {name: getattr(told, name)[:, :3] for name in ("mean", "variance", "min", "max")}
     replace(told, **cut).write(tmp_path / "s.json")
     with pytest.raises(ConfigError, match=r"s\.json: expected statistics of channels x bands \(2, 8\), got \(2, 3\)"):
