@@ -162,6 +162,7 @@ def test_rows_of_weight_zero_are_not_read():
 
 
 def test_second_derivatives_are_those_of_torch_operations():
+    torch.manual_seed(0)
     x, positions = torch.randn(1, 2, 3, 4, device=DEVICE), LinearAxis().positions(3, 2, 1)
 
     def second(fused):
@@ -170,7 +171,8 @@ def test_second_derivatives_are_those_of_torch_operations():
         (gx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return torch.autograd.grad(gx.square().sum(), weight)[0]
 
-    torch.testing.assert_close(second(True), second(False))
+    fused, plain = second(True), second(False)
+    assert (fused - plain).norm() <= 1e-5 * plain.norm()  # float32; single values cancel
 
 
 @given(
