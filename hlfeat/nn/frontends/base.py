@@ -1,4 +1,4 @@
-"""Frontend: what audio becomes features by, and what each kind of frontend says about itself.
+"""Frontend: the interface of everything that turns audio into bands and frames.
 
     forward(x [B, T] or [B, 1, T], lengths=None [B]) -> [B, F, N] or [B, C, F, N]
 

@@ -174,7 +174,7 @@ class GaborFilterbank(WatchedModule):
         ]
 
     def filters(self) -> list[GroupFilters]:
-        """The matrices: kept from call to call in eval mode, made anew where a gradient has to reach the parameters."""
+        """The matrices: cached in eval mode, and made on each call where gradients have to reach the parameters."""
         params = (self.center_freqs, self.bandwidths, self.pooling_widths)
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
             return self.make_filters()

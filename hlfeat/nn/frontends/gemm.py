@@ -15,19 +15,20 @@ from torch import Tensor
 from hlfeat.nn.frontends.gemm_plan import Frames, GroupFilters, kinds
 from hlfeat.nn.masking import mask_frames
 
-# Numbers in the intermediate results of one chunk of work: on the CPU they stay in cache, elsewhere they bound memory.
+# Values in the intermediate results of one chunk: on the CPU they stay in cache, elsewhere the limit bounds memory.
 CPU_CHUNK, DEVICE_CHUNK = 1 << 22, 1 << 26
 
-# A row of a matrix product is the same whatever the other rows are, as long as there are a few: MKL takes another way
-# for one to three, whose sums are rounded differently. So a chunk has this many blocks at least, and a clip's energies
-# do not depend, to the bit, on what is computed with it (measured, and tested in tests/nn/frontends/test_gabor.py).
+# A row of a matrix product does not depend on the other rows, if there are at least four: for one to three, MKL uses
+# other code, which rounds differently. So a chunk has at least this many blocks, and a clip's energies are the same to
+# the bit in every batch (measured, and tested in tests/nn/frontends/test_gabor.py).
 LEAST_BLOCKS = 4
 
 
 class Scratch:
-    """Memory that one call's chunks of work use in turn; without it, most of the time goes into fresh pages.
+    """Memory that the chunks of one call share; without it, most of the time goes into fresh pages of memory.
 
-    Where a gradient is wanted there is none: `take` gives None, and an operation's `out=None` makes new memory.
+    It is disabled where gradients are needed, which keep intermediate results: `take` then returns None, and an
+    operation with `out=None` allocates its result.
     """
 
     def __init__(self, like: Tensor, enabled: bool) -> None:
@@ -65,15 +66,17 @@ def group_energies(
     x = x.unfold(1, frames.width, frames.advance)  # [B, M, width]
     clips = x.shape[0]
     masks = outputs_inside(frames, samples, lengths, blocks, x.device)
-    numbers = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # in the results for one block
-    # blocks at once
-    rows = max(2 * LEAST_BLOCKS, (CPU_CHUNK if x.device.type == "cpu" else DEVICE_CHUNK) // numbers)
-    turns = -(-blocks // rows)
-    items = max(1, rows // blocks)
+    block_values = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # intermediate, of one block
+    chunk_blocks = max(2 * LEAST_BLOCKS, (CPU_CHUNK if x.device.type == "cpu" else DEVICE_CHUNK) // block_values)
+    turns = -(-blocks // chunk_blocks)
+    items = max(1, chunk_blocks // blocks)
     sums: list[list[Tensor]] = [[] for _ in filters.parts]
     for i in range(0, clips, items):
         for turn in range(turns):
-            j, end = turn * blocks // turns, (turn + 1) * blocks // turns  # about the same for each: never too few
+            j, end = (
+                turn * blocks // turns,
+                (turn + 1) * blocks // turns,
+            )  # of about equal size
             some = x[i : i + items, j * a_block : end * a_block]
             if lengths is not None:
                 inside: list[Tensor] | None = [m[i : i + items, j:end] for m in masks]
@@ -94,7 +97,7 @@ def blocks_of(frames: Frames, samples: int) -> int:
 
 
 def chunk_energies(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch) -> list[Tensor]:
-    """What a chunk of work adds to the feature frames that its blocks reach.
+    """Smoothed energies that a chunk's blocks add to the feature frames in their reach.
 
     Shape: x [b, frames, width]; inside, of each kind of output, [b or 1, blocks (the last ones), frames of a block,
         outputs, 1] -> of each part [b blocks, reach n].

@@ -1,4 +1,4 @@
-"""Per-channel energy normalisation (PCEN).
+"""PCEN: per-channel energy normalisation, in parallel over frames and in chunks of a long clip.
 
 Source: Wang et al., "Trainable Frontend For Robust and Far-Field Keyword Spotting", ICASSP 2017.
 """

@@ -1,4 +1,4 @@
-"""Features of a clip that is too long for memory, kept on the disk between two passes over them."""
+"""SpillFile: bands of a clip that is too long for memory, on the disk between two passes over them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MEDIAN_BYTES = 64 << 20  # of one clip's bands that are in memory at once while their medians are sought
+MEDIAN_BYTES = 64 << 20  # of one clip's bands that are in memory while their medians are computed
 
 
 class SpillFile:
-    """Chunks of one clip in a file without a name, so that a killed process leaves nothing behind.
+    """Chunks of one clip in an unnamed temporary file, which disappears with the process, however that ends.
 
     Args:
         folder: where the disk has room.

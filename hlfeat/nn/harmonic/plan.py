@@ -1,4 +1,4 @@
-"""Which rows a harmonic convolution reads, and in what blocks: made once for given positions, on the host.
+"""Plan: the rows that a harmonic convolution reads, and the blocks of its work; made once for given positions.
 
 Interpolation acts on rows only and the kernel's time direction on columns only. So for any block of output rows, with A
 the harmonics that read something there,

@@ -1,4 +1,4 @@
-"""Harmonic convolution in torch operations: rows are gathered in chunks, and convolved.
+"""Torch backend of harmonic convolution: gathers rows in chunks and convolves them.
 
 Lowering gathers every row that every harmonic reads and runs one ordinary convolution over it; that copy is Kf times
 the input. Here it is made in chunks (some batch items times a block of output rows) that stay in cache, and rows that a

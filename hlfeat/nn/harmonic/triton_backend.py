@@ -1,9 +1,9 @@
 """Harmonic convolution in Triton kernels, which interpolate rows while they multiply: no lowered copy exists.
 
-What is read where is a list for each row. Forward, row f of the output sums over the rows that its harmonics read; the
-gradient of the input is the same kernel with the list turned round: row r of the input sums over the output rows that
-read it. Entries of a list are pairs of rows with their weights, since that is what interpolation reads. Every sum has a
-fixed order, so that results are the same every time.
+Each row has a list of its reads. Forward, row f of the output sums over the input rows that its harmonics read. The
+gradient of the input uses the same kernel with inverted lists: row r of the input sums over the output rows that read
+it. An entry is a pair of rows with their weights, since interpolation reads two rows. Every sum has a fixed order, so
+results are deterministic.
 
 The kernels multiply with the precision that nn.Conv2d would, torch.backends.cudnn.conv.fp32_precision, and add in
 float32.
@@ -76,7 +76,7 @@ class Reads(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What is read, by destination; the place is the harmonic, or for `harmonics` the output row."""
+    """The reads of the three kernels by destination; their place is the harmonic, for `harmonics` the output row."""
 
     forward: Reads  # output row: rows of the input
     back: Reads  # row of the input: output rows
@@ -99,9 +99,9 @@ def lists(plan: Plan, device: torch.device) -> Lists:
 
 
 class Blocks(NamedTuple):
-    """How a kernel cuts its work: at most so many frames, products (tap, channel) and output channels at once.
+    """Block sizes of a kernel: at most `t` frames, `k` products (tap, channel) and `o` output channels in one program.
 
-    `warps` and `stages` are Triton's: warps of a program, and loads under way at once.
+    `warps` and `stages` are Triton's: warps of a program, and loads in flight.
     """
 
     t: int
@@ -111,7 +111,7 @@ class Blocks(NamedTuple):
     stages: int
 
     def of(self, frames: int, products: int, channels: int) -> dict[str, int]:
-        """The kernel's arguments for such sizes: powers of two, 16 at least, as tensor cores want."""
+        """The kernel's arguments for tensors of these sizes: powers of two of at least 16, as tensor cores need."""
         sizes = {"BLOCK_T": (self.t, frames), "BLOCK_K": (self.k, products), "BLOCK_O": (self.o, channels)}
         blocks = {name: min(most, max(16, triton.next_power_of_2(n))) for name, (most, n) in sizes.items()}
         return {**blocks, "num_warps": self.warps, "num_stages": self.stages}
@@ -123,7 +123,7 @@ CORRELATE = Blocks(t=32, k=64, o=64, warps=4, stages=3)
 
 
 def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
-    """What the kernels need and do not find here, or None."""
+    """The first requirement of the kernels that is not met, or None."""
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         return f"a CUDA device, got {x.device.type}"
     if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):

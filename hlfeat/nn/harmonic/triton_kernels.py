@@ -1,4 +1,4 @@
-"""Triton kernels for harmonic convolution: the interpolated rows are made where they are multiplied, and nowhere else.
+"""Triton kernels for harmonic convolution: they interpolate rows in registers, while they multiply.
 
 Both are matrix products over K = (tap, channel) whose left side, `_rows`, is read from two rows of the input and
 interpolated on the way. Channels lie next to each other in memory, so that frames that are read again for the next tap

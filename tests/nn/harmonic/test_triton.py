@@ -17,6 +17,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from hlfeat.bench import harmonic as bench
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
@@ -72,22 +73,25 @@ def compare(x, weight, bias, positions, tolerance=1e-5, layout=torch.contiguous_
 @settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # the interpreter is too slow to look for small cases
 @given(
     axis=st.sampled_from(["linear", "log", "centre"]),
-    rows=st.integers(1, 6),
+    batch=st.integers(1, 2),
+    rows=st.integers(1, 4),
     frames=st.integers(1, 20),
-    channels=st.tuples(st.integers(1, 5), st.integers(1, 3)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 3)),
     groups=st.integers(1, 2),
-    kernel=st.tuples(st.integers(1, 4), st.integers(1, 5)),
-    anchor=st.integers(1, 5),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    anchor=st.integers(1, 4),
     stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
     dilation=st.integers(1, 2),
     padding=st.integers(0, 4),
     bias=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_equals_float64(axis, rows, frames, channels, groups, kernel, anchor, stride, dilation, padding, bias, seed):
+def test_equals_float64(
+    axis, batch, rows, frames, channels, groups, kernel, anchor, stride, dilation, padding, bias, seed
+):
     torch.manual_seed(seed)
     frames = max(frames, dilation * (kernel[1] - 1) + 1 - 2 * padding)
-    x = torch.randn(2, channels[0] * groups, rows, frames)
+    x = torch.randn(batch, channels[0] * groups, rows, frames)
     weight = torch.randn(channels[1] * groups, channels[0], *kernel)
     positions = axis_of(axis, rows).positions(rows, kernel[0], anchor)[:, :: stride[0]]
     time = {"stride": stride[1], "padding": padding, "dilation": dilation, "groups": groups}
@@ -158,6 +162,7 @@ def test_rows_of_weight_zero_are_not_read():
 
 
 def test_second_derivatives_are_those_of_torch_operations():
+    torch.manual_seed(0)
     x, positions = torch.randn(1, 2, 3, 4, device=DEVICE), LinearAxis().positions(3, 2, 1)
 
     def second(fused):
@@ -166,7 +171,8 @@ def test_second_derivatives_are_those_of_torch_operations():
         (gx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return torch.autograd.grad(gx.square().sum(), weight)[0]
 
-    torch.testing.assert_close(second(True), second(False))
+    fused, plain = second(True), second(False)
+    assert (fused - plain).norm() <= 1e-5 * plain.norm()  # float32; single values cancel
 
 
 @given(
@@ -238,12 +244,16 @@ def test_compile_for_gpus(capability, tmp_path):
         assert facts["shared"] <= 99 * 1024, facts  # what the smallest such GPUs have for a program
 
 
-def test_tuning_tries_every_kernel(capsys):
+def test_tuning_tries_every_kernel(capsys, monkeypatch):
+    """Of a setting that is smaller than all of the bench's, as the interpreter takes a second for each of these."""
+    monkeypatch.setattr(bench, "IN_CHANNELS", 3)
+    monkeypatch.setattr(bench, "OUT_CHANNELS", 4)
     spec = importlib.util.spec_from_file_location("tune", helpers.ROOT / "scripts" / "tune_harmonic.py")
     tune = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tune)
+    monkeypatch.setattr(tune, "SETTINGS", [bench.Setting("tiny", 4, 16, 3, 1)])
     before = triton_backend.CONVOLVE, triton_backend.CORRELATE
-    tune.main(["--setting", "9", "--batch", "1", "--device", DEVICE, "--quick"])
+    tune.main(["--setting", "tiny", "--batch", "1", "--device", DEVICE, "--quick"])
     assert before == (triton_backend.CONVOLVE, triton_backend.CORRELATE)
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     kernels = ["forward", "gradient of the input", "gradient of the weight"]
