@@ -20,7 +20,7 @@ import numpy as np
 
 from hlfeat.errors import OutputError
 from hlfeat.storage.layout import ShardFiles, indexed_shards
-from hlfeat.storage.records import IndexEntry, read_index_lines
+from hlfeat.storage.records import read_index_offsets
 
 NEIGHBOURS = 2500  # ids on either side, in sorted order, among which the nearest are looked for
 MOST_ROWS = 2**63  # what an int64 holds
@@ -117,18 +117,19 @@ class _Columns:
 
     def add_shard(self, files: ShardFiles, shard: int) -> str | None:
         """Add the clips of a shard, which is the `shard`-th. Returns the name of its data; None if it has no clip."""
-        row, frames, offset, ids = self.row.append, self.frames.append, self.offset.append, self.ids.append
-        name = None
-        for number, (start, entry) in enumerate(read_index_lines(files.index), 1):
-            if name is None:
-                name = _shard_name(entry, files)
-            if entry.shard != name or not 0 <= entry.row <= entry.row + entry.frames < MOST_ROWS:
-                raise _wrong_place(entry, name, files, number)
-            row(entry.row)
-            frames(entry.frames)
-            offset(start)
-            ids(_bytes(entry.id))
-        self.shard.extend([shard] * (len(self.row) - len(self.shard)))
+        first, name = len(self.row), None
+        for offset, (id_, _, data, row, frames, _) in read_index_offsets(files.index):
+            if name is None and data in (path.name for path in files.data):
+                name = data
+            if data != name:
+                raise _damaged(files, len(self.row) - first, files.expected_names, repr(data))
+            if not 0 <= row <= row + frames < MOST_ROWS:
+                raise _damaged(files, len(self.row) - first, "rows of the shard", f"row {row} and {frames} frames")
+            self.row.append(row)
+            self.frames.append(frames)
+            self.offset.append(offset)
+            self.ids.append(_bytes(id_))
+        self.shard.extend([shard] * (len(self.row) - first))
         return name
 
 
@@ -137,17 +138,6 @@ def _bytes(id_: str) -> bytes:
     return id_.encode("utf-8", "surrogatepass")
 
 
-def _shard_name(first: IndexEntry, files: ShardFiles) -> str:
-    """Raises OutputError for an index whose first clip is not in its shard."""
-    if first.shard not in (path.name for path in files.data):
-        raise _wrong_place(first, "", files, 1)
-    return first.shard
-
-
-def _wrong_place(entry: IndexEntry, shard: str, files: ShardFiles, number: int) -> OutputError:
-    """The error for a clip that is not in the shard of its index, or in no possible rows of it."""
-    if entry.shard != shard:
-        expected, got = files.expected_names, repr(entry.shard)
-    else:
-        expected, got = "rows of the shard", f"row {entry.row} and {entry.frames} frames"
-    return OutputError(f"{files.index}: damaged: line {number}: expected {expected}, got {got}")
+def _damaged(files: ShardFiles, line: int, expected: str, got: str) -> OutputError:
+    """The error for a line, from 0, of an index."""
+    return OutputError(f"{files.index}: damaged: line {line + 1}: expected {expected}, got {got}")

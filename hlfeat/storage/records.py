@@ -14,6 +14,7 @@ LONGEST = 1e12  # seconds: longer than anything recorded, and sums of them are s
 INDEX_KEYS = ("id", "path", "shard", "row", "frames", "duration")  # that an index line must have
 FAILURE_KEYS = ("id", "path", "code", "message", "shard")  # all of them text
 
+RequiredValues = tuple[str, str, str, int, int, float]  # of INDEX_KEYS
 Record = TypeVar("Record")
 
 
@@ -59,27 +60,10 @@ class IndexEntry(NamedTuple):
     def from_line(cls, line: Mapping[str, Any]) -> IndexEntry:
         """Raises ValueError for a line without the keys that it must have; keys of other versions are ignored."""
         get = line.get
-        id_, path, shard, row, frames, duration = map(get, INDEX_KEYS)
-        if not (
-            isinstance(id_, str)
-            and isinstance(path, str)
-            and isinstance(shard, str)
-            and isinstance(row, int)
-            and isinstance(frames, int)
-            and isinstance(duration, float)
-        ):
-            raise ValueError(f"expected {', '.join(INDEX_KEYS)}")
-        if not 0 <= duration <= LONGEST:
-            raise ValueError(f"expected a duration in seconds, got {duration}")
         return tuple.__new__(
             cls,
             (
-                id_,
-                path,
-                shard,
-                row,
-                frames,
-                duration,
+                *_required_values(line),
                 get("sample_rate"),
                 get("channels"),
                 get("size"),
@@ -101,6 +85,23 @@ class IndexEntry(NamedTuple):
         """What the clip is of its file; nothing for the whole file."""
         keys = {"member": self.member, "start": self.start, "end": self.end, "channel": self.channel}
         return {key: value for key, value in keys.items() if value is not None}
+
+
+def _required_values(line: Mapping[str, Any]) -> RequiredValues:
+    """The values of INDEX_KEYS. Raises ValueError where one is missing or of another type."""
+    id_, path, shard, row, frames, duration = map(line.get, INDEX_KEYS)
+    if not (
+        isinstance(id_, str)
+        and isinstance(path, str)
+        and isinstance(shard, str)
+        and isinstance(row, int)
+        and isinstance(frames, int)
+        and isinstance(duration, float)
+    ):
+        raise ValueError(f"expected {', '.join(INDEX_KEYS)}")
+    if not 0 <= duration <= LONGEST:
+        raise ValueError(f"expected a duration in seconds, got {duration}")
+    return id_, path, shard, row, frames, duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +153,12 @@ def read_index(path: Path) -> Iterator[IndexEntry]:
 
     Raises OutputError for a file that cannot be read, or a line that is damaged, with its number.
     """
-    return (entry for _, entry in read_index_lines(path))
+    return (entry for _, entry in _read_lines(path, IndexEntry.from_line, INDEX_KEYS))
 
 
-def read_index_lines(path: Path) -> Iterator[tuple[int, IndexEntry]]:
-    """As `read_index`, each line with the offset of its first byte in the file."""
-    return _read_lines(path, IndexEntry.from_line, INDEX_KEYS)
+def read_index_offsets(path: Path) -> Iterator[tuple[int, RequiredValues]]:
+    """As `read_index`, the values of INDEX_KEYS alone, with the offset of each line's first byte in the file."""
+    return _read_lines(path, _required_values, INDEX_KEYS)
 
 
 def read_failures(path: Path) -> Iterator[FailureRecord]:

@@ -8,7 +8,7 @@ import pytest
 
 from hlfeat.errors import OutputError
 from hlfeat.files import json_lines
-from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_lines
+from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_offsets
 
 LINE = (
     '{"id": "a.tar/b.wav", "path": "a.tar", "shard": "shard-00000.npy", "row": 3, "frames": 4, "duration": 0.5, '
@@ -35,9 +35,9 @@ def test_keys_without_a_value_are_not_written():
 def test_an_index_line_of_another_version(tmp_path):
     path = tmp_path / "index"
     path.write_text(LINE.replace('"crc32"', '"sha256"') * 2)
-    offsets, entries = zip(*read_index_lines(path), strict=True)
-    assert offsets == (0, len(LINE) + 1)
-    assert (entries[1].frames, entries[1].crc32) == (4, None)
+    assert [(entry.frames, entry.crc32) for entry in read_index(path)] == [(4, None)] * 2
+    values = ("a.tar/b.wav", "a.tar", "shard-00000.npy", 3, 4, 0.5)
+    assert list(read_index_offsets(path)) == [(0, values), (len(LINE) + 1, values)]
 
 
 @pytest.mark.parametrize(
