@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -83,7 +84,7 @@ def main() -> None:
         _die(str(e), Exit.INTERRUPTED)
     except HlfeatError as e:
         code = Exit.USAGE if isinstance(e, UsageError | ConfigError) else Exit.FAILED
-        _die(str(e), code)
+        _die(_name_option(str(e)), code)
     except KeyboardInterrupt:
         _die("interrupted", Exit.INTERRUPTED)
     except Exception as e:
@@ -99,6 +100,18 @@ def main() -> None:
         if isinstance(e, MemoryError) or str(e) == "can't start new thread":
             _die(f"the system gives no more {'memory' if isinstance(e, MemoryError) else 'threads'}", Exit.FAILED)
         _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)
+
+
+_FIELD = re.compile(r"(device|workers|batch_seconds|on_error|max_failures)(?=[: ])")
+
+
+def _name_option(message: str) -> str:
+    """The library's message about a field of Options, with the option that the user typed."""
+    return (
+        _FIELD.sub(lambda field: "--" + field[0].replace("_", "-"), message, count=1)
+        if _FIELD.match(message)
+        else message
+    )
 
 
 def _die(message: str, code: Exit) -> None:
