@@ -102,7 +102,7 @@ def main() -> None:
         _die(f"{type(e).__name__}: {e} (a bug: please report it with the output of -v)", Exit.FAILED)
 
 
-_FIELD = re.compile(r"(device|workers|batch_seconds|on_error|max_failures)(?=[: ])")
+_FIELD = re.compile(r"(device|workers|batch_seconds|on_error|max_failures|update)(?=[: ])")
 
 
 def _name_option(message: str) -> str:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
-from hlfeat.extraction.multi_device import extract_on_devices, split_devices
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
+from hlfeat.extraction.multi_device import run_on_devices, split_devices
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.report import Report
+from hlfeat.extraction.run import Hooks
+from hlfeat.extraction.setup import prepare
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.inputs.collect import collect_inputs
 
@@ -29,6 +33,7 @@ def extract(
     *,
     stopped: Callable[[], bool] = lambda: False,
     finished_shard: Callable[[Path], None] = lambda path: None,
+    _limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
     """Write the features of all clips to `out`; resumes an earlier run of the same configuration.
 
@@ -66,9 +71,17 @@ def extract(
     options, out = options or Options(), Path(out)
     if not isinstance(inputs, Inputs):
         inputs = collect_inputs([os.fspath(path) for path in inputs])
+    check_channels(config, inputs)
+    task = partial(extract_on_device, config, inputs, out, _limits)
+    hooks = Hooks(stopped, finished_shard)
+    devices = split_devices(options.device)
+    if len(devices) == 1:
+        return task(options, hooks)
+    prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
+    return Report.of_parts(run_on_devices(devices, len(inputs.clips), task, options, hooks))
+
+
+def check_channels(config: Config, inputs: Inputs) -> None:
+    """Raises UsageError where the configuration keeps every channel, but the inputs name single ones."""
     if config.audio.channels == "each" and any(clip.channel is not None for clip in inputs.clips):
         raise UsageError("audio.channels: each goes with whole files, but a manifest names channels")
-    devices = split_devices(options.device)
-    if len(devices) > 1:
-        return extract_on_devices(devices, config, inputs, out, options, stopped=stopped, finished_shard=finished_shard)
-    return extract_on_device(config, inputs, out, options, stopped=stopped, finished_shard=finished_shard)

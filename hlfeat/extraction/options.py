@@ -60,7 +60,6 @@ class Options:
     quiet: bool = False
     weights: Path | None = None
     stats: Path | None = None
-    keep: bool = True  # the features; without them, there are index, statistics and failures only
 
     def __post_init__(self) -> None:
         _check("workers", self.workers, _is_whole(self.workers, 1), "a whole number from 1")

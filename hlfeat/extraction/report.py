@@ -1,4 +1,4 @@
-"""What a run did: clips, hours, failures, seconds a stage, device, memory, versions."""
+"""What a run did: clips, hours, failures, seconds of each stage, device, memory, versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hlfeat.versions import versions
 STAGES = ("decode", "resample", "compute", "wait", "write", "total")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """What a run did, as in report.json.
 
@@ -34,12 +34,12 @@ class Report:
     audio_seconds: float = 0.0
     failures: list[dict[str, Any]] = field(default_factory=list)
     clips_before: int = 0
-    seconds_before: float = 0.0  # of audio in them
+    seconds_before: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     device: str = ""
     peak_bytes: int = 0
-    complete: bool = True  # with parts: all of them
-    parts: int | None = None  # of a run on several devices
+    complete: bool = True
+    parts: int | None = None
 
     @classmethod
     def of_parts(cls, reports: Sequence[Report]) -> Report:
@@ -58,11 +58,8 @@ class Report:
             parts=len(reports),
         )
 
-    def spend(self, stage: str, seconds: float) -> None:
-        """Count time towards a stage; decoding and resampling are summed over threads."""
-        self.seconds[stage] += seconds
-
     def as_dict(self) -> dict[str, Any]:
+        """As report.json has it."""
         wall = self.seconds["total"]
         return {
             "clips": self.clips + self.clips_before,
@@ -81,7 +78,7 @@ class Report:
 
 
 def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report of a run in parts: sums, and the longest and largest of what parts have side by side."""
+    """The report.json of a run in parts, from those of its parts: sums, the longest time and the largest memory."""
     codes: Counter[str] = Counter()
     for r in reports:
         codes.update(r["failures_by_code"])

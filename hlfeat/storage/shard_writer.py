@@ -6,7 +6,6 @@ index exists is complete, whatever happens afterwards.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,7 +28,6 @@ class ShardWriter:
         format: a name in FORMATS.
         dtype: of the features.
         row_shape: channels and bands, or dims where features are pooled.
-        keep: false where only the index and the statistics are wanted, and no features.
 
     Attributes:
         path: of the features.
@@ -37,9 +35,7 @@ class ShardWriter:
         rows: of all clips so far.
     """
 
-    def __init__(
-        self, files: ShardFiles, format: str, dtype: np.dtype[Any], *row_shape: int, keep: bool = True
-    ) -> None:
+    def __init__(self, files: ShardFiles, format: str, dtype: np.dtype[Any], *row_shape: int) -> None:
         self.files = files
         self.path = files.layout.shard(files.number, f".{format}")
         self.dtype = dtype
@@ -47,8 +43,8 @@ class ShardWriter:
         self.entries: list[IndexEntry] = []
         self.rows = 0
         self._temporary = self.path.with_name(self.path.name + TEMPORARY)
-        self._file = open(self._temporary if keep else os.devnull, "wb")
-        self._features: FeatureWriter | None = FORMATS[format].writer(self._file, row_shape, dtype) if keep else None
+        self._file = open(self._temporary, "wb")
+        self._features: FeatureWriter = FORMATS[format].writer(self._file, row_shape, dtype)
 
     def append(self, entry: IndexEntry, pieces: Iterable[np.ndarray]) -> None:
         """Add a clip; its place in the shard and its checksum are filled in.
@@ -65,8 +61,7 @@ class ShardWriter:
                 features = np.ascontiguousarray(piece)
                 checksum = zlib.crc32(features.data, checksum)
                 self.rows += len(features)
-                if self._features is not None:
-                    self._features.write(entry.id, features)
+                self._features.write(entry.id, features)
         except BaseException:
             self._cut(entry.id, row)
             raise
@@ -80,20 +75,18 @@ class ShardWriter:
 
     def _cut(self, id_: str, rows: int) -> None:
         self.rows = rows
-        if self._features is not None:
-            self._features.drop(id_, rows)
+        self._features.drop(id_, rows)
 
     def commit(self, statistics: bytes | None = None) -> Path:
         """Publish data, then its statistics, then the index. Returns the path of the data."""
-        if self._features is not None:
-            self._publish(self._features)
+        self._publish()
         if statistics is not None:
             write_atomically(self.files.statistics, statistics)
         write_atomically(self.files.index, json_lines(entry.as_dict() for entry in self.entries))
         return self.path
 
-    def _publish(self, features: FeatureWriter) -> None:
-        features.finish(self.rows)
+    def _publish(self) -> None:
+        self._features.finish(self.rows)
         sync(self._file)
         self._file.close()
         publish(self._temporary, self.path)

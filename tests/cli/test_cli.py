@@ -225,7 +225,7 @@ def test_stopping_on_errors(hlfeat, clips, tmp_path):
     for mp3 in (clips / "broken").glob("*.mp3"):
         mp3.unlink()  # libmpg123 has its own word on standard error about a cut file
     result = hlfeat("extract", clips, "-o", tmp_path / "a", *SMALL, "-q", "--on-error", "stop")
-    failed(result, 1, "(--on-error stop)")
+    failed(result, 1, "--on-error: stopped at ")
     failed(
         hlfeat("extract", clips, "-o", tmp_path / "b", *SMALL, "-q", "--max-failures", 2), 1, "more than 2 clips failed"
     )

@@ -24,10 +24,12 @@ from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import load_config
 from hlfeat.errors import ClipError, InterruptedRunError, OutputError, TooManyFailuresError, UsageError
-from hlfeat.extraction import clip_loader, cpu_engine, prefetch, streaming
+from hlfeat.extraction import clip_loader, prefetch
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.cpu_engine import CpuEngine
+from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
 from hlfeat.extraction.extract import extract
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.inputs.collect import collect_inputs
@@ -257,7 +259,7 @@ def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
         run(Inputs([Clip(first.id, str(tmp_path / "other.wav"))]), tmp_path / "out")
     Path(first.path).write_bytes((tmp_path / "other.wav").read_bytes())
     run(inputs, tmp_path / "out")
-    assert "1 finished clips have changed since; --update computes them anew" in caplog.text
+    assert "1 finished clips have changed since; with the option update they are computed again" in caplog.text
 
 
 def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):
@@ -293,7 +295,7 @@ def test_update_does_not_lose_clips_that_are_no_inputs(clips, tmp_path):
     want = contents(tmp_path / "out")
     first = inputs.clips[0]
     soundfile.write(first.path, helpers.tone(1, 8000), 8000)
-    with pytest.raises(UsageError, match=r"--update would lose .*, which shares a shard"):
+    with pytest.raises(UsageError, match=r"update: .* would lose .*, which shares a shard"):
         run(Inputs([first]), tmp_path / "out", options=Options(quiet=True, update=True))
     assert contents(tmp_path / "out") == want
 
@@ -330,7 +332,7 @@ def test_a_failure_whose_file_is_gone(clips, tmp_path):
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
 @pytest.mark.parametrize("form", ["npy", "pt"])
-def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer, config, form):
+def test_long_clips_are_computed_piece_by_piece(tmp_path, computer, config, form):
     """Among short ones, with a channel each, at another rate, and with a bad end: as if they were short."""
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -344,9 +346,8 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer,
     cheap = [] if config == "log-mel" else CHEAP
     inputs = collect_inputs([str(folder)], io.BytesIO())
     extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "want", QUIET)
-    monkeypatch.setattr(clip_loader, "LONG", 50_000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 20_000)
-    report = extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "out", QUIET)
+    limits = Limits(long_samples=50_000, window_samples=20_000)
+    report = extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "out", QUIET, _limits=limits)
     assert [(f["id"], f["code"]) for f in report.failures] == [("e.wav", "non-finite")]
     want, found = hlfeat.FeatureStore(tmp_path / "want"), hlfeat.FeatureStore(tmp_path / "out")
     assert found.ids() == want.ids()
@@ -356,33 +357,31 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer,
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in (tmp_path / "want").iterdir())
 
 
-def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, monkeypatch):
+def test_a_stream_that_does_not_say_how_long_it_is(tmp_path):
     """A FLAC from a pipe, long enough to be computed piece by piece."""
     soundfile.write(tmp_path / "a.flac", helpers.tone(5, 16000), 16000)
     data = bytearray((tmp_path / "a.flac").read_bytes())
     data[21] &= 0xF0  # the total number of samples, 36 bits of STREAMINFO
     data[22:26] = bytes(4)
     (tmp_path / "b.flac").write_bytes(data)
-    monkeypatch.setattr(clip_loader, "LONG", 20_000)
     inputs = Inputs([Clip(n, str(tmp_path / n)) for n in ("a.flac", "b.flac")])
-    assert run(inputs, tmp_path / "out").failures == []
+    assert run(inputs, tmp_path / "out", _limits=Limits(long_samples=20_000)).failures == []
     store = hlfeat.FeatureStore(tmp_path / "out")
     assert np.array_equal(store["a.flac"], store["b.flac"])
 
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel", "eleaf-default"])
-def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, monkeypatch, config):
-    """Clips of all lengths, alone, in bundles and in batches, on one thread or more."""
+def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, config):
+    """Clips of all lengths, alone, in chunks and in batches, on one thread or more."""
     folder = helpers.good_clips(tmp_path / "clips", 14, longest=2.5)
     cheap = [] if config == "log-mel" else CHEAP
     results = []
-    for bundle, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
-        monkeypatch.setattr(prefetch, "CHUNK_CLIPS", bundle)
-        monkeypatch.setattr(prefetch, "CHUNK_BYTES", 1 << 40)
-        monkeypatch.setattr(cpu_engine, "CPU_BATCH", batch)
-        out = tmp_path / f"{bundle}"
+    for chunk, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
+        limits = Limits(chunk_clips=chunk, chunk_bytes=1 << 40, cpu_batch_samples=batch)
+        out = tmp_path / f"{chunk}"
         options = Options(quiet=True, batch_seconds=seconds, workers=workers)
-        extract(load_config(config, cheap), collect_inputs([str(folder)], io.BytesIO()), out, options)
+        inputs = collect_inputs([str(folder)], io.BytesIO())
+        extract(load_config(config, cheap), inputs, out, options, _limits=limits)
         results.append(contents(out))
     assert results[0] == results[1] == results[2]
 
@@ -456,7 +455,7 @@ def test_two_runs_on_one_folder_the_second_is_refused(clips, tmp_path):
 
 def test_on_error_stop_and_max_failures(clips, tmp_path):
     codes = helpers.broken_clips(clips / "broken")
-    with pytest.raises(TooManyFailuresError, match="--on-error stop"):
+    with pytest.raises(TooManyFailuresError, match=r"on_error: stopped at .*: "):
         run(clips, tmp_path / "a", options=Options(quiet=True, on_error="stop"))
     with pytest.raises(TooManyFailuresError, match="more than 3 clips failed"):
         run(clips, tmp_path / "b", options=Options(quiet=True, max_failures=3))
@@ -575,7 +574,6 @@ def test_a_reader_that_raises_anything_fails_one_clip(clips, tmp_path, monkeypat
 def test_a_clip_that_changes_while_it_is_read(tmp_path, monkeypatch):
     """A short one has the time from before it was read, so that --update sees it; a long one, read twice, fails."""
     path = tmp_path / "a.wav"
-    load = clip_loader.ClipLoader(Resampler(16000), "mix")
     clip = Clip("a.wav", str(path))
 
     def write(samples: int, time: int) -> None:
@@ -590,13 +588,14 @@ def test_a_clip_that_changes_while_it_is_read(tmp_path, monkeypatch):
     blocks = Reader.blocks
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "blocks", read)
-        assert load(clip, lambda: False).modified == 10**9
-    monkeypatch.setattr(clip_loader, "LONG", 1000)
-    item = load(clip, lambda: False)
-    assert item.long
+        loader = clip_loader.ClipLoader(Resampler(16000), "mix", Limits())
+        assert loader.load(clip, lambda: False).info.modified == 10**9
+    loader = clip_loader.ClipLoader(Resampler(16000), "mix", Limits(long_samples=1000))
+    loaded = loader.load(clip, lambda: False)
+    assert loaded.long
     write(9000, 3 * 10**9)
     with pytest.raises(ClipError, match="the file was changed while it was read"):
-        list(load.pieces(item, 0, lambda: False))
+        list(loader.channel_chunks(loaded.info, 0, lambda: False))
 
 
 def test_a_finished_run_does_not_read_a_file(tmp_path):
@@ -619,31 +618,31 @@ def test_a_finished_run_does_not_read_a_file(tmp_path):
 
 
 @given(
-    workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40), bundle=st.integers(1, 5)
+    workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40), chunk=st.integers(1, 5)
 )
-def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n, bundle):
+def test_the_prefetcher_gives_every_clip_in_order_and_holds_little(workers, limit, n, chunk):
     clips = [Clip(str(i), "") for i in range(n)]
     held = []
 
-    def work(clips, over):
-        found = []
-        for clip in clips:
-            if int(clip.id) % 5 == 4:
-                found.append((clip, ClipError("corrupt", clip.id)))
-            else:
-                held.append(1)
-                found.append(clip_loader.Item(clip, 1, 1, 1.0, 0, 0, 1, 100, [torch.zeros(100)]))
-        return found
+    class Worker:
+        def start_worker(self):
+            pass
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefetch, "LOOK_AHEAD_BYTES", limit)
-        patch.setattr(prefetch, "CHUNK_CLIPS", bundle)
-        with prefetch.Prefetcher(clips, workers, work) as ahead:
-            order = []
-            for item in ahead:
-                waiting = len(held) - sum(1 for i in order if int(i) % 5 != 4) - 1
-                assert waiting * 400 <= limit + (2 * workers + 1) * bundle * 400
-                order.append(item.clip.id if isinstance(item, clip_loader.Item) else item[0].id)
+        def in_worker(self, clips, cancelled):
+            return [self.load(clip) for clip in clips]
+
+        def load(self, clip):
+            if int(clip.id) % 5 == 4:
+                return FailedClip(clip, ClipError("corrupt", clip.id))
+            held.append(1)
+            return LoadedClip(ClipInfo(clip, 1, 1, 1.0, 0, 0, 1, 100), [torch.zeros(100)], [True])
+
+    with prefetch.Prefetcher(clips, workers, Worker(), Limits(look_ahead_bytes=limit, chunk_clips=chunk)) as loaded:
+        order = []
+        for event in loaded:
+            waiting = len(held) - sum(1 for i in order if int(i) % 5 != 4) - 1
+            assert waiting * 400 <= limit + (2 * workers + 1) * chunk * 400
+            order.append(event.clip.id if isinstance(event, FailedClip) else event.info.clip.id)
     assert order == [c.id for c in clips]
 
 

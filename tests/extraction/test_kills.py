@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,10 @@ import torch
 
 from hlfeat import FeatureStore
 from hlfeat.config.loading import load_config
-from hlfeat.extraction import clip_loader, multi_device, streaming
+from hlfeat.extraction import multi_device
 from hlfeat.extraction.extract import extract
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
+from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
@@ -52,9 +55,17 @@ def _no_syncing(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda f: None)
 
 
-def run(folder: Path, out: Path, options: Options = ONE, shard: int = 3, form: str = "npy") -> None:
+def run(
+    folder: Path,
+    out: Path,
+    options: Options = ONE,
+    shard: int = 3,
+    form: str = "npy",
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
     settings = [*CHEAP, f"output.shard_size={shard}", f"output.format={form}"]
-    extract(load_config("eleaf-8g-opt", settings), collect_inputs([str(folder)], io.BytesIO()), out, options)
+    inputs = collect_inputs([str(folder)], io.BytesIO())
+    extract(load_config("eleaf-8g-opt", settings), inputs, out, options, _limits=limits)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -160,18 +171,14 @@ def killed_anywhere(tmp: Path, out: Path, go: Callable[[Path], None]) -> tuple[M
     return moments, want
 
 
-@pytest.fixture
-def long_is_short(monkeypatch):
-    """Clips of half a second count as long, and are computed in pieces."""
-    monkeypatch.setattr(clip_loader, "LONG", 8000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 4000)
+LONG_IS_SHORT = Limits(long_samples=8000, window_samples=4000)  # clips of half a second are computed in windows
 
 
-@pytest.mark.usefixtures("long_is_short")
 @pytest.mark.parametrize("form", ["npy", "pt"])
 def test_killed_at_every_moment(tmp_path, form):
     folder = mixed_clips(tmp_path / "clips", 6)
-    moments, want = killed_anywhere(tmp_path, tmp_path / "out", lambda out: run(folder, out, form=form))
+    go = partial(run, folder, form=form, limits=LONG_IS_SHORT)
+    moments, want = killed_anywhere(tmp_path, tmp_path / "out", go)
     assert len(want) > 2 + 2 * 2
     assert len(moments.seen) > 25
     for moment, left in moments:
@@ -376,10 +383,9 @@ def test_a_device_whose_parent_was_killed_ends_in_silence(tmp_path, processes):
     config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2"])
     inputs = collect_inputs([str(folder)], io.BytesIO())
     ours, theirs = multiprocessing.Pipe(duplex=False)
+    task = partial(extract_on_device, config, inputs, out, DEFAULT_LIMITS)
     options = replace(ONE, device="cpu", part=Part(2, 1))
-    child = processes.context.Process(
-        target=multi_device._child, args=(theirs, config, inputs, out, options, logging.ERROR)
-    )
+    child = processes.context.Process(target=multi_device._child, args=(theirs, task, options, logging.ERROR))
     child.start()
     theirs.close()
     while ours.recv()[0] != "shard":

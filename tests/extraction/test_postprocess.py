@@ -22,10 +22,10 @@ from hlfeat.cli import config as cli_config
 from hlfeat.cli import extract as cli_extract
 from hlfeat.config.loading import explained, load_config
 from hlfeat.errors import ClipError, ConfigError, InterruptedRunError, UsageError
-from hlfeat.extraction import clip_loader, streaming
 from hlfeat.extraction import setup as extraction_setup
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.extract import extract
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
@@ -198,10 +198,9 @@ def test_a_run_writes_vectors(clips, tmp_path, computer, pool, form, dtype):
 
 
 @pytest.mark.parametrize("long", [1000, 1 << 20])
-def test_a_clip_whose_features_are_not_finite_fails_alone(clips, tmp_path, monkeypatch, computer, long):
+def test_a_clip_whose_features_are_not_finite_fails_alone(clips, tmp_path, computer, long):
     soundfile.write(clips / "d0/loud.wav", np.full(8000, 1e30, np.float32), 16000, subtype="FLOAT")
-    monkeypatch.setattr(clip_loader, "LONG", long)
-    report = run(clips, tmp_path / "out", "output.pool=max")
+    report = run(clips, tmp_path / "out", "output.pool=max", _limits=Limits(long_samples=long))
     assert [(f["id"], f["code"]) for f in report.failures] == [("d0/loud.wav", "non-finite")]
     store = hlfeat.FeatureStore(tmp_path / "out")
     assert len(store) == 12
@@ -218,7 +217,7 @@ def test_a_shards_size_counts_vectors(clips, tmp_path):
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
 @pytest.mark.parametrize("pool", POOLS)
-def test_long_clips_are_pooled_piece_by_piece(tmp_path, monkeypatch, computer, config, pool):
+def test_long_clips_are_pooled_piece_by_piece(tmp_path, computer, config, pool):
     folder = tmp_path / "clips"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -226,9 +225,8 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, monkeypatch, computer, c
         soundfile.write(folder / f"{name}.flac", rng.uniform(-0.5, 0.5, (int(seconds * rate), 2)), rate)
     overrides = [f"output.pool={pool}", "audio.channels=each"]
     run(folder, tmp_path / "whole", *overrides, config=config)
-    monkeypatch.setattr(clip_loader, "LONG", 50_000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 20_000)
-    run(folder, tmp_path / "pieces", *overrides, config=config)
+    limits = Limits(long_samples=50_000, window_samples=20_000)
+    run(folder, tmp_path / "pieces", *overrides, config=config, _limits=limits)
     whole, pieces = hlfeat.FeatureStore(tmp_path / "whole"), hlfeat.FeatureStore(tmp_path / "pieces")
     assert pieces.ids() == whole.ids()
     for id_, y in whole:
@@ -239,21 +237,27 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, monkeypatch, computer, c
 
 
 @pytest.mark.parametrize("pool", ["mean+std", "window:0.3,0.1"])
-def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, monkeypatch, pool):
+def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, pool):
     helpers.broken_clips(clips / "broken")
-    monkeypatch.setattr(clip_loader, "LONG", 20_000)  # some are long
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 10_000)
+    limits = Limits(long_samples=20_000, window_samples=10_000)  # some are long
     overrides = [f"output.pool={pool}", "output.shard_size=3"]
-    run(clips, tmp_path / "want", *overrides, options=Options(quiet=True, workers=1))
+    run(clips, tmp_path / "want", *overrides, options=Options(quiet=True, workers=1), _limits=limits)
     want = contents(tmp_path / "want")
-    run(clips, tmp_path / "four", *overrides, options=Options(quiet=True, workers=4))
+    run(clips, tmp_path / "four", *overrides, options=Options(quiet=True, workers=4), _limits=limits)
     assert contents(tmp_path / "four") == want
     stops = 0
     for patience in range(5, 400, 25):
         asked = []
         try:
             stopped = lambda a=asked, n=patience: (a.append(1), len(a) > n)[1]  # noqa: E731
-            run(clips, tmp_path / "out", *overrides, options=Options(quiet=True, workers=2), stopped=stopped)
+            run(
+                clips,
+                tmp_path / "out",
+                *overrides,
+                options=Options(quiet=True, workers=2),
+                _limits=limits,
+                stopped=stopped,
+            )
             break
         except InterruptedRunError:
             stops += 1

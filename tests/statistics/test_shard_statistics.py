@@ -14,8 +14,8 @@ import hlfeat
 from hlfeat import files
 from hlfeat.audio import reader
 from hlfeat.errors import InterruptedRunError, OutputError
-from hlfeat.extraction import clip_loader, streaming
 from hlfeat.extraction.batch_engine import BatchEngine
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments
@@ -89,10 +89,9 @@ def test_of_long_clips_and_without_those_that_fail_on_the_way(tmp_path, monkeypa
         if bad:
             x[-5, 1] = np.nan
         soundfile.write(folder / f"{name}.wav", x, 16000, subtype="FLOAT")
-    monkeypatch.setattr(clip_loader, "LONG", 30_000)
     monkeypatch.setattr(reader, "BLOCK_SAMPLES", 20_000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 10_000)
-    run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}")
+    limits = Limits(long_samples=30_000, window_samples=10_000)
+    run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}", _limits=limits)
     check_against_data(tmp_path / "out")
     (own,) = sidecars(tmp_path / "out").values()
     assert (own.clips, own.silent) == (4, ["c.wav#0"])
