@@ -46,9 +46,8 @@ from hlfeat.extraction.extract import extract
 from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import Prefetcher
+from hlfeat.extraction.prefetch import Prefetcher, ThreadMap
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
-from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import no_moments
