@@ -1,4 +1,4 @@
-"""Clips read (and on a CPU, computed) ahead of whoever writes them: threads, input order, bounded memory."""
+"""ClipLoader: one clip's file to waveforms at the wanted rate, and Item, the clip on its way through a run."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from hlfeat.errors import UsageError
 from hlfeat.extraction.multi_device import extract_on_devices, split_devices
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
+from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.inputs.collect import collect_inputs
@@ -29,6 +30,7 @@ def extract(
     *,
     stopped: Callable[[], bool] = lambda: False,
     finished_shard: Callable[[Path], None] = lambda path: None,
+    progress: Callable[[int, int, bool], Progress] = Progress,
 ) -> Report:
     """Write the features of all clips to `out`; resumes an earlier run of the same configuration.
 
@@ -42,6 +44,7 @@ def extract(
         options: how to run.
         stopped: called often; when it returns True, the run ends with InterruptedRunError and can be resumed.
         finished_shard: called with the path of each shard that is complete.
+        progress: makes the object that counts finished clips: (clips, of these done before, quiet).
 
     Returns:
         What the run did. Clips that could not be used are in `report.failures` and in failures.jsonl.
@@ -69,6 +72,10 @@ def extract(
     if config.audio.channels == "each" and any(clip.channel is not None for clip in inputs.clips):
         raise UsageError("audio.channels: each goes with whole files, but a manifest names channels")
     devices = split_devices(options.device)
-    if len(devices) > 1:
-        return extract_on_devices(devices, config, inputs, out, options, stopped=stopped, finished_shard=finished_shard)
-    return extract_on_device(config, inputs, out, options, stopped=stopped, finished_shard=finished_shard)
+    if len(devices) == 1:
+        return extract_on_device(
+            config, inputs, out, options, stopped=stopped, finished_shard=finished_shard, progress=progress
+        )
+    return extract_on_devices(
+        devices, config, inputs, out, options, stopped=stopped, finished_shard=finished_shard, progress=progress
+    )

@@ -50,6 +50,7 @@ def extract_on_devices(
     *,
     stopped: Callable[[], bool] = lambda: False,
     finished_shard: Callable[[Path], None] = lambda path: None,
+    progress: Callable[[int, int, bool], Progress] = Progress,
 ) -> Report:
     """As `extract`, with a process for each device, which does its share of `options.part`.
 
@@ -68,7 +69,7 @@ def extract_on_devices(
         children[ours] = child, f"part {part} on {device}"
     reports: list[Report] = []
     failures: list[Exception] = []
-    progress = Progress(len(inputs.clips[options.part.slice(len(inputs.clips))]), 0, options.quiet)
+    counter = progress(len(inputs.clips[options.part.slice(len(inputs.clips))]), 0, options.quiet)
     told = False
     running = dict(children)
     try:
@@ -88,14 +89,14 @@ def extract_on_devices(
                 if what == "shard":
                     finished_shard(value)
                 elif what == "begin":
-                    progress.add(value, 0.0)
+                    counter.add(value, 0.0)
                 elif what == "progress":
-                    progress.add(*value)
+                    counter.add(*value)
                 else:
                     (reports if what == "done" else failures).append(value)
                     del running[connection]
     finally:
-        progress.close()
+        counter.close()
         for child, _ in children.values():
             if told is False and running:
                 child.terminate()
