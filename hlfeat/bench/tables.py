@@ -1,8 +1,4 @@
-"""Measuring: candidates take turns, medians are compared, and a GPU is waited for before and after.
-
-Single times of a shared machine mean little; ratios within one run do. Memory is the peak beyond what was held before:
-the allocator's on a GPU, the process's resident set on Linux.
-"""
+"""Tables, JSON and bar charts of measurements, and the environment that they were made in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Times and peak memory of calls that take turns."""
+"""Times and peak memory of calls that take turns; medians are compared, and a GPU is waited for before and after.
+
+Single times of a shared machine mean little; ratios within one run do. Memory is the peak beyond what was held before:
+the allocator's on a GPU, the process's resident set on Linux.
+"""
 
 from __future__ import annotations
 

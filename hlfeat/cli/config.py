@@ -1,4 +1,4 @@
-"""hlfeat config ..., and import-weights: configurations and what goes with them."""
+"""hlfeat config ...: list, show and check configurations, and print their JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: options and their completion, exit codes, how they speak. Nothing heavy is imported here."""
+"""Options that several commands share, their completion, and the layout of a help text's end. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from hlfeat.storage.merge_statistics import merge_statistics
 from hlfeat.storage.shard_writer import ShardWriter
 from tests import helpers
 from tests.conftest import command
-from tests.extraction.test_extract import CHEAP, run
+from tests.extraction.runs import CHEAP, run
 
 
 def check(found: Statistics, *outs: Path) -> None:
