@@ -159,14 +159,11 @@ def extract(
         return
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract
-    from hlfeat.extraction.multi_device import split_devices
     from hlfeat.extraction.options import Options
     from hlfeat.nn.device import choose_device
 
     if why and device == "auto" and "LOCAL_RANK" in os.environ:
         device = _local_device(os.environ["LOCAL_RANK"])
-    for name in split_devices(device):
-        choose_device(name)
     options = Options(
         device=device,
         batch_seconds=batch_seconds,
@@ -181,6 +178,8 @@ def extract(
         weights=weights,
         stats=stats,
     )
+    for name in options.devices:
+        choose_device(name)
     keep_stdout_for_paths()
     stop.working = True
     try:
