@@ -38,7 +38,7 @@ _WHERE = {
     "Statistics": "statistics.dataset_statistics",
     "config_names": "config.loading",
     "dump_config": "config.loading",
-    "Inputs": "inputs.clip_list",
+    "Inputs": "inputs.collect",
     "collect_inputs": "inputs.collect",
     "FeatureBatch": "storage.collate",
     "UsageError": "errors",
@@ -112,8 +112,7 @@ if TYPE_CHECKING:
     from hlfeat.extraction.extract import extract
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.report import Report
-    from hlfeat.inputs.clip_list import Inputs
-    from hlfeat.inputs.collect import collect_inputs
+    from hlfeat.inputs.collect import Inputs, collect_inputs
     from hlfeat.nn.axes import CentreAxis, LinearAxis, LogAxis
     from hlfeat.nn.build import build
     from hlfeat.nn.extractor import Extractor
