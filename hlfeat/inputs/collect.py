@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from hlfeat.audio.clip import Clip, display_path
+from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped
@@ -31,11 +31,16 @@ _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for o
 
 @dataclass
 class Inputs:
-    """All clips of a run, in order.
+    """All clips of a run, in order. `collect_inputs` makes it; so may you, from clips of your own.
 
     Attributes:
-        clips: the clips.
+        clips: with different ids.
         ignored: the number of files in folders and archives that were skipped, as they have no extension of audio.
+
+    >>> from hlfeat import Clip
+    >>> inputs = Inputs([Clip("first-second", "a.wav", end=1.0), Clip("rest", "a.wav", start=1.0)])
+    >>> len(inputs.clips)
+    2
     """
 
     clips: list[Clip] = field(default_factory=list)
@@ -137,8 +142,8 @@ def _refuse_duplicates(clips: Iterable[Clip]) -> None:
 
 def _both(first: Clip, second: Clip) -> str:
     if first.path != second.path:
-        return f"{display_path(first)} and {display_path(second)}; give the folder above them, or a list of paths"
+        return f"{first} and {second}; give the folder above them, or a list of paths"
     if first.span == second.span or first.span is None or second.span is None:
-        return f"{display_path(first)} given twice"
+        return f"{first} given twice"
     other = f"{escape_unprintable(second.name)} at byte {second.span.offset}"
-    return f"{display_path(first)} at byte {first.span.offset} and {other}"
+    return f"{first} at byte {first.span.offset} and {other}"
