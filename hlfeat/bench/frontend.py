@@ -298,7 +298,7 @@ def chosen(only: Sequence[str]) -> list[Setting]:
     """The settings whose name has one of these in it; all, if there are none."""
     for word in only:
         if not any(word.lower() in s.name.lower() for s in SETTINGS):
-            raise UsageError(f"--only {word}: expected (a part of) {', '.join(s.name for s in SETTINGS)}")
+            raise UsageError(f"only {word}: expected (a part of) {', '.join(s.name for s in SETTINGS)}")
     return [s for s in SETTINGS if not only or any(w.lower() in s.name.lower() for w in only)]
 
 

@@ -205,7 +205,7 @@ def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None
         try:
             new = list(measure(setting, device, batch, 0.2 if quick else 2.0))
         except torch.OutOfMemoryError as e:
-            raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}; try --batch") from e
+            raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}", remedy="batch") from e
         append_table(new, COLUMNS, say, first=not rows)
         rows += new
     return rows

@@ -1,8 +1,4 @@
-"""Measuring: candidates take turns, medians are compared, and a GPU is waited for before and after.
-
-Single times of a shared machine mean little; ratios within one run do. Memory is the peak beyond what was held before:
-the allocator's on a GPU, the process's resident set on Linux.
-"""
+"""What a bench reports: tables that grow, JSON, bar charts, and the environment it ran in."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ Row = dict[str, Any]
 
 
 def environment(device: torch.device) -> Row:
-    """What a figure depends on and a reader has to know."""
+    """What the figures depend on: device, date, commit of a checkout, versions."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -56,7 +52,7 @@ def append_table(rows: Sequence[Row], columns: Mapping[str, str], say: Callable[
 
 
 def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row]) -> None:
-    """Rows and circumstances, for programs. Raises OutputError where the file cannot be written."""
+    """Write rows and environment as JSON. Raises OutputError where the file cannot be written."""
     text = json.dumps({"bench": what, **environment(device), "rows": list(rows)}, indent=1) + "\n"
     try:
         write_atomically(path, text.encode())
@@ -68,13 +64,13 @@ def bars(values: Mapping[str, Mapping[str, float]], what: str) -> Figure:
     """Bars on a log axis with a line at 1: `values` maps candidate to setting to ratio; a setting may be missing."""
     from matplotlib.figure import Figure
 
-    settings = list(dict.fromkeys(s for found in values.values() for s in found))
+    settings = list(dict.fromkeys(s for ratios in values.values() for s in ratios))
     figure = Figure(figsize=(max(7.0, 1.2 + max(0.9, 0.2 * len(values)) * len(settings)), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(values)
-    for i, (name, found) in enumerate(values.items()):
-        at = [n + (i - len(values) / 2 + 0.5) * width for n, s in enumerate(settings) if s in found]
-        axes.bar(at, [found[s] for s in settings if s in found], width, label=name)
+    for i, (name, ratios) in enumerate(values.items()):
+        left = [n + (i - len(values) / 2 + 0.5) * width for n, s in enumerate(settings) if s in ratios]
+        axes.bar(left, [ratios[s] for s in settings if s in ratios], width, label=name)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log")
     axes.set_ylabel(what)

@@ -1,4 +1,9 @@
-"""Times and peak memory of calls that take turns."""
+"""Times and peak memory of calls that take turns.
+
+Single times on a shared machine mean little; ratios within one run do. So candidates run in turn, medians are
+compared, and a GPU is synchronised before and after each call. Memory is the peak beyond what was in use before: the
+allocator's on a GPU, the process's resident set on Linux.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -37,11 +38,17 @@ def time_interleaved(
     least: int = 3,
     patience: float | None = None,
 ) -> dict[str, Runs]:
-    """Runs of each candidate; they run in turn, so that a change of the machine's mood meets all alike, and in another
-    order each lap, since caches and memory are left to the next as the last one used them.
+    """Runs of each candidate, in turn.
 
-    The first lap warms up and is not counted, but for a candidate that takes longer than `patience` (if not given,
-    `seconds`): it runs once.
+    Load on the machine that comes and goes then slows all of them alike. Each lap has another order, because a
+    candidate finds caches and memory as the one before it left them. The first lap warms up and is not counted.
+
+    Args:
+        candidates: what to call, by name.
+        device: where the calls compute; it is synchronised before and after each.
+        seconds: how long to go on with laps.
+        least: number of laps at least.
+        patience: a candidate whose warm-up takes longer runs only that once, and it counts; default: `seconds`.
     """
     taken = {name: Runs() for name in candidates}
     slow: set[str] = set()
@@ -69,7 +76,7 @@ def time_interleaved(
 
 
 def without_gradient(call: Callable[[], object]) -> Callable[[], None]:
-    """The call as inference makes it."""
+    """The call under `torch.no_grad`."""
 
     def run() -> None:
         with torch.no_grad():
@@ -79,22 +86,22 @@ def without_gradient(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until a GPU has done its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Most memory in use during a call beyond what was in use before; None where that cannot be told."""
+    """Most memory in use during a call beyond what was in use before; None where it is unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    with suppress(OSError, AttributeError):  # glibc: give back what was freed, or a call could use it unseen
+    with suppress(OSError, AttributeError):  # glibc: return freed memory, or the call uses it unnoticed
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark falls to what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the high-water mark to what is resident now
         before = _kernel_says("self/status", "VmRSS")
     except OSError:
         call()
@@ -104,7 +111,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that could still be taken; None where that cannot be told."""
+    """Memory that is available; None where it is unknown."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept

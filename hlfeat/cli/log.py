@@ -6,25 +6,33 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
-
-from tqdm import tqdm
+from typing import Any
 
 
 class TqdmHandler(logging.Handler):
-    """Log lines on standard error that do not break the bar."""
+    """Writes log lines to standard error without breaking the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # nobody may be listening any more (2>&1 | head): that is no reason to end the run
+        from tqdm import tqdm
+
+        # The reader of standard error may have ended (2>&1 | head); the run goes on.
         with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
             print(self.format(record), file=sys.stderr, flush=True)
 
 
-def set_up_logging(verbose: bool, quiet: bool) -> None:
-    from hlfeat.cli.log import TqdmHandler
-
+def set_up_logging(verbose: bool, quiet: bool = False) -> None:
+    """Send the package's log and Python's warnings to standard error."""
     log = logging.getLogger("hlfeat")
     handler = TqdmHandler()
     handler.setFormatter(logging.Formatter("hlfeat: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     warnings.showwarning = lambda message, *_: log.warning("%s", " ".join(str(message).split()))
+
+
+def failures_by_code(facts: dict[str, Any]) -> str:
+    """'3 clips failed (empty 1, truncated 2)'."""
+    from hlfeat.text import count
+
+    codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
+    return f"{count(facts['failures'], 'clip')} failed ({codes})"

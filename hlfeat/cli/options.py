@@ -1,8 +1,9 @@
-"""What the commands share: options and their completion, exit codes, how they speak. Nothing heavy is imported here."""
+"""Options that several commands share, and what the help of a command ends with. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent, indent
@@ -10,11 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
+from hlfeat.cli.exit_codes import EXIT_STATUS, Exit
 from hlfeat.errors import UsageError
+
+DEFAULT = "eleaf-8g-opt"  # config.loading.DEFAULT_CONFIG, without its imports
+WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+# --- completion ------------------------------------------------------------------------------------------------
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """Shipped configurations and YAML files; Typer takes those that begin so; without any, the shell offers files."""
+    """Shipped configurations and YAML files. Typer filters them by prefix; if none is left, the shell offers files."""
     from hlfeat.config.loading import config_names
 
     folder, files = os.path.dirname(incomplete), list[str]()
@@ -24,9 +32,11 @@ def complete_config(incomplete: str) -> list[str]:
 
 
 def complete_device() -> list[str]:
-    """Kinds of devices; looking for those that are there would take torch, and too long."""
+    """Kinds of devices; listing those of this machine would import torch, which takes too long."""
     return ["auto", "cpu", "cuda", "mps"]
 
+
+# --- what to compute -------------------------------------------------------------------------------------------
 
 CONFIG: Any = {
     "metavar": "NAME|FILE",
@@ -39,41 +49,73 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=complete_device)]
+WeightsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
+]
+
+# --- of which clips --------------------------------------------------------------------------------------------
+
 ManifestOption = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, .tar, or Kaldi data folder; repeatable."),
 ]
-WeightsOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
+NullOption = Annotated[
+    bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes them.")
 ]
-NullOption = Annotated[bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes.")]
+MaxFailuresOption = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Stop when more than N clips have failed.")
+]
+
+# --- how to run ------------------------------------------------------------------------------------------------
+
+DeviceOption = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", autocompletion=complete_device)
+]
 DevicesOption = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.", autocompletion=complete_device
+        metavar="NAME,...",
+        help="auto, cpu, cuda, cuda:N or mps; cuda:0,cuda:1 starts a process for each.",
+        autocompletion=complete_device,
     ),
 ]
-MaxFailuresOption = Annotated[int | None, typer.Option(min=0, metavar="N", help="Stop when more clips than this fail.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
+WorkersOption = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that decode and, on a CPU, compute.")]
+BatchSecondsOption = Annotated[
+    float, typer.Option(min=0.01, metavar="SECONDS", help="Audio in a batch on a GPU, with its padding.")
+]
+OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+# --- what to print ---------------------------------------------------------------------------------------------
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of errors.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Threads that decode and, on a CPU, compute.")]
-BatchSecondsOption = Annotated[float, typer.Option(min=0.01, help="Audio in a batch on a GPU, with padding.")]
-DEFAULT = "eleaf-8g-opt"
-WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def epilog(**sections: str) -> str:
-    """What a command's help ends with: headings and lines as they are (click wraps what has no \\b before it)."""
-    return "\n\n".join(
-        f"\b\n{name.replace('_', ' ').capitalize()}:\n{indent(dedent(text).strip(), '  ')}"
-        for name, text in sections.items()
+# --- the end of a help -----------------------------------------------------------------------------------------
+
+
+def epilog(examples: str, environment: str = "", exit_status: Mapping[Exit, str] = EXIT_STATUS) -> str:
+    """What the help of a command ends with: exit status, environment, examples, in this order."""
+    codes = "\n".join(f"{code.value:<3}  {exit_status[code]}" for code in sorted(exit_status))
+    sections = {"Exit status": codes, "Environment": environment, "Examples": examples}
+    return "\n\n".join(  # click wraps a paragraph unless \b precedes it
+        f"\b\n{heading}:\n{indent(dedent(text).strip(), '  ')}" for heading, text in sections.items() if text
     )
 
 
-def need_place(option: str, path: Path) -> None:
+# --- checks before a long computation --------------------------------------------------------------------------
+
+
+def refuse(options: Mapping[str, object], wording: str) -> None:
+    """Raises UsageError if one of these options has a value: it is expected elsewhere only, as `wording` says."""
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option}: {wording}")
+
+
+def need_writable(option: str, path: Path) -> None:
     """Raises UsageError where no file of that name could be written."""
     from tempfile import TemporaryFile
 
@@ -86,6 +128,7 @@ def need_place(option: str, path: Path) -> None:
 
 
 def need_matplotlib() -> None:
+    """Raises UsageError where matplotlib is not installed."""
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hlfeat.extraction.stop_signals import when_stopped
-
-if TYPE_CHECKING:
-    pass
 
 
 class InterruptedEarlyError(BaseException):
@@ -16,14 +13,17 @@ class InterruptedEarlyError(BaseException):
 
 
 class StopRequest:
-    """SIGINT and others: before the work begins they end the program, then they ask it to stop; a second one kills."""
+    """What SIGINT, SIGTERM and SIGHUP do.
+
+    Before the work begins they end the program. During the work the first one asks it to stop, the second one kills.
+    """
 
     def __init__(self) -> None:
         self.working = self.asked = False
         self.heard = when_stopped(self._note)
 
     def _note(self, number: int, frame: Any) -> None:
-        self.asked = True  # even if somebody between here and there catches everything
+        self.asked = True  # remembered even if a library swallows the exception
         if not self.working:
             raise InterruptedEarlyError("interrupted")
         for s in self.heard:

@@ -1,4 +1,4 @@
-"""The standard streams of the command: paths on standard output, everything else on standard error."""
+"""The standard streams of the command: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def keep_stdout_for_paths() -> None:
-    """What a decoder in C prints there goes to standard error instead, or it would be taken for a path."""
+    """Send to standard error what decoders written in C print to standard output: it would be taken for a path."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -21,12 +17,21 @@ def keep_stdout_for_paths() -> None:
 
 
 def print_path(path: Path) -> None:
-    """A finished shard on standard output; a reader that has gone away (| head) does not stop the run."""
+    """A path on standard output. The run goes on if its reader has ended (| head)."""
+    _write(os.fsencode(path))
+
+
+def print_line(line: str) -> None:
+    """A line on standard output, whatever its encoding. The command goes on if its reader has ended."""
+    _write(line.encode(sys.stdout.encoding, "backslashreplace"))
+
+
+def _write(line: bytes) -> None:
     from tqdm import tqdm
 
     try:
-        with tqdm.external_write_mode(file=sys.stdout):  # takes the bar away meanwhile, if both are on one terminal
-            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        with tqdm.external_write_mode(file=sys.stdout):  # hides the bar meanwhile, if both are on one terminal
+            sys.stdout.buffer.write(line + b"\n")
             sys.stdout.buffer.flush()
     except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -35,7 +40,10 @@ def print_path(path: Path) -> None:
 
 
 def open_streams() -> None:
-    """A stream that the caller has closed becomes the null device, or the next file opened would take its place."""
+    """Open the null device for each stream that the caller has closed.
+
+    The next file that is opened would take its number otherwise.
+    """
     for number in range(3):
         try:
             os.fstat(number)

@@ -53,7 +53,7 @@ def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]
         _, lines = _parse(path.read_text(encoding="utf-8"), str(path))
         places = {key: f"{path}:{line}" for key, line in lines.items()}
         for override in overrides:
-            places[tuple(parse_key(override.partition("=")[0]))] = f"--set {override}"
+            places[tuple(parse_key(override.partition("=")[0]))] = f"override {override}"
         raise ConfigError(f"{place_of(places, e.key, str(path))}: {e}") from e
 
 
@@ -109,7 +109,7 @@ def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
 def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> None:
     """Apply `frontend.n_filters=64`; a number in the path counts through a list."""
     name, equals, text = override.partition("=")
-    source = f"--set {override}"
+    source = f"override {override}"
     if not equals or not name:
         raise ConfigError(f"{source}: expected key=value, such as frontend.n_filters=64")
     value = read_yaml(text, source)[0]

@@ -62,16 +62,16 @@ def extract(
     if not isinstance(inputs, Inputs):
         inputs = collect([os.fspath(path) for path in inputs], sys.stdin.buffer)
     if not (math.isfinite(options.batch_seconds) and options.batch_seconds > 0):
-        raise UsageError(f"expected --batch-seconds above 0, got {options.batch_seconds}")
+        raise UsageError(f"batch_seconds: expected more than 0, got {options.batch_seconds}")
     if options.on_error not in ("skip", "stop"):
-        raise UsageError(f"expected --on-error skip or stop, got {options.on_error}")
+        raise UsageError(f"on_error: expected skip or stop, got {options.on_error}")
     if config.audio.channels == "each" and any(clip.channel is not None for clip in inputs.clips):
         raise UsageError("audio.channels: each goes with whole files, but a manifest names channels")
     device = choose_device(options.device)
     extractor, finish, description = prepare(config, options.weights, options.stats)
     extractor = extractor.eval().to(device)
     if options.weights is None and any(True for _ in extractor.stack.parameters()):
-        log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
+        log.warning("no weights given: the stack's are drawn at random from seed %d", config.seed)
     if extractor.stack.reach is None:
         log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
     with OutputDir(out, options.part) as output:

@@ -155,5 +155,5 @@ def split_devices(device: str) -> list[str]:
     """
     devices = device.split(",")
     if not all(devices):
-        raise UsageError(f"--device {device}: expected names separated by commas")
+        raise UsageError(f"device {device}: expected names separated by commas")
     return devices

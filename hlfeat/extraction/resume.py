@@ -71,7 +71,7 @@ def scan_output(
             if len(known) < len(records):
                 other = next(r["id"] for id_, r in zip(ids, records, strict=True) if id_ not in order)
                 raise UsageError(
-                    f"{output.folder}: --update would lose {escape_unprintable(other)}, which shares a shard with a "
+                    f"update: {output.folder} would lose {escape_unprintable(other)}, which shares a shard with a "
                     "clip that has changed and is not among the inputs"
                 )
             output.uncommit(number)
@@ -85,7 +85,7 @@ def scan_output(
     if redone:
         log.info("%s changed since: %d in the same shards are computed anew", count(changed, "clip"), redone)
     elif changed:
-        log.warning("%d finished clips have changed since; --update computes them anew", changed)
+        log.warning("%d finished clips have changed since (update computes them anew)", changed)
     _sort_failures(found, output, clips, order, retry_failed)
     return found
 

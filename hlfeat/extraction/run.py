@@ -269,9 +269,9 @@ class Run:
         self.progress.add(1, 0.0)
         log.warning("%s: %s: %s", display_path(clip), error.code, escape_unprintable(str(error)))
         if self.options.on_error == "stop":
-            raise TooManyFailuresError(f"{display_path(clip)}: {error.code}: {error} (--on-error stop)")
+            raise TooManyFailuresError(f"{display_path(clip)}: {error.code}: {error}", remedy="on_error")
         if self.options.max_failures is not None and len(self.report.failures) > self.options.max_failures:
-            raise TooManyFailuresError(f"more than {self.options.max_failures} clips failed (--max-failures)")
+            raise TooManyFailuresError(f"more than {self.options.max_failures} clips failed", remedy="max_failures")
 
     def _failures(self) -> list[Record]:
         """All that is known to have failed, what is still to be tried again included."""

@@ -120,13 +120,13 @@ def describe(
     else:
         if "frontend" not in arguments:
             notes.append("the weights do not tell EfficientLEAF from LEAF: EfficientLEAF is assumed "
-                         "(--set frontend.kind=leaf)")  # fmt: skip
+                         "(frontend.kind=leaf says otherwise)")  # fmt: skip
         keys = {"num_groups": int, "conv_win_factor": float, "stride_factor": float}
         frontend.update({k: number(k, kind) for k, kind in keys.items() if k in arguments})
         absent = [f"{k} = {EleafConfig.model_fields[k].default}" for k in keys if k not in arguments]
         if absent:
             notes.append(
-                f"not told by the weights, so the published defaults: {', '.join(absent)} (--set changes them)"
+                f"not told by the weights, so the published defaults: {', '.join(absent)} (settings change them)"
             )
     frontend["compression"] = describe_compression(state, number, source, notes)
     return {"description": f"imported from {source.name}", "frontend": frontend}
@@ -150,13 +150,15 @@ def describe_compression(
         found["per_band"] = a is not None and a.dim() > 0
         found["a"] = number("log1p_initial_a", float, 5.0 if a is not None else None)
         if found["a"] is None:
-            notes.append("the weights do not tell the logarithm's a: 5 is assumed (--set frontend.compression.a=0)")
+            notes.append(
+                "the weights do not tell the logarithm's a: 5 is assumed (frontend.compression.a=0 says otherwise)"
+            )
             found["a"] = 5.0
         found["append_filtered"] = channels == 2
         found["median_filter"] = channels == 2 or number("tbn_median_filter", bool, False)
         if channels == 1 and "tbn_median_filter" not in number.arguments:
             notes.append("the weights do not tell whether the median is subtracted: no is assumed "
-                         "(--set frontend.compression.median_filter=true)")  # fmt: skip
+                         "(frontend.compression.median_filter=true says otherwise)")  # fmt: skip
         return found
     parameters = [state.get(f"compression.{k}") for k in ("s", "alpha", "delta", "r")]
     if all(p is not None for p in parameters):
@@ -167,11 +169,11 @@ def describe_compression(
             logs = bool((state["compression.s"] < 0).any())
             kind, other = ("logarithms", "false") if logs else ("the values themselves", "true")
             notes.append(f"PCEN's parameters look like {kind}, which is assumed "
-                         f"(--set frontend.compression.learn_logs={other})")  # fmt: skip
+                         f"(frontend.compression.learn_logs={other} says otherwise)")  # fmt: skip
         found = config_frontends.PCENConfig(learn_logs=logs).model_dump(include={"kind", "learn_logs", "eps", "clamp"})
         notes.append(
             f"not told by the weights, so the published constants: PCEN's eps = {found['eps']:g}, "
-            f"clamp = {found['clamp']:g} (--set changes them)"
+            f"clamp = {found['clamp']:g} (settings change them)"
         )
         return found
     keys = ", ".join(k for k in state if k.startswith("compression.")) or "none"
@@ -184,7 +186,8 @@ def same_compression(found: str, number: _Arguments) -> None:
     if said.upper() != found:
         raise ConfigError(
             f"{number.source}: the weights are those of compression={found}, but the arguments say {said}; "
-            "expected those of the same training (--args FILE)"
+            "expected those of the same training",
+            remedy="args",
         )
 
 
@@ -287,7 +290,7 @@ def configuration_path(weights: Path, checkpoint: Path, overwrite: bool) -> Path
         if path.exists() and checkpoint.exists() and path.samefile(checkpoint):
             raise ConfigError(f"{path}: expected another name than the checkpoint's, of which much is left out")
         if path.exists() and not overwrite:
-            raise ConfigError(f"{path}: is there already; choose another name, or --overwrite")
+            raise ConfigError(f"{path}: is there already; choose another name", remedy="replace")
     return configuration
 
 
@@ -305,7 +308,7 @@ def write(found: Imported, source: Path, weights: Path, configuration: Path) -> 
         torch.save(state, buffer)
         data = buffer.getvalue()
     names = [re.sub(r"[^\x20-\x7e]", "?", path.name) for path in (source, weights)]  # a comment is one line
-    text = f"# Imported from {names[0]}; use with --weights {names[1]}\n{dump_config(found.config)}"
+    text = f"# Imported from {names[0]}; its weights are in {names[1]}\n{dump_config(found.config)}"
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(weights, data)

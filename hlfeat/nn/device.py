@@ -39,11 +39,11 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
-        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"device {name}: expected auto, cpu, cuda, cuda:N or mps")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise UsageError(f"--device {name}: cannot be used: torch {torch.__version__} finds {found} CUDA devices")
+        raise UsageError(f"device {name}: cannot be used: torch {torch.__version__} finds {found} CUDA devices")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"--device {name}: cannot be used: torch finds no Apple GPU")
+        raise UsageError(f"device {name}: cannot be used: torch finds no Apple GPU")
     return device

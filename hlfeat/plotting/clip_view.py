@@ -86,7 +86,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
     if weights is not None:
         load_weights(extractor, weights)
     elif any(True for _ in extractor.stack.parameters()):
-        log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
+        log.warning("no weights given: the stack's are drawn at random from seed %d", config.seed)
     try:
         extractor.follow_centre_freqs()
     except ValueError as e:
@@ -102,8 +102,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
         if not out_of_memory(e):
             raise
         raise HlfeatError(
-            f"{escape_unprintable(clip.path)}: out-of-memory: too long in one piece; "
-            "choose a part with --start and --end"
+            f"{escape_unprintable(clip.path)}: out-of-memory: too long in one piece", remedy="segment"
         ) from e
     if not bool(torch.isfinite(features if out is None else out).all()):
         raise HlfeatError(f"{escape_unprintable(clip.path)}: non-finite: its features are not finite numbers")
@@ -134,7 +133,7 @@ def read(clip: Clip, config: Config) -> Tensor:
     if len(wave.samples) != 1:
         raise UsageError(
             f"audio.channels: each makes {len(wave.samples)} clips of {escape_unprintable(clip.path)}; "
-            "choose one with --set audio.channels=0"
+            "choose one: audio.channels=0"
         )
     return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
 

@@ -42,7 +42,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
     if pool is not None:
         raise UsageError(f"{store.folders[0]}: expected frames to draw, has vectors pooled over time ({pool})")
     if not 0 <= channel < extractor.n_channels:
-        raise UsageError(f"--channel: expected 0 to {extractor.n_channels - 1}, got {channel}")
+        raise UsageError(f"channel: expected 0 to {extractor.n_channels - 1}, got {channel}")
     if len(extractor.stack.layers):
         title, unit = f"stack, channel {channel} of {extractor.n_channels}", ""
     else:

@@ -92,9 +92,7 @@ class OutputDir:
         """
         path = self.folder / "hlfeat.yaml"
         if overwrite and self.part != WHOLE:
-            raise UsageError(
-                "--overwrite does not go with parts, as it would remove the others' work: remove the folder"
-            )
+            raise UsageError("overwrite: expected without parts, as it removes the others' work: remove the folder")
         ours = [p for p in self.folder.iterdir() if OURS.fullmatch(p.name) and p.suffix != ".lock"]
         others = {there.of for there, _ in shard_indexes(self.folder)}
         told = (re.match(r"(?:failures|report)-p\d+of(\d+)\.jsonl?$", p.name) for p in ours)
@@ -122,8 +120,8 @@ class OutputDir:
         if there.get("fingerprint") != description["fingerprint"]:
             keys = ", ".join(differences(there, description)) or "the configuration"
             raise UsageError(
-                f"{self.folder}: holds features of another configuration ({keys} differ); "
-                "choose another folder, or --overwrite"
+                f"{self.folder}: holds features of another configuration ({keys} differ); choose another folder",
+                remedy="overwrite",
             )
         theirs, ours = (d.get("inputs") or {} for d in (there, description))
         if self.part != WHOLE and theirs != ours:  # parts of different lists overlap, or leave clips out
