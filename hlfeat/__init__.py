@@ -20,6 +20,9 @@ _WHERE = {
     "HarmonicConv2d": "nn.harmonic.modules",
     "LogHarmonicConv2d": "nn.harmonic.modules",
     "MixedHarmonicConv2d": "nn.harmonic.modules",
+    "LinearAxis": "nn.axes",
+    "LogAxis": "nn.axes",
+    "CentreAxis": "nn.axes",
     "harmonic_conv2d": "nn.harmonic.functional",
     "Config": "config.config",
     "load_config": "config.loading",
@@ -30,25 +33,62 @@ _WHERE = {
     "extract": "extraction.extract",
     "Options": "extraction.options",
     "HlfeatError": "errors",
+    "Report": "extraction.report",
+    "Part": "partition",
+    "Statistics": "statistics.dataset_statistics",
+    "config_names": "config.loading",
+    "dump_config": "config.loading",
+    "Inputs": "inputs.clip_list",
+    "collect_inputs": "inputs.collect",
+    "FeatureBatch": "storage.collate",
+    "UsageError": "errors",
+    "ConfigError": "errors",
+    "LayerError": "errors",
+    "OutputError": "errors",
+    "ClipError": "errors",
+    "TooManyFailuresError": "errors",
+    "InterruptedRunError": "errors",
+    "AxisError": "errors",
+    "ExportError": "errors",
 }
 
 __all__ = [
     "PCEN",
+    "AxisError",
+    "CentreAxis",
+    "ClipError",
     "Config",
+    "ConfigError",
     "EfficientLeaf",
+    "ExportError",
     "Extractor",
+    "FeatureBatch",
     "FeatureStore",
     "HarmonicConv2d",
     "HlfeatError",
+    "Inputs",
+    "InterruptedRunError",
+    "LayerError",
     "Leaf",
+    "LinearAxis",
+    "LogAxis",
     "LogHarmonicConv2d",
     "LogMel",
     "LogTBN",
     "MixedHarmonicConv2d",
     "Options",
+    "OutputError",
+    "Part",
+    "Report",
     "Spectrogram",
+    "Statistics",
+    "TooManyFailuresError",
+    "UsageError",
     "build",
     "collate",
+    "collect_inputs",
+    "config_names",
+    "dump_config",
     "extract",
     "harmonic_conv2d",
     "load_config",
@@ -56,10 +96,25 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hlfeat.config.config import Config
-    from hlfeat.config.loading import load_config
-    from hlfeat.errors import HlfeatError
+    from hlfeat.config.loading import config_names, dump_config, load_config
+    from hlfeat.errors import (
+        AxisError,
+        ClipError,
+        ConfigError,
+        ExportError,
+        HlfeatError,
+        InterruptedRunError,
+        LayerError,
+        OutputError,
+        TooManyFailuresError,
+        UsageError,
+    )
     from hlfeat.extraction.extract import extract
     from hlfeat.extraction.options import Options
+    from hlfeat.extraction.report import Report
+    from hlfeat.inputs.clip_list import Inputs
+    from hlfeat.inputs.collect import collect_inputs
+    from hlfeat.nn.axes import CentreAxis, LinearAxis, LogAxis
     from hlfeat.nn.build import build
     from hlfeat.nn.extractor import Extractor
     from hlfeat.nn.frontends.compression import LogTBN
@@ -68,7 +123,9 @@ if TYPE_CHECKING:
     from hlfeat.nn.frontends.spectrograms import LogMel, Spectrogram
     from hlfeat.nn.harmonic.functional import harmonic_conv2d
     from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
-    from hlfeat.storage.collate import collate
+    from hlfeat.partition import Part
+    from hlfeat.statistics.dataset_statistics import Statistics
+    from hlfeat.storage.collate import FeatureBatch, collate
     from hlfeat.storage.store import FeatureStore
 
 

@@ -58,7 +58,7 @@ class ExportError(HlfeatError):
     """Modules that cannot be exported, or whose exported form gives other features (exit code 1)."""
 
 
-class InterruptedRunError(Exception):
+class InterruptedRunError(HlfeatError):
     """The run was asked to stop; what is finished is on the disk."""
 
 

@@ -2,7 +2,7 @@
 
 `hear-validator hlfeat.hear` and heareval call `load_model`, `get_timestamp_embeddings` and `get_scene_embeddings`. A
 frame's embedding is its features, channels and bands side by side; a sound's is their mean and standard deviation over
-time, which for features that are logarithms of energies are its spectral envelope and how much that moves.
+time, which for logarithms of energies are its spectral envelope and how much that moves.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Embedder(nn.Module):
     def timestamps(self, samples: int) -> Tensor:
         """The centres of the frames of so many samples, in milliseconds: [frames].
 
-        A last frame that pools what is left may be centred past the end: it is left out, unless it is the only one.
+        A last frame that pools the remaining frames may be centred past the end. It is left out, unless it is alone.
         """
         n = self.extractor.num_frames(samples)
         first = self.extractor.stack.shift * 1000 * self.extractor.frontend.hop / self.sample_rate
@@ -72,7 +72,14 @@ def load_model(model_file_path: str = "") -> Embedder:
             with `.yaml`, or as `config.yaml`; or a configuration, by path or by name; empty for the default one.
 
     Raises:
-        ConfigError: a configuration or weights that are not there, or do not fit.
+        ConfigError: a configuration or weights that are missing, or do not fit.
+
+    Example:
+        >>> import torch
+        >>> from hlfeat import hear
+        >>> model = hear.load_model("log-mel")
+        >>> model.sample_rate, model.timestamp_embedding_size, model.scene_embedding_size
+        (16000, 80, 160)
     """
     path = Path(model_file_path)
     if path.suffix in WEIGHTS:
@@ -92,6 +99,16 @@ def get_timestamp_embeddings(audio: Tensor, model: Embedder) -> tuple[Tensor, Te
     """Embeddings at regular intervals, and the times in milliseconds on which they are centred; without gradients.
 
     Shape: audio [n_sounds, n_samples] in -1 to 1, at the model's rate -> float32 [n_sounds, n, size], [n_sounds, n].
+
+    Raises:
+        ValueError: audio of another shape or type.
+
+    Example:
+        >>> import torch
+        >>> from hlfeat import hear
+        >>> embeddings, times = hear.get_timestamp_embeddings(torch.zeros(2, 16000), hear.load_model("log-mel"))
+        >>> embeddings.shape, times[0, :3].tolist()
+        (torch.Size([2, 100, 80]), [0.0, 10.0, 20.0])
     """
     batches = _batches(audio, model)
     stamps = model.timestamps(audio.shape[1])
@@ -104,11 +121,20 @@ def get_scene_embeddings(audio: Tensor, model: Embedder) -> Tensor:
     """One embedding a sound: mean and standard deviation of its features over time; without gradients.
 
     Shape: audio [n_sounds, n_samples] in -1 to 1, at the model's rate -> float32 [n_sounds, size].
+
+    Raises:
+        ValueError: audio of another shape or type.
+
+    Example:
+        >>> import torch
+        >>> from hlfeat import hear
+        >>> hear.get_scene_embeddings(torch.zeros(2, 16000), hear.load_model("log-mel")).shape
+        torch.Size([2, 160])
     """
     scenes = []
     with torch.no_grad():
         for x in _batches(audio, model):
-            deviation, mean = torch.std_mean(model(x), dim=1, correction=0)  # one frame deviates by zero
+            deviation, mean = torch.std_mean(model(x), dim=1, correction=0)  # 0: one frame deviates by zero
             scenes.append(torch.cat([mean, deviation], dim=1))
     return torch.cat(scenes)
 

@@ -15,4 +15,4 @@ cd -- "$root"
 ruff check .
 ruff format --check .
 mypy
-pytest -n 2 "$@"
+pytest -n 2 --durations 20 "$@"

@@ -44,7 +44,7 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import DEFAULT_CONFIG, dump_config
 from hlfeat.errors import ClipError, UsageError
 from hlfeat.extraction.batching import pad, plan_batches
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn.masking import frame_mask
 from hlfeat.text import escape_unprintable
 
@@ -94,7 +94,7 @@ def read(folder: Path, config: hlfeat.Config) -> tuple[list[Example], list[str]]
     """All clips and the classes' names; a clip that cannot be used is reported with the reason."""
     if not folder.is_dir():
         raise UsageError(f"expected a folder with one folder a class, got {escape_unprintable(str(folder))}")
-    clips = collect([str(folder)], sys.stdin.buffer).clips
+    clips = collect_inputs([str(folder)], sys.stdin.buffer).clips
     resampler = Resampler(config.audio.sample_rate)
 
     def samples(clip: Clip) -> list[Tensor] | ClipError:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from hlfeat.bench.harmonic import SETTINGS, Setting, tensors
 from hlfeat.bench.tables import markdown
 from hlfeat.bench.timing import time_interleaved, without_gradient
-from hlfeat.nn.harmonic import triton_backend as harmonic_fused
+from hlfeat.nn.harmonic import triton_backend
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import Time, plan_for
 from hlfeat.nn.harmonic.triton_backend import Blocks
@@ -42,9 +42,9 @@ def kernels(setting: Setting, batch: int, device: torch.device) -> dict[str, tup
     x, weight, bias = (v.detach() for v in tensors(setting, batch, device))
     plan = plan_for(setting.axes()["centre"].positions(setting.rows, setting.kernel, setting.anchor), setting.rows)
     time = Time(1, setting.kernel // 2, 1, 1)
-    kept = x.contiguous(memory_format=harmonic_fused.LAYOUT)  # by the forward pass, for the gradients
-    gy = torch.randn_like(harmonic_fused.convolve(kept, weight, bias, plan, time))
-    gradients = harmonic_fused.gradients
+    kept = x.contiguous(memory_format=triton_backend.LAYOUT)  # by the forward pass, for the gradients
+    gy = torch.randn_like(triton_backend.convolve(kept, weight, bias, plan, time))
+    gradients = triton_backend.gradients
     return {
         "forward": ("CONVOLVE", lambda: harmonic_conv2d(x, weight, bias, plan, padding=time.padding, fused=True)),
         "gradient of the input": ("CONVOLVE", lambda: gradients(kept, weight, gy, plan, time, True, False)),
@@ -60,12 +60,12 @@ def tune(setting: Setting, batch: int, device: torch.device, quick: bool) -> Ite
 
         def cut(blocks: Blocks, constant: str = constant, call: Callable[[], object] = call) -> Callable[[], object]:
             def run() -> object:
-                setattr(harmonic_fused, constant, blocks)
+                setattr(triton_backend, constant, blocks)
                 return call()
 
             return run
 
-        before, fits = getattr(harmonic_fused, constant), {}
+        before, fits = getattr(triton_backend, constant), {}
         for blocks in choices(quick):
             try:
                 cut(blocks)()
@@ -74,7 +74,7 @@ def tune(setting: Setting, batch: int, device: torch.device, quick: bool) -> Ite
             else:
                 fits[", ".join(map(str, blocks))] = cut(blocks)
         taken = time_interleaved({"Conv2d": conv, **fits}, device, 0.0 if quick else 2.0, least=1 if quick else 3)
-        setattr(harmonic_fused, constant, before)
+        setattr(triton_backend, constant, before)
         base = taken["Conv2d"].typical
         for blocks, runs in sorted(taken.items(), key=lambda item: item[1].typical):
             yield {"kernel": name, "blocks": blocks, "ms": runs.typical * 1e3, "ratio": runs.typical / base}

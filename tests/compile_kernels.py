@@ -13,10 +13,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hlfeat.nn.harmonic import triton_backend as harmonic_fused
-from hlfeat.nn.harmonic import triton_kernels as harmonic_kernels
+from hlfeat.nn.harmonic import triton_backend, triton_kernels
 
-POINTERS = {"start": "i32", "harmonic": "i32", "out_row": "i32", "row": "i32", "share": "fp32", "partial": "fp32"}
+POINTERS = {"start": "i32", "harmonic": "i32", "out_row": "i32", "row": "i32", "row_weight": "fp32", "partial": "fp32"}
 WHOLE = ("frames_in", "frames_out", "y_item", "y_channel", "y_row", "gy_item", "gy_channel", "gy_row")
 TENSORS = ("x", "gy", "weight", "bias", "y")
 CONSTANTS = {
@@ -29,7 +28,7 @@ CONSTANTS = {
     "DIVISOR": 1,
     "HAS_BIAS": True,
 }
-BLOCKS = {"convolve": harmonic_fused.CONVOLVE, "correlate": harmonic_fused.CORRELATE}
+BLOCKS = {"convolve": triton_backend.CONVOLVE, "correlate": triton_backend.CORRELATE}
 TURNED = {
     "CHANNELS": 32,
     "OUT": 16,
@@ -43,7 +42,7 @@ TURNED = {
 
 
 def compiled(name: str, dtype: str, precision: str, capability: int, **other: object) -> dict[str, object]:
-    kernel = getattr(harmonic_kernels, name)
+    kernel = getattr(triton_kernels, name)
     known = {**CONSTANTS, "PRECISION": precision, "groups": 1, "y_frame": 1, "gy_frame": 1, **other}
     known |= BLOCKS[name].of(256, known["TAPS"] * known["CHANNELS"], known["OUT"])
     options = {o: known.pop(o) for o in ("num_warps", "num_stages")}

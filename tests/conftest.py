@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tests import helpers
+from tests.command_server import install, start
 
 # Tests run side by side, one a core: two threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,12 +41,27 @@ def command() -> str:
 
 
 @pytest.fixture(scope="session")
-def hlfeat() -> Command:
-    """Run the installed command as a process: hlfeat("extract", folder, "-o", out) -> CompletedProcess."""
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an `hlfeat` that starts in milliseconds (tests/command_server.py)."""
+    folder = tmp_path_factory.mktemp("bin")
+    server = start(folder / "server")
+    install(folder, folder / "server")
+    yield folder
+    server.terminate()
+    server.wait()
 
-    def run(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def hlfeat(command_server: Path) -> Command:
+    """Run the command as a process: hlfeat("extract", folder, "-o", out) -> CompletedProcess.
+
+    With `env` it is the installed console script; otherwise a fork of a process that has imported torch.
+    """
+
+    def run(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        program = command() if "env" in kwargs else str(command_server / "hlfeat")
         return subprocess.run(
-            [command(), *map(str, args)], capture_output=True, text=True, timeout=300, check=False, **kwargs
+            [program, *map(str, args)], capture_output=True, text=True, timeout=300, check=False, **kwargs
         )
 
     return run

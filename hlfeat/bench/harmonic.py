@@ -23,7 +23,7 @@ from hlfeat.errors import HlfeatError
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
-from hlfeat.nn.harmonic.plan import lerp_rows, plan_for
+from hlfeat.nn.harmonic.plan import linear_interpolation, plan_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +81,7 @@ SETTINGS = [
 def lower(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Tensor, share: Tensor) -> Tensor:
     """The straightforward version: all harmonics' rows one below the other, then one convolution with stride Kf.
 
-    Shape: as `harmonic_conv2d`; pair, share [2, Kf, G] as from `interpolation`.
+    Shape: as `harmonic_conv2d`; pair, share [2, Kf, G] as from `linear_interpolation`.
     """
     rows = x[:, :, pair[0]] * share[0, :, :, None] + x[:, :, pair[1]] * share[1, :, :, None]  # [B, C, Kf, G, T]
     lowered = rows.transpose(2, 3).flatten(2, 3)  # [B, C, G * Kf, T]
@@ -114,7 +114,7 @@ def candidates(setting: Setting, x: Tensor, weight: Tensor, bias: Tensor) -> dic
             deform = deformable(x, weight, bias, positions)
             if deform is not None:
                 calls["deformable"] = deform
-            pair, share = (t.to(x.device) for t in lerp_rows(positions, setting.rows))
+            pair, share = (t.to(x.device) for t in linear_interpolation(positions, setting.rows))
             share = share.to(x.dtype)
             calls["lowering"] = lambda pair=pair, share=share: lower(x, weight, bias, pair, share)  # type: ignore[misc]
         plan = plan_for(positions, setting.rows)
@@ -142,7 +142,7 @@ def errors(setting: Setting, device: torch.device, names: Collection[str]) -> di
     found = {}
     for name, axis in setting.axes().items():
         positions, half = axis.positions(setting.rows, setting.kernel, setting.anchor), setting.kernel // 2
-        pair, share = (t.to(device) for t in lerp_rows(positions, setting.rows))
+        pair, share = (t.to(device) for t in linear_interpolation(positions, setting.rows))
         with torch.no_grad():
             want = lower(x.double(), weight.double(), bias.double(), pair, share)
             for engine, fused in (("ours", None), ("fused", True)):

@@ -25,26 +25,39 @@ import torchaudio.functional as AF
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.resample import Resampler
 from hlfeat.bench.frontend import LogMel
 from hlfeat.bench.tables import Row, append_table
 from hlfeat.bench.timing import Runs, time_interleaved
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, UsageError
-from hlfeat.extraction.clip_loader import ClipLoader, Failure, Item
+from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import Engine
+from hlfeat.extraction.events import (
+    ClipInfo,
+    ComputedClip,
+    Event,
+    FailedClip,
+    HeldFeatures,
+    LoadedClip,
+    WorkerEvent,
+)
 from hlfeat.extraction.extract import extract
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import Prefetcher
-from hlfeat.extraction.setup import make_engine, plan_of, prepare
-from hlfeat.extraction.streaming import WINDOW_SAMPLES
+from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
+from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.nn.extractor import Extractor
-from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.statistics.moments import no_moments
+from hlfeat.storage.layout import Layout, ShardFiles
+from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 
 HELD_BYTES = 1 << 30  # decoded audio of the clips that are measured
-WRITTEN_FRAMES = WINDOW_SAMPLES // 160  # of a long clip, at once
+WRITTEN_FRAMES = DEFAULT_LIMITS.window_samples // 160  # of a long clip, at once
 
 COLUMNS = {
     "config": "configuration",
@@ -64,80 +77,82 @@ DECODE, RESAMPLE, COMPUTE, WRITE, WHOLE, PLAIN = (
 )  # fmt: skip
 
 
-class Reading(Engine):
-    """Reads, and computes nothing."""
+class ReadingEngine:
+    """Reads clips and computes nothing; an Engine."""
 
-    def __init__(self, like: Engine, channels: str | int, resample: bool) -> None:
-        super().__init__(like.extractor, like.finish, torch.device("cpu"), like.dtype, channels)
-        self.resample = resample
+    def __init__(self, loader: ClipLoader, row_shape: tuple[int, ...], resample: bool) -> None:
+        self._loader, self._row_shape, self._resample = loader, row_shape, resample
 
-    def start_thread(self) -> None:
+    def start_worker(self) -> None:
         torch.set_num_threads(1)
 
-    def _read(self, clip: Clip, cancelled: Callable[[], bool]) -> Item:
-        return self.loader(clip, cancelled, self.resample)
+    def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
+        return [self._loader.load(clip, cancelled, self._resample) for clip in clips]
 
-    def stream(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
-        return iter(items)
+    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
+        return iter(stream)
 
-    def long(
-        self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]
-    ) -> Iterator[tuple[np.ndarray, Moments]]:
-        none = no_moments(*self.finish.shape)
-        for piece in self.loader.pieces(item, entry, cancelled):
-            yield (self.resampler(piece, item.sample_rate) if self.resample else piece).numpy(), none
+    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        return ComputedClip(loaded.info, [self._read(loaded.info, c) for c in range(loaded.info.channels_out)])
+
+    def _read(self, info: ClipInfo, channel: int) -> HeldFeatures:
+        for chunk in self._loader.channel_chunks(info, channel, lambda: False):
+            if self._resample:
+                self._loader.resampler(chunk, info.sample_rate)
+        return HeldFeatures(np.zeros((0, *self._row_shape)), no_moments(*self._row_shape), silent=False)
 
 
 @dataclass
 class Held:
-    """Clips that have been read: their items as the engine gets them, and the samples of long ones."""
+    """Clips that have been read: as the engine gets them, and the samples of the channels of long ones."""
 
     clips: list[Clip] = field(default_factory=list)
-    items: dict[str, Item] = field(default_factory=dict)
-    pieces: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
+    loaded: dict[str, LoadedClip] = field(default_factory=dict)
+    chunks: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
     failed: int = 0
 
     @property
     def seconds(self) -> float:
-        """Of audio, each entry counted."""
-        return sum(item.duration * item.entries for item in self.items.values())
+        """Of audio, each channel that is kept counted."""
+        infos = (loaded.info for loaded in self.loaded.values())
+        return sum(info.duration * info.channels_out for info in infos)
 
 
-class FromMemory(ClipLoader):
-    """A loader that has read everything before."""
+class MemoryLoader(ClipLoader):
+    """A loader of clips that have been read before."""
 
-    def __init__(self, like: ClipLoader, held: Held) -> None:
-        super().__init__(like.resampler, like.channels)
+    def __init__(self, loader: ClipLoader, held: Held) -> None:
+        super().__init__(loader.resampler, loader.channels, DEFAULT_LIMITS)
         self.held = held
 
-    def __call__(self, clip: Clip, cancelled: Callable[[], bool], resample: bool = True) -> Item:
-        item = self.held.items[clip.id]
-        return replace(item, waveforms=list(item.waveforms), features=[], seconds={}, opens_shard=False)
+    def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
+        return replace(self.held.loaded[clip.id], seconds={})
 
-    def pieces(self, item: Item, entry: int, cancelled: Callable[[], bool]) -> Iterator[Tensor]:
-        yield from self.held.pieces[item.clip.id, entry]
+    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+        yield from self.held.chunks[info.clip.id, channel]
 
 
-def hold(computer: Engine, clips: Iterable[Clip], most: int = HELD_BYTES) -> Held:
-    """Read clips as the computer wants them, until so many bytes are held; those that cannot be read are left out."""
+def hold(loader: ClipLoader, clips: Iterable[Clip], resample: bool, most: int = HELD_BYTES) -> Held:
+    """Read clips until so many bytes are held; those that cannot be read are left out.
+
+    Args:
+        resample: whether they are resampled too, as an engine on a CPU wants them; others resample themselves.
+    """
     held, size = Held(), 0
     for clip in clips:
-        (found,) = Engine.work(computer, [clip], lambda: False)
-        if not isinstance(found, Item):
-            held.failed += 1
-            continue
+        loaded = loader.load(clip, lambda: False, resample)
         try:
-            pieces = {
-                (clip.id, e): list(computer.loader.pieces(found, e, lambda: False))
-                for e in range(found.entries if found.long else 0)
-            }
+            if isinstance(loaded, FailedClip):
+                raise loaded.error
+            channels = range(loaded.info.channels_out if loaded.long else 0)
+            chunks = {(clip.id, c): list(loader.channel_chunks(loaded.info, c, lambda: False)) for c in channels}
         except ClipError:
             held.failed += 1
             continue
         held.clips.append(clip)
-        held.items[clip.id] = found
-        held.pieces |= pieces
-        size += found.nbytes + sum(p.nbytes for parts in pieces.values() for p in parts)
+        held.loaded[clip.id] = loaded
+        held.chunks |= chunks
+        size += loaded.nbytes + sum(x.nbytes for channel in chunks.values() for x in channel)
         if size >= most:
             break
     if not held.clips:
@@ -145,16 +160,21 @@ def hold(computer: Engine, clips: Iterable[Clip], most: int = HELD_BYTES) -> Hel
     return held
 
 
-def consume(computer: Engine, clips: Sequence[Clip], workers: int, folder: Path) -> None:
-    """The engine without its end: what comes out is thrown away."""
+def consume(
+    engine: Engine,
+    clips: Sequence[Clip],
+    workers: int,
+    scratch: Path,
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
+    """Clips through an engine, and nothing is written."""
     threads = torch.get_num_threads()
     try:
-        with Prefetcher(clips, workers, computer.work, computer.start_thread) as ahead:
-            computer.use(ahead.pool, workers)
-            for item in computer.stream(ahead):
-                if isinstance(item, Item) and item.long:
-                    for e in range(item.entries):
-                        for _ in computer.long(item, e, folder, lambda: False):
+        with Prefetcher(clips, workers, engine, limits) as loaded:
+            for event in engine.compute(loaded):
+                if isinstance(event, LoadedClip):
+                    for channel in engine.compute_long(event, loaded.threads, scratch, lambda: False).channels:
+                        for _ in channel:
                             pass
     finally:
         torch.set_num_threads(threads)
@@ -164,24 +184,24 @@ def write(
     config: Config, extractor: Extractor, finish: PostProcessor, held: Held, block: np.ndarray, folder: Path
 ) -> None:
     """Shards of the clips' size, with their index, as a run writes them."""
-    plan = plan_of(config, finish)
+    plan = make_shard_plan(config, finish)
     number = -1
     with ExitStack() as stack:
         shard: ShardWriter | None = None
         for clip in held.clips:
-            item = held.items[clip.id]
-            rows = finish.rows(extractor.num_frames(item.length))
-            if plan.opens(item.entries, rows) or shard is None:
+            info = held.loaded[clip.id].info
+            rows = finish.rows(extractor.num_frames(info.length))
+            if plan.opens(info.channels_out, rows) or shard is None:
                 if shard is not None:
                     shard.commit()
                     stack.close()
                 number += 1
                 shard = stack.enter_context(
-                    ShardWriter(folder, f"shard-{number:05d}", config.output.format, block.dtype, *finish.shape)
+                    ShardWriter(ShardFiles(Layout(folder), number), config.output.format, block.dtype, *finish.shape)
                 )
-            for e in range(item.entries):
-                record = {"id": f"{clip.id}#{e}", "path": clip.path, "duration": item.duration}
-                shard.append(record, pieces_of(block, rows))
+            for e in range(info.channels_out):
+                entry = IndexEntry(f"{clip.id}#{e}", clip.path, duration=info.duration)
+                shard.append(entry, pieces_of(block, rows))
         if shard is not None:
             shard.commit()
 
@@ -204,20 +224,25 @@ def plain_loop(clips: Sequence[Clip], rate: int, folder: Path) -> None:
 
 
 def measure(
-    name: str, config: Config, clips: Sequence[Clip], options: Options, device: torch.device, scratch: Path, laps: int
+    name: str,
+    config: Config,
+    clips: Sequence[Clip],
+    options: Options,
+    device: torch.device,
+    scratch: Path,
+    laps: int,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Row]:
     """A row a stage, for one configuration. `laps`: runs of each, after one that does not count."""
     extractor, finish, _ = prepare(config, None, None)
     extractor = extractor.eval().to(device)
     dtype = np.dtype(config.output.dtype)
     batch = max(1, int(options.batch_seconds * config.audio.sample_rate))
-    computing = make_engine(extractor, finish, device, dtype, config.audio.channels, batch, lambda: False)
-    held = hold(computing, clips)
-    computing.loader = FromMemory(computing.loader, held)
-    reading = {
-        stage: Reading(computing, config.audio.channels, resample)
-        for stage, resample in ((DECODE, False), (RESAMPLE, True))
-    }
+    loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits)
+    held = hold(loader, clips, resample=device.type == "cpu")
+    computing = make_engine(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, lambda: False, limits)
+    decoding = ReadingEngine(loader, finish.shape, resample=False)
+    resampling = ReadingEngine(loader, finish.shape, resample=True)
     block = np.zeros((WRITTEN_FRAMES, *finish.shape), dtype)
 
     def emptied(call: Callable[[Path], object]) -> Callable[[], None]:
@@ -233,11 +258,11 @@ def measure(
     inputs = Inputs(held.clips)
     quiet = replace(options, quiet=True)
     calls = {
-        DECODE: emptied(lambda folder: consume(reading[DECODE], held.clips, options.workers, folder)),
-        RESAMPLE: emptied(lambda folder: consume(reading[RESAMPLE], held.clips, options.workers, folder)),
-        COMPUTE: emptied(lambda folder: consume(computing, held.clips, options.workers, folder)),
+        DECODE: emptied(lambda folder: consume(decoding, held.clips, options.workers, folder, limits)),
+        RESAMPLE: emptied(lambda folder: consume(resampling, held.clips, options.workers, folder, limits)),
+        COMPUTE: emptied(lambda folder: consume(computing, held.clips, options.workers, folder, limits)),
         WRITE: emptied(lambda folder: write(config, extractor, finish, held, block, folder)),
-        WHOLE: emptied(lambda folder: extract(config, inputs, folder, quiet)),
+        WHOLE: emptied(lambda folder: extract(config, inputs, folder, quiet, _limits=limits)),
     }
     if all(clip.span is None and clip.start is None and clip.end is None for clip in held.clips):
         calls[PLAIN] = emptied(lambda folder: plain_loop(held.clips, config.audio.sample_rate, folder))

@@ -11,7 +11,7 @@ import re
 
 from hlfeat.cli.exit_codes import Exit
 from hlfeat.cli.stop import InterruptedEarlyError
-from hlfeat.errors import ConfigError, HlfeatError, UsageError
+from hlfeat.errors import ConfigError, HlfeatError, TooManyFailuresError, UsageError
 
 # Fields of `Options` and arguments of the library that a message may begin with, and the options that set them.
 OPTIONS = {
@@ -28,10 +28,7 @@ OPTIONS = {
     "workers": "--workers",
 }
 REMEDIES = {
-    "args": "--args FILE names the arguments of another training",
     "batch": "--batch N takes fewer clips at once",
-    "max_failures": "--max-failures N allows N of them",
-    "on_error": "--on-error skip goes on without it",
     "overwrite": "--overwrite starts anew",
     "replace": "--overwrite replaces it",
     "seconds": "--seconds S exports it for clips of S seconds",
@@ -44,7 +41,7 @@ def in_terms_of_options(error: HlfeatError) -> str:
     message = str(error)
     if isinstance(error, ConfigError):
         message = re.sub(r"^override ", "--set ", message)
-    elif isinstance(error, UsageError):
+    elif isinstance(error, UsageError | TooManyFailuresError):
         message = re.sub(rf"^({'|'.join(OPTIONS)})(?=:| \S+: )", lambda field: OPTIONS[field[0]], message)
     return f"{message}; {REMEDIES[error.remedy]}" if error.remedy else message
 

@@ -7,7 +7,7 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hlfeat.audio.clip import Clip
     from hlfeat.config.config import Config
     from hlfeat.extraction.options import Options
+    from hlfeat.extraction.report import Report
     from hlfeat.inputs.clip_list import Inputs
 
 log = logging.getLogger("hlfeat")
@@ -177,9 +178,9 @@ def extract(
             weights=weights,
             stats=stats,
         )
-        facts = _run(cfg, clips, Path(out), options, stop)
-    _summarise(facts, Path(out), mine)
-    if facts["failures"]:
+        report = _run(cfg, clips, Path(out), options, stop)
+    _summarise(report, Path(out), mine)
+    if report.failures:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
@@ -202,34 +203,30 @@ def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path |
         log.debug("%s", display_path(clip))
 
 
-def _run(cfg: Config, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> dict[str, Any]:
-    """The extraction itself, on one device or several. Returns the report as in report.json."""
+def _run(cfg: Config, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> Report:
+    """The extraction itself, which `stop` can interrupt."""
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract
-    from hlfeat.extraction.multi_device import extract_on, split_devices
+    from hlfeat.extraction.multi_device import split_devices
     from hlfeat.nn.device import choose_device
 
-    devices = split_devices(options.device)
-    for name in devices:
+    for name in split_devices(options.device):
         choose_device(name)
     keep_stdout_for_paths()
     stop.working = True
     try:
-        if len(devices) > 1:
-            return extract_on(
-                devices, cfg, clips, folder, options, stopped=lambda: stop.asked, finished_shard=print_path
-            )
-        report = extract(cfg, clips, folder, options, stopped=lambda: stop.asked, finished_shard=print_path)
-        return report.as_dict()
+        return extract(cfg, clips, folder, options, stopped=lambda: stop.asked, finished_shard=print_path)
     except InterruptedRunError:
         log.warning("interrupted; finished shards are in %s, and the same command goes on from there", folder)
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _summarise(facts: dict[str, Any], folder: Path, part: Part) -> None:
+def _summarise(report: Report, folder: Path, part: Part) -> None:
     """Log what the run did, and where its failures are listed."""
+    from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration
 
+    facts = report.as_dict()
     log.info(
         "%s, %s of audio, in %.1f s (%.0f times real time) on %s -> %s",
         count(facts["clips_this_run"], "clip"),
@@ -239,7 +236,6 @@ def _summarise(facts: dict[str, Any], folder: Path, part: Part) -> None:
         facts["device"],
         folder,
     )
-    if facts["failures"]:
-        merged = folder / "failures.jsonl"
-        listed = merged if merged.exists() else folder / part.file("failures.jsonl")
-        log.warning("%s: %s", failures_by_code(facts), listed)
+    if report.failures:
+        merged, of_part = Layout(folder).failures, Layout(folder, part).failures
+        log.warning("%s: %s", failures_by_code(report), merged if merged.exists() else of_part)

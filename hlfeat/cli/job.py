@@ -20,10 +20,10 @@ CHOOSE = "--part I/N says which part this is"
 
 def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input."""
-    from hlfeat.inputs.collect import collect
+    from hlfeat.inputs.collect import collect_inputs
     from hlfeat.text import count
 
-    clips = collect(list(inputs), sys.stdin.buffer, null, list(manifests))
+    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests))
     if clips.ignored:
         logging.getLogger("hlfeat").info("skipped %s (not an audio extension)", count(clips.ignored, "file"))
     return clips

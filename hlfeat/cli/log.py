@@ -6,7 +6,10 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hlfeat.extraction.report import Report
 
 
 class TqdmHandler(logging.Handler):
@@ -30,9 +33,10 @@ def set_up_logging(verbose: bool, quiet: bool = False) -> None:
     warnings.showwarning = lambda message, *_: log.warning("%s", " ".join(str(message).split()))
 
 
-def failures_by_code(facts: dict[str, Any]) -> str:
+def failures_by_code(report: Report) -> str:
     """'3 clips failed (empty 1, truncated 2)'."""
     from hlfeat.text import count
 
+    facts = report.as_dict()
     codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
     return f"{count(facts['failures'], 'clip')} failed ({codes})"

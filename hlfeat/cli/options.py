@@ -13,9 +13,10 @@ import typer
 
 from hlfeat.cli.exit_codes import EXIT_STATUS, Exit
 from hlfeat.errors import UsageError
+from hlfeat.extraction.options import default_workers
 
 DEFAULT = "eleaf-8g-opt"  # config.loading.DEFAULT_CONFIG, without its imports
-WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+WORKERS = default_workers()
 
 
 # --- completion ------------------------------------------------------------------------------------------------

@@ -82,7 +82,9 @@ def stats(
     set_up_logging(verbose, quiet)
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"-o {out}: expected a file in a folder that is there")
-    folders = [Path(i) for i in inputs or [] if (Path(i) / "hlfeat.yaml").exists()]
+    from hlfeat.storage.layout import Layout
+
+    folders = [Path(i) for i in inputs or [] if Layout(Path(i)).description.exists()]
     if folders:
         of_clips: dict[str, object] = {"--manifest": manifest, "--config": config, "--set": settings}
         of_clips |= {"--weights": weights, "--null": null or None, "--max-failures": max_failures}
@@ -117,13 +119,13 @@ def _of_clips(cfg: Config, clips: Inputs, out: Path, options: Options) -> int:
     from hlfeat.text import count
 
     try:
-        statistics, facts = statistics_of_clips(cfg, clips, out, options)
+        statistics, report = statistics_of_clips(cfg, clips, out, options)
     except KeyboardInterrupt:
         log.warning("interrupted; nothing was written")
         raise typer.Exit(Exit.INTERRUPTED) from None
-    failed: int = facts["failures"]
+    failed = len(report.failures)
     if failed:
-        log.warning("%s, and are not in the statistics", failures_by_code(facts))
+        log.warning("%s, and are not in the statistics", failures_by_code(report))
     if statistics is None:
         raise OutputError(f"there are no features to make statistics of: {count(failed, 'clip')} failed")
     _write(statistics, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -10,9 +10,38 @@ from hlfeat.text import shown
 
 
 class StrictModel(BaseModel):
-    """A frozen piece of the configuration that knows all of its keys."""
+    """A frozen part of the configuration; unknown keys are errors.
+
+    Attributes:
+        schema_rules: JSON Schema of the checks across keys, as far as JSON Schema can express them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_rules: ClassVar[dict[str, Any]] = {}
+
+
+def models_in(annotation: Any) -> list[type[StrictModel]]:
+    """The configuration classes in a type: the members of a union, the items of a tuple, a class itself."""
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def tag_key(model: type[StrictModel]) -> str | None:
+    """The key that chooses this class from a union: `layer`, `kind`, or None for a class that is in none."""
+    return next((key for key in ("layer", "kind") if key in model.model_fields), None)
+
+
+def tag_of(model: type[StrictModel]) -> str | None:
+    """The value of the tag key that chooses this class, such as "harmonic"."""
+    key = tag_key(model)
+    return model.model_fields[key].default if key else None
+
+
+def names_in(annotation: Any) -> list[str]:
+    """The tags of a union's classes, or the words of a Literal."""
+    models = models_in(annotation)
+    return [tag for model in models if (tag := tag_of(model))] if models else [str(a) for a in get_args(annotation)]
 
 
 def _pair(value: object) -> object:
@@ -29,6 +58,14 @@ def _kernel(value: object) -> object:
     assert isinstance(kernel, tuple)
     if kernel[1] % 2 == 0:
         raise ValueError(f"expected an odd number of frames, so that a frame stays centred, got {kernel[1]}")
+    return kernel
+
+
+def _odd_kernel(value: object) -> object:
+    kernel = _kernel(value)
+    assert isinstance(kernel, tuple)
+    if kernel[0] % 2 == 0:
+        raise ValueError(f"expected an odd number of bands, so that a band stays centred, got {kernel[0]}")
     return kernel
 
 
@@ -50,3 +87,14 @@ NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 SizePair = Annotated[tuple[int, int], BeforeValidator(_pair), WithJsonSchema(pair_schema(NUMBER, NUMBER))]
 Kernel = Annotated[tuple[int, int], BeforeValidator(_kernel), WithJsonSchema(pair_schema(NUMBER, ODD))]
+OddKernel = Annotated[tuple[int, int], BeforeValidator(_odd_kernel), WithJsonSchema(pair_schema(ODD, ODD))]
+
+
+def value_given(key: str, kind: str) -> dict[str, Any]:
+    """JSON Schema of a mapping in which a key has a value of this type (null stands for a default)."""
+    return {"required": [key], "properties": {key: {"type": kind}}}
+
+
+def only_with(key: str, other: str, value: str) -> dict[str, Any]:
+    """JSON Schema: a number may stand under a key only where another key has this value."""
+    return {"if": value_given(key, "number"), "then": {"required": [other], "properties": {other: {"const": value}}}}

@@ -1,4 +1,4 @@
-"""A configuration as YAML for people: every default written out, and beside each field what it is."""
+"""A configuration as commented YAML: every default written out, each field with its description."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from hlfeat.config.base import StrictModel
 from hlfeat.config.config import Config
 from hlfeat.config.yaml12 import one_line
 
-WIDEST = 36  # columns: comments beside values up to this wide are aligned, those of wider ones follow them
+WIDEST = 36  # columns; comments are aligned behind values up to this wide
 
 
 def commented(config: Config) -> str:
-    """YAML that loads back as the same configuration, a comment from the field's description on every line."""
+    """YAML that loads as the same configuration, with the field's description as a comment on every line."""
     return "\n".join(_mapping(config, "")) + "\n"
 
 
 def _mapping(part: StrictModel, indent: str) -> Iterator[str]:
-    """The lines of a part's fields, the one that names the kind of part first."""
+    """The lines of a part's fields; `kind` or `layer` comes first."""
     fields = sorted(type(part).model_fields.items(), key=lambda item: item[0] not in ("kind", "layer"))
     plain = part.model_dump(mode="json")
     heads = {
@@ -40,7 +40,7 @@ def _mapping(part: StrictModel, indent: str) -> Iterator[str]:
 
 
 def _nested(value: Any) -> bool:
-    """Whether a value takes lines of its own."""
+    """Whether a value is written on lines below its key."""
     return isinstance(value, StrictModel) or (
         isinstance(value, tuple) and any(isinstance(v, StrictModel) for v in value)
     )

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from hlfeat.config.base import StrictModel
-from hlfeat.config.fingerprint import _digest, frames_fingerprint
-from hlfeat.config.frontends import EleafConfig, FiltersConfig, FrontendConfig, SpectrogramConfig
+from hlfeat.config.fingerprint import digest, frames_fingerprint
+from hlfeat.config.frontends import EleafConfig, FrontendConfig
 from hlfeat.config.layers import LayerConfig
 from hlfeat.config.output import OutputConfig
 from hlfeat.text import shown
@@ -41,7 +41,19 @@ class AudioConfig(StrictModel):
 
 
 class Config(StrictModel):
-    """A complete description of features."""
+    """A complete description of features.
+
+    It is frozen and checked on construction, and needs no torch.
+
+    Raises:
+        pydantic.ValidationError: an unknown key or an impossible value. `load_config` turns it into one line.
+
+    Example:
+        >>> from hlfeat import Config
+        >>> config = Config.model_validate({"frontend": {"kind": "log-mel"}, "seed": 1})
+        >>> config.frontend.window_stride, config.output.format, config.seed
+        (10.0, 'npy', 1)
+    """
 
     description: str = Field(default="", description="a line for people; changes no features")
     audio: AudioConfig = Field(default=AudioConfig(), description="what is read from a file")
@@ -53,37 +65,19 @@ class Config(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _possible(self) -> Config:
-        f, rate = self.frontend, self.audio.sample_rate
-        for key in ("window_len", "window_stride"):
-            if rate * getattr(f, key) < 1000:
-                raise ValueError(f"frontend.{key}: expected at least one sample at {rate} Hz, got {getattr(f, key)} ms")
-        window = int(rate * f.window_len / 1000)
-        if not isinstance(f, SpectrogramConfig):
-            top, key = f.max_freq, "max_freq"
-            if isinstance(f, FiltersConfig) and f.filters_per_octave is not None:
-                top, key = f.top_freq(), "filters_per_octave"
-            if f.min_freq >= top:
-                raise ValueError(f"frontend.min_freq: expected less than max_freq = {top:g}, got {f.min_freq}")
-            if top > rate / 2:
-                raise ValueError(
-                    f"frontend.{key}: expected at most half of audio.sample_rate = {rate / 2:g}, got {top:.10g}"
-                )
-        if not isinstance(f, FiltersConfig):
-            if f.n_fft is not None and f.n_fft < window:
-                raise ValueError(f"frontend.n_fft: expected at least the window's {window} samples, got {f.n_fft}")
-            if isinstance(f, SpectrogramConfig) and f.n_bands is not None:
-                rows = (f.n_fft or 1 << (window - 1).bit_length()) // 2 + 1
-                if f.n_bands > rows:
-                    raise ValueError(f"frontend.n_bands: expected at most the FFT's {rows} rows, got {f.n_bands}")
+    def _fits_the_rate(self) -> Config:
+        try:
+            self.frontend.check_rate(self.audio.sample_rate)
+        except ValueError as e:
+            raise ValueError(f"frontend.{e}") from None
         return self
 
     def fingerprint(self, weights_sha256: str | None, stats_sha256: str | None = None) -> str:
         """Identifies what is written: all that decides its values and its layout, and the contents of other files."""
-        what = self.model_dump(mode="json", exclude={"description"})
-        if self.output.pool is None:  # directories from before there was pooling go on
-            del what["output"]["pool"]
-        return _digest(what, weights_sha256, stats_sha256)
+        content = self.model_dump(mode="json", exclude={"description"})
+        if self.output.pool is None:  # directories made before pooling existed keep their fingerprint
+            del content["output"]["pool"]
+        return digest(content, weights_sha256, stats_sha256)
 
     def frames_fingerprint(self, weights_sha256: str | None) -> str:
         """Identifies the frames that are computed, however they are normalised, pooled and stored."""

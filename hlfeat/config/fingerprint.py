@@ -9,12 +9,12 @@ from typing import Any
 
 def frames_fingerprint(config: dict[str, Any], weights_sha256: str | None, stats_sha256: str | None) -> str:
     """Identifies frames by a configuration as hlfeat.yaml has it, its output aside, and the contents of other files."""
-    what = {key: value for key, value in config.items() if key not in ("description", "output")}
-    return _digest(what, weights_sha256, stats_sha256)
+    chosen = {key: value for key, value in config.items() if key not in ("description", "output")}
+    return digest(chosen, weights_sha256, stats_sha256)
 
 
-def _digest(what: dict[str, Any], weights_sha256: str | None, stats_sha256: str | None) -> str:
-    told = {"config": what, "weights": weights_sha256}
+def digest(config: dict[str, Any], weights_sha256: str | None, stats_sha256: str | None) -> str:
+    content = {"config": config, "weights": weights_sha256}
     if stats_sha256 is not None:
-        told["stats"] = stats_sha256
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        content["stats"] = stats_sha256
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from hlfeat.config.base import Flag, Milliseconds, NotNegative, Positive, StrictModel, Whole
+from hlfeat.config.base import (
+    Flag,
+    Milliseconds,
+    NotNegative,
+    Positive,
+    StrictModel,
+    Whole,
+    names_in,
+    only_with,
+    tag_of,
+    value_given,
+)
 from hlfeat.text import nearest, shown
 
 
@@ -45,7 +56,7 @@ class PCENConfig(StrictModel):
 
 def _compression(value: object) -> object:
     if isinstance(value, str):
-        names = ("logtbn", "pcen")
+        names = names_in(LogTBNConfig | PCENConfig)
         if value not in names:
             raise ValueError(f"expected {' or '.join(names)}, got {shown(value)}{nearest(value, names)}")
         return {"kind": value}
@@ -63,6 +74,17 @@ class WindowConfig(StrictModel):
 
     window_len: Milliseconds = Field(default=25.0, description="milliseconds")
     window_stride: Milliseconds = Field(default=10.0, description="milliseconds from frame to frame")
+
+    def check_rate(self, sample_rate: int) -> None:
+        """Raises ValueError, which begins with the field, for what cannot be at this sample rate in hertz."""
+        for key in ("window_len", "window_stride"):
+            length = getattr(self, key)
+            if sample_rate * length < 1000:
+                raise ValueError(f"{key}: expected at least one sample at {sample_rate} Hz, got {length} ms")
+
+    def window_samples(self, sample_rate: int) -> int:
+        """The window in samples."""
+        return int(sample_rate * self.window_len / 1000)
 
 
 SCALES = ("mel", "linear", "log", "bark", "erb", "mel-matrix")
@@ -92,12 +114,29 @@ ScaleOrFreqs = Annotated[
 ]
 
 
+DEFAULT_MAX_FREQ = 7800.0
+FILTER_RULES: list[dict[str, Any]] = [
+    {
+        "if": {"required": ["scale"], "properties": {"scale": {"const": "log"}}},
+        "then": {"properties": {"min_freq": {"exclusiveMinimum": 0}}},
+    },
+    only_with("filters_per_octave", "scale", "log"),
+    # the default max_freq counts as one that is not given
+    {
+        "if": value_given("filters_per_octave", "number"),
+        "then": {"properties": {"max_freq": {"const": DEFAULT_MAX_FREQ}}},
+    },
+]
+
+
 class FiltersConfig(WindowConfig):
     """Learnable Gabor filters and where they start."""
 
+    schema_rules: ClassVar[dict[str, Any]] = {"allOf": FILTER_RULES}
+
     n_filters: Whole = Field(default=40, description="bands")
     min_freq: NotNegative = Field(default=60.0, description="hertz; lower neighbour of the lowest filter")
-    max_freq: Positive = Field(default=7800.0, description="hertz; upper neighbour of the highest filter")
+    max_freq: Positive = Field(default=DEFAULT_MAX_FREQ, description="hertz; upper neighbour of the highest filter")
     scale: ScaleOrFreqs = Field(
         default="mel", description=f"where filters start: {', '.join(SCALES)}, or a list of hertz"
     )
@@ -110,7 +149,7 @@ class FiltersConfig(WindowConfig):
         if self.filters_per_octave is not None:
             if self.scale != "log":
                 raise ValueError(f"filters_per_octave: expected only with scale: log, got it with {shown(self.scale)}")
-            if self.max_freq != FiltersConfig.model_fields["max_freq"].default:
+            if self.max_freq != DEFAULT_MAX_FREQ:
                 raise ValueError("filters_per_octave: expected instead of max_freq, got both")
         if isinstance(self.scale, tuple):
             if len(self.scale) != self.n_filters:
@@ -124,6 +163,11 @@ class FiltersConfig(WindowConfig):
                     f"{self.max_freq:g}, got {shown(list(self.scale))}"
                 )
         return self
+
+    def check_rate(self, sample_rate: int) -> None:
+        super().check_rate(sample_rate)
+        key = "max_freq" if self.filters_per_octave is None else "filters_per_octave"
+        _check_range(self.min_freq, self.top_freq(), key, sample_rate)
 
     def top_freq(self) -> float:
         """Upper neighbour of the highest filter, hertz."""
@@ -174,6 +218,11 @@ class LogMelConfig(WindowConfig):
     n_fft: Whole | None = Field(default=None, description=FFT)
     floor: Positive = Field(default=1e-6, description="added before the logarithm")
 
+    def check_rate(self, sample_rate: int) -> None:
+        super().check_rate(sample_rate)
+        _check_range(self.min_freq, self.max_freq, "max_freq", sample_rate)
+        _check_fft(self.n_fft, self.window_samples(sample_rate))
+
 
 class SpectrogramConfig(WindowConfig):
     """Log power spectrogram of torchaudio: a linear frequency axis from 0 Hz."""
@@ -183,9 +232,36 @@ class SpectrogramConfig(WindowConfig):
     n_bands: Whole | None = Field(default=None, description="keep so many rows, the lowest; null: all n_fft / 2 + 1")
     floor: Positive = Field(default=1e-6, description="added before the logarithm")
 
+    def check_rate(self, sample_rate: int) -> None:
+        super().check_rate(sample_rate)
+        window = self.window_samples(sample_rate)
+        _check_fft(self.n_fft, window)
+        rows = (self.n_fft or 1 << (window - 1).bit_length()) // 2 + 1
+        if self.n_bands is not None and self.n_bands > rows:
+            raise ValueError(f"n_bands: expected at most the FFT's {rows} rows, got {self.n_bands}")
+
+
+def _check_range(low: float, high: float, high_key: str, sample_rate: int) -> None:
+    """Raises ValueError for a frequency range that is empty, or above half of the sample rate."""
+    if low >= high:
+        raise ValueError(f"min_freq: expected less than max_freq = {high:g}, got {low}")
+    if high > sample_rate / 2:
+        raise ValueError(
+            f"{high_key}: expected at most half of audio.sample_rate = {sample_rate / 2:g}, got {high:.10g}"
+        )
+
+
+def _check_fft(n_fft: int | None, window: int) -> None:
+    """Raises ValueError for an FFT shorter than the window of so many samples."""
+    if n_fft is not None and n_fft < window:
+        raise ValueError(f"n_fft: expected at least the window's {window} samples, got {n_fft}")
+
+
+DEFAULT_FRONTEND = EleafConfig  # of a mapping without `kind`
+
 
 def _frontend(value: object) -> object:
-    return {"kind": "eleaf", **value} if isinstance(value, dict) else value
+    return {"kind": tag_of(DEFAULT_FRONTEND), **value} if isinstance(value, dict) else value
 
 
 FrontendConfig = Annotated[

@@ -1,12 +1,12 @@
-"""Configuration of the layers of a stack."""
+"""Configuration of the layers of a stack; hlfeat/nn/layers builds them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from hlfeat.config.base import Flag, Kernel, Positive, SizePair, StrictModel, Whole
+from hlfeat.config.base import Flag, Kernel, OddKernel, Positive, SizePair, StrictModel, Whole, only_with, value_given
 
 LAYERS = "harmonic, conv, norm, activation, pool, projection or residual"
 CHANNELS = "channels of the output"
@@ -36,6 +36,11 @@ class HarmonicConfig(StrictModel):
     groups: Whole = Field(default=1, description=GROUPS)
     bias: Flag = Field(default=True, description=BIAS)
 
+    schema_rules: ClassVar[dict[str, Any]] = {
+        "not": {"allOf": [value_given("anchor", "integer"), value_given("anchors", "array")]},
+        **only_with("bins_per_octave", "axis", "log"),
+    }
+
     @model_validator(mode="after")
     def _one_way(self) -> HarmonicConfig:
         if self.anchor is not None and self.anchors is not None:
@@ -50,19 +55,11 @@ class ConvConfig(StrictModel):
 
     layer: Literal["conv"] = Field(default="conv", description=LAYERS)
     out_channels: Whole = Field(description=CHANNELS)
-    kernel: Kernel = Field(default=(3, 3), description="[bands, frames], odd")
+    kernel: OddKernel = Field(default=(3, 3), description="[bands, frames], odd")
     stride: SizePair = Field(default=(1, 1), description=STRIDE)
     dilation: SizePair = Field(default=(1, 1), description="distance of the kernel's [bands, frames]")
     groups: Whole = Field(default=1, description=GROUPS)
     bias: Flag = Field(default=True, description=BIAS)
-
-    @model_validator(mode="after")
-    def _centred(self) -> ConvConfig:
-        if self.kernel[0] % 2 == 0:
-            raise ValueError(
-                f"kernel: expected an odd number of bands, so that a band stays centred, got {self.kernel[0]}"
-            )
-        return self
 
 
 class NormConfig(StrictModel):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hlfeat.config.base import StrictModel
+from hlfeat.config.choices import Dtype, ShardFormat
 from hlfeat.text import nearest, shown
 
 SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kMGT]?)B"
@@ -33,15 +34,15 @@ def shard_bytes(size: str) -> int:
 
 
 def _pool(value: object) -> object:
-    """Windows in one spelling, whatever zeros they were written with."""
-    found = re.fullmatch(POOL, value) if isinstance(value, str) else None
-    if value is None or (found and found[1] is None):
+    """The same windows in one spelling: window:1.50 is window:1.5."""
+    match = re.fullmatch(POOL, value) if isinstance(value, str) else None
+    if value is None or (match and match[1] is None):
         return value
-    if not found:
+    if not match:
         known = "mean, mean+std, max or window:SECONDS[,HOP]"
         word = nearest(value, ("mean", "mean+std", "max", "window")) if isinstance(value, str) else ""
         raise ValueError(f"expected {known}, got {shown(value)}{word}")
-    length, hop = Decimal(found[1]), Decimal(found[2] or found[1])
+    length, hop = Decimal(match[1]), Decimal(match[2] or match[1])
     if not 0 < hop <= length:
         raise ValueError(f"expected windows with a HOP above 0 and up to SECONDS, as no frame is left out, got {value}")
     return f"window:{length.normalize():f}" + ("" if hop == length else f",{hop.normalize():f}")
@@ -66,8 +67,8 @@ Pooling = Annotated[
 class OutputConfig(StrictModel):
     """What is written."""
 
-    format: Literal["npy", "pt"] = Field(default="npy", description="of the shards: npy or pt")
-    dtype: Literal["float32", "float16"] = Field(default="float32", description="of the features: float32 or float16")
+    format: ShardFormat = Field(default="npy", description="of the shards: npy or pt")
+    dtype: Dtype = Field(default="float32", description="of the features: float32 or float16")
     shard_size: ShardSize = Field(default="256MB", description="clips of a shard, or its size, such as 256MB")
     pool: Pooling = Field(
         default=None, description="frames to vectors: mean, mean+std, max or window:SECONDS[,HOP]; null: not at all"

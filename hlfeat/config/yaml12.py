@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -32,17 +33,26 @@ Yaml12Loader.add_constructor(_INT, lambda loader, node: int(str(node.value)))
 
 
 class Yaml12Dumper(yaml.SafeDumper):
-    """What `_Loader` reads back as it was: it quotes text that would be a number there."""
+    """Writes what Yaml12Loader reads back unchanged: text that looks like one of its numbers is quoted."""
 
 
 Yaml12Dumper.yaml_implicit_resolvers = Yaml12Loader.yaml_implicit_resolvers
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text, in double quotes if it has one of Unicode's line breaks, which YAML would read back as a newline."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Yaml12Dumper.add_representer(str, _represent_text)
 
 Key = tuple[str | int, ...]
 
 
 def one_line(value: Any) -> str:
     """Plain data as YAML on one line."""
-    for style in (None, '"'):  # text of several lines has to be quoted so
+    for style in (None, '"'):  # text of several lines fits on one in double quotes only
         text = (
             yaml.dump(
                 value,
@@ -60,8 +70,29 @@ def one_line(value: Any) -> str:
     return text
 
 
-def read_yaml(text: str, source: str) -> tuple[Any, dict[Key, int]]:
-    """Plain data, and the line of each key."""
+@dataclass(frozen=True)
+class YamlDocument:
+    """What a YAML file holds, and where.
+
+    Args:
+        data: plain data.
+        lines: the line of each key and item, from 1; that of () is the document's.
+    """
+
+    data: Any
+    lines: Mapping[Key, int]
+
+    def places(self, source: str) -> dict[Key, str]:
+        """FILE:LINE of each key."""
+        return {key: f"{source}:{line}" for key, line in self.lines.items()}
+
+
+def read_yaml(text: str, source: str) -> YamlDocument:
+    """Parse once; `source` is the file's name in messages.
+
+    Raises:
+        ConfigError: what is no YAML, or not plain data, with its line; a key that is given twice.
+    """
     try:
         loader = Yaml12Loader(text)
         try:
@@ -69,7 +100,7 @@ def read_yaml(text: str, source: str) -> tuple[Any, dict[Key, int]]:
             lines: dict[Key, int] = {(): 1}
             if node is not None:
                 _walk(node, (), lines, source)
-            return (loader.construct_document(node) if node is not None else None), lines
+            return YamlDocument(None if node is None else loader.construct_document(node), lines)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
@@ -79,12 +110,19 @@ def read_yaml(text: str, source: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
     except RecursionError as e:
         raise ConfigError(f"{source}:1: not valid YAML: it refers to itself, or is nested too deep") from e
-    except (ValueError, KeyError, AttributeError, IndexError, OverflowError) as e:  # a date in month 13, !!bool maybe
+    except (
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+    ) as e:  # month 13, `!!bool maybe`
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from e
 
 
 def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
-    if len(lines) > 10000:  # aliases of aliases of aliases
+    """Record the line of every key and item below a node."""
+    if len(lines) > 10000:  # aliases of aliases of aliases grow without bound
         raise ConfigError(f"{source}:1: expected a configuration of at most 10000 keys and items")
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
@@ -100,4 +138,5 @@ def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None
 
 
 def dotted(key: Sequence[str | int]) -> str:
+    """A key path as people write it: stack.0.kernel."""
     return ".".join(map(str, key))

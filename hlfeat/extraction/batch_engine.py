@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,128 +21,153 @@ from torch import Tensor
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
-from hlfeat.extraction.clip_loader import Failure, Item
-from hlfeat.extraction.engine import Engine
+from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
+from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
+from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.streaming import WINDOW_SAMPLES, Apply
+from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import from_sums, moments
 
 log = logging.getLogger("hlfeat")
 
-BLOCK_BATCHES = 8  # a block of clips is sorted by length and cut into about this many batches
-
+Y = TypeVar("Y")
 Made = tuple[Tensor, Tensor]  # features of a clip [n, C, F] and their sums [5, C, F]
 
 
 @dataclass
 class _Block:
-    """Items whose features are being computed: those of each entry, and a way to wait for them."""
+    """Events, in order, whose features are computed together.
 
-    items: list[Item | Failure] = field(default_factory=list)
+    Attributes:
+        samples: of the clips, all channels together.
+        features: of clips that were launched, by the clip's place among the events and the channel.
+        wait: returns when the device has computed them.
+        seconds: that the host spent on launching and waiting.
+    """
+
+    events: deque[Event] = field(default_factory=deque)
     samples: int = 0
     features: dict[tuple[int, int], Made | ClipError] = field(default_factory=dict)
-    done: Callable[[], None] = lambda: None
+    wait: Callable[[], None] = lambda: None
+    seconds: float = 0.0
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, LoadedClip):
+            self.samples += event.info.length * event.info.channels_out
 
 
-class BatchEngine(Engine):
-    """Computes in batches, resampling included.
+class BatchEngine:
+    """Computes in batches, resampling included; an Engine.
 
     Args:
+        extractor: in eval mode, on the device.
+        postprocessor: what is done to features before they are written.
+        loader: reads clips.
+        device: where the extractor is.
+        dtype: of what is written.
         batch_samples: of a batch after resampling, padding included.
+        cancelled: becomes true when the run should stop.
+        limits: how much is computed at once.
     """
 
     def __init__(
         self,
         extractor: Extractor,
-        finish: PostProcessor,
+        postprocessor: PostProcessor,
+        loader: ClipLoader,
         device: torch.device,
         dtype: np.dtype[Any],
-        channels: str | int,
         batch_samples: int,
-        stopped: Callable[[], bool] = lambda: False,
+        cancelled: Cancelled,
+        limits: Limits,
     ) -> None:
-        super().__init__(extractor, finish, device, dtype, channels)
-        self.batch_samples = batch_samples
-        self.stopped = stopped
-        self.in_order = self._windows
+        self._extractor, self._postprocessor, self._loader, self._device = extractor, postprocessor, loader, device
+        self._batch_samples, self._cancelled, self._limits = batch_samples, cancelled, limits
+        self._arrays = FeatureArrays(dtype)
+        self._streamer = ClipStreamer(extractor, postprocessor, loader, self._arrays, limits)
 
-    def _read(self, clip: Clip, cancelled: Callable[[], bool]) -> Item:
-        return self.loader(clip, cancelled, resample=False)
+    def start_worker(self) -> None:
+        pass
 
-    def stream(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
+    def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
+        """Read the clips."""
+        return [self._loader.load(clip, cancelled, resample=False) for clip in clips]
+
+    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
+        """Blocks of clips, of which one is computed while the one before it is written."""
+        most = self._limits.block_batches * self._batch_samples
         block, launched = _Block(), _Block()
-        for item in items:
-            if isinstance(item, Item) and (item.opens_shard or item.long):
-                next_ = self._launch(block)
-                yield from self._collect(launched)
-                block, launched = _Block(), next_
-            if isinstance(item, Item) and item.long:
+        for event in stream:
+            long = isinstance(event, LoadedClip) and event.long
+            if not long and not isinstance(event, ShardBreak):
+                block.add(event)
+                if block.samples < most:
+                    continue
+            self._launch(block)
+            yield from self._collect(launched)
+            block, launched = _Block(), block
+            if isinstance(event, ShardBreak):
+                block.add(event)
+            elif long:  # it has the device to itself
                 yield from self._collect(launched)
                 launched = _Block()
-                yield item
-                continue
-            block.items.append(item)
-            block.samples += 0 if not isinstance(item, Item) else item.length * item.entries
-            if block.samples >= BLOCK_BATCHES * self.batch_samples:
-                next_ = self._launch(block)
-                yield from self._collect(launched)
-                block, launched = _Block(), next_
-        next_ = self._launch(block)
+                yield event
+        self._launch(block)
         yield from self._collect(launched)
-        yield from self._collect(next_)
+        yield from self._collect(block)
 
-    def _launch(self, block: _Block) -> _Block:
+    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        return self._streamer(loaded, self._map_windows, map, scratch, cancelled)
+
+    def _launch(self, block: _Block) -> None:
         """Give the device the block's work; clips of one rate and of similar length make a batch."""
         start = time.perf_counter()
-        by_rate: dict[int, list[tuple[int, int]]] = {}
-        for i, item in enumerate(block.items):
-            if isinstance(item, Item):
-                by_rate.setdefault(item.sample_rate, []).extend((i, e) for e in range(item.entries))
-        for rate, places in by_rate.items():
-            items = [block.items[i] for i, _ in places]
-            lengths = [item.length for item in items if isinstance(item, Item)]
-            for batch in plan_batches(lengths, self.batch_samples):
-                if self.stopped():
+        by_rate: dict[int, list[tuple[tuple[int, int], int, Tensor]]] = {}  # place, length, waveform
+        for i, event in enumerate(block.events):
+            if isinstance(event, LoadedClip):
+                channels = by_rate.setdefault(event.info.sample_rate, [])
+                channels.extend(((i, c), event.info.length, w) for c, w in enumerate(event.waveforms))
+        for rate, channels in by_rate.items():
+            for batch in plan_batches([length for _, length, _ in channels], self._batch_samples):
+                if self._cancelled():
                     break
-                waveforms = [block.items[places[j][0]].waveforms[places[j][1]] for j in batch]  # type: ignore[union-attr]
-                found = self._compute(waveforms, rate)
-                block.features.update((places[j], y) for j, y in zip(batch, found, strict=True))
-        if self.device.type == "cuda":
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-            block.done = event.synchronize
-        self._spend(block, time.perf_counter() - start)
-        return block
+                features = self._compute([channels[j][2] for j in batch], rate)
+                block.features.update((channels[j][0], y) for j, y in zip(batch, features, strict=True))
+        if self._device.type == "cuda":
+            event_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event_done.record()
+            block.wait = event_done.synchronize
+        block.seconds += time.perf_counter() - start
 
-    def _spend(self, block: _Block, seconds: float) -> None:
-        first = next((item for item in block.items if isinstance(item, Item)), None)
-        if first is not None:
-            first.seconds["compute"] = first.seconds.get("compute", 0.0) + seconds
-
-    def _collect(self, block: _Block) -> Iterator[Item | Failure]:
-        """The block's items with their features, once the device is done with them."""
+    def _collect(self, block: _Block) -> Iterator[Event]:
+        """The block's events, with features once the device is done with them."""
         start = time.perf_counter()
-        block.done()
-        self._spend(block, time.perf_counter() - start)
-        for i, item in enumerate(block.items):
-            if isinstance(item, Item):
-                for e, wave in enumerate(item.waveforms):
-                    y = block.features.get((i, e), ClipError("cancelled", "the run was stopped"))
-                    try:
-                        if isinstance(y, ClipError):
-                            raise y
-                        features = self._output(self.finish.whole(y[0]))
-                        self._checked(features, lambda w=wave: float(w.abs().max()))  # type: ignore[misc]
-                        own = moments(features) if self.finish.changes else from_sums(len(features), *y[1].numpy())
-                        item.features.append(features)
-                        item.moments.append(own)
-                    except ClipError as error:
-                        item.features.append(error)
-                        item.moments.append(None)
-                item.waveforms = []
-            yield item
+        block.wait()
+        seconds = {"compute": block.seconds + time.perf_counter() - start}  # of all, counted with the first
+        for i in range(len(block.events)):
+            event = block.events.popleft()
+            if isinstance(event, LoadedClip):
+                channels = [self._finish(block.features.get((i, c)), w) for c, w in enumerate(event.waveforms)]
+                event, seconds = join_channels(event, channels, seconds), {}
+            yield event
+
+    def _finish(self, features: Made | ClipError | None, waveform: Tensor) -> FeatureChunk | ClipError:
+        """What is written of one channel of a clip."""
+        if features is None:
+            return ClipError("cancelled", "the run was stopped")
+        if isinstance(features, ClipError):
+            return features
+        y, sums = features
+        try:
+            array = self._arrays.make(self._postprocessor.whole(y), largest_sample(waveform))
+        except ClipError as error:
+            return error
+        changed = self._postprocessor.changes
+        return array, moments(array) if changed else from_sums(len(array), *sums.numpy())
 
     def _compute(self, waveforms: Sequence[Tensor], rate: int) -> list[Made | ClipError]:
         """Features of each clip of a batch; where memory does not suffice, in halves."""
@@ -149,32 +176,32 @@ class BatchEngine(Engine):
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
-            if self.device.type == "cuda":
+            if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         if len(waveforms) == 1:
-            return [self._too_long()]
+            return [ClipError("out-of-memory", f"too long for the memory of {self._device}")]
         log.info("out of memory with a batch of %d clips: going on with halves", len(waveforms))
         half = len(waveforms) // 2
         return self._compute(waveforms[:half], rate) + self._compute(waveforms[half:], rate)
 
     def _forward(self, waveforms: Sequence[Tensor], rate: int) -> list[Made]:
         x, lengths = pad(waveforms)
-        old, new, _ = self.resampler.ratio(rate)
+        old, new, _ = self._loader.resampler.ratio(rate)
         lengths = -(-lengths * new // old)
-        frames = self.extractor.num_frames(lengths)
-        on_cuda = self.device.type == "cuda"
+        frames = self._extractor.num_frames(lengths)
+        on_cuda = self._device.type == "cuda"
         with torch.inference_mode():
             if on_cuda:
                 x, lengths = x.pin_memory(), lengths.pin_memory()
-            x, lengths = x.to(self.device, non_blocking=on_cuda), lengths.to(self.device, non_blocking=on_cuda)
-            y = self.extractor(self.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
-            y = (y if self.finish.changes else y.to(getattr(torch, self.dtype.name))).contiguous()
+            x, lengths = x.to(self._device, non_blocking=on_cuda), lengths.to(self._device, non_blocking=on_cuda)
+            y = self._extractor(self._loader.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
+            y = (y if self._postprocessor.changes else y.to(self._arrays.torch_dtype)).contiguous()
             sums = self._sums(y, frames.pin_memory() if on_cuda else frames)
             if on_cuda:  # copies that the host does not wait for, until the block is collected
                 y, sums = (torch.empty(a.shape, dtype=a.dtype, pin_memory=True).copy_(a, non_blocking=True)
                            for a in (y, sums))  # fmt: skip
             y, sums = y.cpu(), sums.cpu()
-        return [(clip[:n], own) for clip, own, n in zip(y, sums, frames.tolist(), strict=True)]
+        return [(clip[:n], clip_sums) for clip, clip_sums, n in zip(y, sums, frames.tolist(), strict=True)]
 
     def _sums(self, y: Tensor, frames: Tensor) -> Tensor:
         """What `from_sums` takes, of each clip of a batch, made on the device: the host has enough to write.
@@ -190,9 +217,9 @@ class BatchEngine(Engine):
         low, high = (y.masked_fill(beyond, s * torch.inf) for s in (1, -1))
         return torch.stack([first, d.sum(1), d.square().sum(1), low.amin(1).double(), high.amax(1).double()], 1)
 
-    def _windows(self, apply: Apply, items: Iterable[Tensor]) -> Iterator[Tensor]:
+    def _map_windows(self, apply: Callable[[Tensor], Y], items: Iterable[Tensor]) -> Iterator[Y]:
         """A function over a long clip's windows on the device, as many of one size at once as make a batch."""
-        most = max(1, self.batch_samples // WINDOW_SAMPLES)
+        most = max(1, self._batch_samples // self._limits.window_samples)
         group: list[Tensor] = []
         for item in items:
             if group and (len(group) >= most or group[0].shape != item.shape):
@@ -202,6 +229,6 @@ class BatchEngine(Engine):
         if group:
             yield from self._apply(apply, group)
 
-    def _apply(self, apply: Apply, group: list[Tensor]) -> Iterator[Tensor]:
-        found = apply(torch.cat(group).to(self.device))
-        return (found[i : i + 1] for i in range(len(group)))
+    def _apply(self, apply: Callable[[Tensor], Y], group: list[Tensor]) -> Iterator[Y]:
+        results: Any = apply(torch.cat(group).to(self._device))
+        return (results[i : i + 1] for i in range(len(group)))

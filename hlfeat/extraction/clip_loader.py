@@ -1,4 +1,4 @@
-"""Clips read (and on a CPU, computed) ahead of whoever writes them: threads, input order, bounded memory."""
+"""Clips read from their files: waveforms at the rate of the configuration, or the reason why not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,126 +16,120 @@ from hlfeat.audio.clip import Clip, display_path
 from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.errors import OUT_OF_FILES, ClipError
+from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
+from hlfeat.extraction.limits import Limits
 from hlfeat.nn.device import out_of_memory
-from hlfeat.statistics.moments import Moments
 
 log = logging.getLogger("hlfeat")
-LONG = 1 << 20  # samples (65 s at 16 kHz); longer clips are read while they are computed
-PROBE = 1 << 14  # samples that are looked at together for one that is not 0
+_SILENCE_STEP = 1 << 14  # samples that are looked at together for one that is not 0
 
-
-@dataclass
-class Item:
-    """A clip on its way: what its file says, and what has been made of it so far.
-
-    `length` is its samples after resampling. `waveforms` ([T], one for each entry that it makes in the output) are
-    empty for a clip that is too long to be held, and once `features` ([n, C, F] each, or why not) have been made.
-    `moments` are those of the features; `silent` says of each entry whether its samples are all 0, which of a long clip
-    is known once it has been read.
-    """
-
-    clip: Clip
-    sample_rate: int
-    file_channels: int
-    duration: float  # seconds
-    size: int  # of the file, bytes
-    modified: int  # nanoseconds since 1970
-    entries: int
-    length: int
-    waveforms: list[Tensor] = field(default_factory=list)
-    features: list[np.ndarray | ClipError] = field(default_factory=list)
-    moments: list[Moments | None] = field(default_factory=list)
-    silent: list[bool] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)  # spent on it, by stage
-    opens_shard: bool = False
-
-    @property
-    def long(self) -> bool:
-        return not self.waveforms and not self.features
-
-    @property
-    def nbytes(self) -> int:
-        return sum(w.nbytes for w in self.waveforms) + sum(y.nbytes for y in self.features if isinstance(y, np.ndarray))
-
-
-Failure = tuple[Clip, ClipError]
+Guard = Callable[[Clip, str | int], AbstractContextManager[None]]
+Cancelled = Callable[[], bool]
 
 
 class ClipLoader:
-    """Reads clips: files to waveforms at the rate that is wanted.
+    """Reads clips.
 
     Args:
-        resampler: to that rate.
-        channels: the channel policy (see `decode`).
-
-    Attributes:
-        reading: a context that a clip is read in.
+        resampler: to the rate that is wanted.
+        channels: the channel policy (see `Reader`).
+        limits: when a clip is long.
+        guard: a context in which a decoder works on a clip (see `CrashGuard.reading`).
     """
 
-    def __init__(self, resampler: Resampler, channels: str | int) -> None:
-        self.resampler = resampler
-        self.channels = channels
-        self.reading: Callable[[Clip, str | int], AbstractContextManager[None]] = lambda *_: nullcontext()
+    def __init__(
+        self, resampler: Resampler, channels: str | int, limits: Limits, guard: Guard = lambda *_: nullcontext()
+    ) -> None:
+        self.resampler, self.channels, self._limits, self._guard = resampler, channels, limits, guard
 
-    def __call__(self, clip: Clip, cancelled: Callable[[], bool], resample: bool = True) -> Item:
-        """One clip, or of a long one what its header says. Without `resample`, waveforms stay at the file's rate.
+    def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
+        """One clip; of a long one, only its length. Without `resample`, waveforms stay at the file's rate.
 
-        Raises ClipError, whatever a reader or a file system comes up with: that is one clip's failure, not the run's.
-        But OSError where no more files can be opened, which is no clip's fault.
+        Whatever a reader or a file system raises is one clip's failure, not the run's.
+
+        Raises OSError where no more files can be opened, which is no clip's fault.
         """
-        start = time.perf_counter()
         try:
-            with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
-                info = os.stat(clip.path)  # before its samples, so that one that changes meanwhile is seen to have
-                rate = reader.sample_rate
-                samples, blocks = self._read(reader)
-                channels = reader.file_channels, reader.kept
-            decoded = time.perf_counter()
-            old, new, _ = self.resampler.ratio(rate)
-            item = Item(clip, rate, channels[0], samples / rate, info.st_size, info.st_mtime_ns, channels[1],
-                        -(-samples * new // old), silent=[True] * channels[1])  # fmt: skip
-            if blocks:
-                whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
-                item.silent = [_silent(x) for x in whole]
-                x = torch.from_numpy(whole)
-                item.waveforms = list(self.resampler(x, rate) if resample else x)
-        except ClipError:
-            raise
+            return self._load(clip, cancelled, resample)
+        except ClipError as e:
+            return FailedClip(clip, e)
         except Exception as e:
             if out_of_memory(e):
-                raise ClipError("out-of-memory", "too large to be held in memory") from e
+                return FailedClip(clip, ClipError("out-of-memory", "too large to be held in memory"))
             if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
                 raise
             log.debug("%s", display_path(clip), exc_info=True)
-            raise ClipError("unreadable", f"{type(e).__name__}: {e}") from e
-        item.seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
-        return item
+            return FailedClip(clip, ClipError("unreadable", f"{type(e).__name__}: {e}"))
+
+    def _load(self, clip: Clip, cancelled: Cancelled, resample: bool) -> LoadedClip:
+        start = time.perf_counter()
+        with self._guard(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
+            file = os.stat(clip.path)  # before its samples are read, so that a later change shows
+            samples, blocks = self._read(reader)
+        decoded = time.perf_counter()
+        info = self._info(clip, reader, file, samples)
+        if not blocks:
+            return LoadedClip(info, seconds={"decode": decoded - start})
+        whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]  # [channels, T]
+        silent = [is_silent(x) for x in whole]
+        x = torch.from_numpy(whole)
+        waveforms = list(self.resampler(x, reader.sample_rate) if resample else x)
+        seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
+        return LoadedClip(info, waveforms, silent, seconds)
+
+    def _info(self, clip: Clip, reader: Reader, file: os.stat_result, samples: int) -> ClipInfo:
+        old, new, _ = self.resampler.ratio(reader.sample_rate)
+        return ClipInfo(
+            clip=clip,
+            sample_rate=reader.sample_rate,
+            file_channels=reader.file_channels,
+            duration=samples / reader.sample_rate,
+            size=file.st_size,
+            modified=file.st_mtime_ns,
+            channels_out=reader.kept,
+            length=-(-samples * new // old),
+        )
 
     def _read(self, reader: Reader) -> tuple[int, list[np.ndarray]]:
-        """Samples of the clip, and themselves; a long clip's are left for later, and only counted if need be."""
-        most = LONG * reader.sample_rate // self.resampler.rate
+        """The number of samples, and the samples in blocks; without those of a long clip, which are only counted if
+        the header does not say how many there are."""
+        most = self._limits.long_samples * reader.sample_rate // self.resampler.rate
         if reader.samples is not None and reader.samples > most:
             return reader.samples, []
-        blocks, count = [], 0
+        blocks, samples = [], 0
         for block in reader.blocks():
-            count += block.shape[1]
+            samples += block.shape[1]
             blocks.append(block)
-            if count > most:
+            if samples > most:
                 blocks = []
-        return count, blocks if count <= most else []
+        return samples, blocks if samples <= most else []
 
-    def pieces(self, item: Item, entry: int, cancelled: Callable[[], bool]) -> Iterator[Tensor]:
-        """The samples of one entry of a long clip, not resampled: [1, t] each."""
-        clip = item.clip
-        with self.reading(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
-            info = os.stat(clip.path)
-            if (info.st_size, info.st_mtime_ns) != (item.size, item.modified):
+    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+        """The samples of one channel of a long clip, at the file's rate: [1, t] each.
+
+        Raises ClipError where the clip turns out to be bad, or was changed since it was loaded.
+        """
+        clip = info.clip
+        with self._guard(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
+            file = os.stat(clip.path)
+            if (file.st_size, file.st_mtime_ns) != (info.size, info.modified):
                 raise ClipError("unreadable", "the file was changed while it was read")
             for block in reader.blocks():
-                item.silent[entry] = item.silent[entry] and _silent(block[entry])
-                yield torch.from_numpy(block[entry : entry + 1])
+                yield torch.from_numpy(block[channel : channel + 1])
 
 
-def _silent(samples: np.ndarray) -> bool:
-    """Whether all are 0; of sound, only the beginning is looked at."""
-    return not any(samples[i : i + PROBE].any() for i in range(0, len(samples), PROBE))
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether all samples are 0; of sound, only the beginning is looked at. Shape: [T]."""
+    return not any(samples[i : i + _SILENCE_STEP].any() for i in range(0, len(samples), _SILENCE_STEP))
+
+
+class SilenceWatch:
+    """Passes on the samples of one channel and notes whether all of them are 0."""
+
+    def __init__(self, chunks: Iterator[Tensor]) -> None:
+        self._chunks, self.silent = chunks, True
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for x in self._chunks:  # [1, t]
+            self.silent = self.silent and is_silent(x[0].numpy())
+            yield x

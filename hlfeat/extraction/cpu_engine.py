@@ -1,15 +1,16 @@
 """Features computed by the threads that read the clips.
 
 Every thread computes what it has read, with one thread of torch's: nothing waits for anything, and no sum depends on
-how many cores there are. Clips of a few seconds share the filterbank's matrix products, whose rows do not see one
-another; everything after that is a clip's own. So neither batches nor threads have a part in the result.
+the number of cores. Clips of a few seconds share the filterbank's matrix products, whose rows do not see one another;
+everything after that is a clip's own. So neither batches nor threads change the result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,55 +19,80 @@ from torch import Tensor
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
-from hlfeat.extraction.clip_loader import Failure, Item
-from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.thread_map import Threads
+from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
+from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
+from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
+from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.postprocess import PostProcessor
+from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.nn.device import out_of_memory
-from hlfeat.statistics.moments import Moments, moments
+from hlfeat.nn.extractor import Extractor
+from hlfeat.statistics.moments import moments
 
-CPU_BATCH = 1 << 18  # samples that go through the filterbank at once, so that a second of audio is worth its matrices
 
+class CpuEngine:
+    """Computes in the worker threads; an Engine.
 
-class CpuEngine(Engine):
-    """Computes in the worker threads."""
+    Args:
+        extractor: in eval mode, on the CPU.
+        postprocessor: what is done to features before they are written.
+        loader: reads clips.
+        dtype: of what is written.
+        limits: how much is computed at once.
+    """
 
-    def start_thread(self) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        postprocessor: PostProcessor,
+        loader: ClipLoader,
+        dtype: np.dtype[Any],
+        limits: Limits,
+    ) -> None:
+        self._extractor, self._postprocessor, self._loader = extractor, postprocessor, loader
+        self._batch_samples = limits.cpu_batch_samples
+        self._arrays = FeatureArrays(dtype)
+        self._streamer = ClipStreamer(extractor, postprocessor, loader, self._arrays, limits)
+
+    def start_worker(self) -> None:
         torch.set_num_threads(1)
 
-    def use(self, pool: ThreadPoolExecutor, workers: int) -> None:
-        self.in_order = self._threads = Threads(pool, workers + 1)
-
-    def _written(self, pieces: Iterable[Tensor]) -> Iterator[tuple[np.ndarray, Moments]]:
-        return self._threads(self._write, pieces)
-
-    def work(self, clips: list[Clip], cancelled: Callable[[], bool]) -> list[Item | Failure]:
-        found = super().work(clips, cancelled)
-        items = [item for item in found if isinstance(item, Item) and item.waveforms]
+    def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
+        """Read the clips, and compute those that are not long."""
+        events = [self._loader.load(clip, cancelled) for clip in clips]
+        short = [event for event in events if isinstance(event, LoadedClip) and not event.long]
         start = time.perf_counter()
-        features = self.features([w for item in items for w in item.waveforms], cancelled)
-        for item in items:
-            item.features, item.waveforms = [next(features) for _ in item.waveforms], []
-            item.moments = [None if isinstance(y, ClipError) else moments(y) for y in item.features]
-        if items:
-            items[0].seconds["compute"] = time.perf_counter() - start
-        return found
+        features = self._features([w for clip in short for w in clip.waveforms], cancelled)
+        channels = [[next(features) for _ in clip.waveforms] for clip in short]
+        seconds = {"compute": time.perf_counter() - start}  # of all, counted with the first
+        computed = {id(clip): clip_channels for clip, clip_channels in zip(short, channels, strict=True)}
+        done: list[WorkerEvent] = []
+        for event in events:
+            if isinstance(event, LoadedClip) and id(event) in computed:
+                done.append(join_channels(event, computed[id(event)], seconds))
+                seconds = {}
+            else:
+                done.append(event)
+        return done
 
-    def stream(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
-        return iter(items)
+    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
+        return iter(stream)  # the worker threads have computed
 
-    def features(
-        self, waveforms: Sequence[Tensor], cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[np.ndarray | ClipError]:
-        """What is written, [n, *finish.shape], of each waveform [T]."""
-        done: dict[int, np.ndarray | ClipError] = {}
-        for batch in plan_batches([len(w) for w in waveforms], CPU_BATCH):
+    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        return self._streamer(loaded, threads, threads, scratch, cancelled)
+
+    def _features(self, waveforms: Sequence[Tensor], cancelled: Cancelled) -> Iterator[FeatureChunk | ClipError]:
+        """What is written of each waveform [T]: [rows, *shape], or why nothing is."""
+        results: dict[int, FeatureChunk | ClipError] = {}
+        for batch in plan_batches([len(w) for w in waveforms], self._batch_samples):
             if cancelled():
-                done.update(dict.fromkeys(batch, ClipError("cancelled", "the run was stopped")))
+                results.update(dict.fromkeys(batch, ClipError("cancelled", "the run was stopped")))
                 continue
-            done.update(zip(batch, self._compute([waveforms[i] for i in batch]), strict=True))
-        return (done[i] for i in range(len(waveforms)))
+            results.update(zip(batch, self._compute([waveforms[i] for i in batch]), strict=True))
+        return (results[i] for i in range(len(waveforms)))
 
-    def _compute(self, waveforms: list[Tensor]) -> list[np.ndarray | ClipError]:
+    def _compute(self, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+        """A batch; one clip at a time where memory does not suffice."""
         try:
             return self._forward(waveforms)
         except (RuntimeError, MemoryError) as e:
@@ -74,20 +100,20 @@ class CpuEngine(Engine):
                 raise
         if len(waveforms) > 1:
             return [y for w in waveforms for y in self._compute([w])]
-        return [self._too_long()]
+        return [ClipError("out-of-memory", "too long for the memory of cpu")]
 
-    def _forward(self, waveforms: list[Tensor]) -> list[np.ndarray | ClipError]:
-        frontend = self.extractor.frontend
-        found: list[np.ndarray | ClipError] = []
+    def _forward(self, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+        frontend = self._extractor.frontend
+        results: list[FeatureChunk | ClipError] = []
         with torch.inference_mode():
             x, lengths = pad(waveforms)
-            local = frontend.local(x, lengths if len(waveforms) > 1 else None)  # [B, F, N]
-            for y, wave, n in zip(local, waveforms, frontend.num_frames(lengths).tolist(), strict=True):
-                own = frontend.rest(y[None, :, :n].contiguous(), None)
-                features = self.extractor.layers(own)[0].permute(2, 0, 1)
+            bands = frontend.compute_bands(x, lengths if len(waveforms) > 1 else None)  # [B, F, N]
+            for y, waveform, n in zip(bands, waveforms, frontend.num_frames(lengths).tolist(), strict=True):
+                compressed = frontend.compress(y[None, :, :n].contiguous(), None)
+                features = self._extractor.layers(compressed)[0].permute(2, 0, 1)  # [N, C, F]
                 try:
-                    finished = self._output(self.finish.whole(features))
-                    found.append(self._checked(finished, lambda w=wave: float(w.abs().max())))  # type: ignore[misc]
+                    array = self._arrays.make(self._postprocessor.whole(features), largest_sample(waveform))
+                    results.append((array, moments(array)))
                 except ClipError as e:
-                    found.append(e)
-        return found
+                    results.append(e)
+        return results

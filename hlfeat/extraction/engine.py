@@ -1,104 +1,157 @@
-"""What computes features of clips, whatever the device: reading them, and long ones piece by piece."""
+"""What computes features of clips, whatever the device: the protocol, and what its implementations share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.resample import Resampler
 from hlfeat.errors import ClipError
-from hlfeat.extraction.clip_loader import ClipLoader, Failure, Item
+from hlfeat.extraction.clip_loader import Cancelled, ClipLoader, SilenceWatch
+from hlfeat.extraction.events import (
+    ComputedClip,
+    Event,
+    FailedClip,
+    FeatureChunk,
+    HeldFeatures,
+    LoadedClip,
+    WorkerEvent,
+)
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.streaming import InOrder, stream
+from hlfeat.extraction.streaming import MapInOrder, stream_features
+from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.statistics.moments import Moments, moments
+from hlfeat.statistics.moments import moments
 
 
-class Engine:
+class Engine(Protocol):
     """Features of clips on one device.
 
-    Args:
-        extractor: in eval mode, on the device.
-        finish: what is done to features before they are written.
-        device: where the extractor is.
-        dtype: of what is written.
-        channels: the channel policy of reading (see `decode`).
+    `start_worker` and `in_worker` run in the threads that read clips, the others in the thread of the run.
     """
 
-    def __init__(
-        self,
-        extractor: Extractor,
-        finish: PostProcessor,
-        device: torch.device,
-        dtype: np.dtype[Any],
-        channels: str | int,
-    ) -> None:
-        self.extractor, self.finish, self.device, self.dtype = extractor, finish, device, dtype
-        self.resampler = Resampler(extractor.sample_rate)
-        self.loader = ClipLoader(self.resampler, channels)
-        self.in_order: InOrder
-
-    def start_thread(self) -> None:
+    def start_worker(self) -> None:
         """Called in every worker thread first."""
 
-    def work(self, clips: list[Clip], cancelled: Callable[[], bool]) -> list[Item | Failure]:
-        """What the worker threads do: read clips."""
-        found: list[Item | Failure] = []
-        for clip in clips:
-            try:
-                found.append(self._read(clip, cancelled))
-            except ClipError as e:
-                found.append((clip, e))
-        return found
+    def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
+        """What a worker thread does with some clips: an event for each, in order."""
 
-    def _read(self, clip: Clip, cancelled: Callable[[], bool]) -> Item:
-        return self.loader(clip, cancelled)
+    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
+        """The stream with features for every LoadedClip that is not long, in the same order."""
 
-    def use(self, pool: ThreadPoolExecutor, workers: int) -> None:
-        """Told the worker threads, which may be given other work too."""
+    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        """A long clip, which is read and computed while its features are iterated over.
 
-    def stream(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
-        """Items that have been read to items with features, in order; long ones stay as they are."""
-        raise NotImplementedError
-
-    def long(
-        self, item: Item, entry: int, folder: Path, cancelled: Callable[[], bool]
-    ) -> Iterator[tuple[np.ndarray, Moments]]:
-        """What is written of one entry of a long clip, which is read meanwhile: [n, *finish.shape] each; its moments.
-
-        Raises ClipError where the clip turns out to be bad; `folder` is for what does not fit into memory.
+        Args:
+            threads: the worker threads.
+            scratch: a folder for what does not fit into memory.
         """
-        pieces = self.loader.pieces(item, entry, cancelled)
-        with torch.inference_mode():
-            features = stream(
-                self.extractor, pieces, item.sample_rate, self.resampler, self.in_order, lambda: SpillFile(folder)
-            )
-            yield from self._written(self.finish(features))
 
-    def _written(self, pieces: Iterable[Tensor]) -> Iterator[tuple[np.ndarray, Moments]]:
-        """Pieces of a long clip as they are written, with their moments."""
-        return map(self._write, pieces)
 
-    def _write(self, piece: Tensor) -> tuple[np.ndarray, Moments]:
-        y = self._checked(self._output(piece))
-        return y, moments(y)
+@dataclass(frozen=True)
+class FeatureArrays:
+    """From features to arrays of the type that is written, checked for what it cannot hold."""
 
-    def _output(self, y: Tensor) -> np.ndarray:
-        return y.to(getattr(torch, self.dtype.name)).cpu().contiguous().numpy()
+    dtype: np.dtype[Any]
 
-    def _checked(self, y: np.ndarray, loudest: Callable[[], float] | None = None) -> np.ndarray:
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype.name)  # type: ignore[no-any-return]
+
+    def make(self, features: Tensor, loudest: Callable[[], float] | None = None) -> np.ndarray:
+        """Raises ClipError for features that are not finite; `loudest` gives the largest sample for the message."""
+        y: np.ndarray = features.to(self.torch_dtype).cpu().contiguous().numpy()
         if not np.isfinite(y).all():
-            why = "" if loudest is None else f": samples as large as {loudest():.3g}"
-            raise ClipError("non-finite", f"features that {self.dtype.name} cannot hold{why}")
+            reason = "" if loudest is None else f": samples as large as {loudest():.3g}"
+            raise ClipError("non-finite", f"features that {self.dtype.name} cannot hold{reason}")
         return y
 
-    def _too_long(self) -> ClipError:
-        return ClipError("out-of-memory", f"too long for the memory of {self.device}")
+    def chunk(self, features: Tensor) -> FeatureChunk:
+        """The array and its moments."""
+        y = self.make(features)
+        return y, moments(y)
+
+
+def join_channels(
+    loaded: LoadedClip, channels: Sequence[FeatureChunk | ClipError], seconds: Mapping[str, float]
+) -> ComputedClip | FailedClip:
+    """A clip of the features of its channels; it fails if one of them does. `seconds`: spent on computing."""
+    seconds = {**loaded.seconds, **seconds}
+    features = []
+    for channel, silent in zip(channels, loaded.silent, strict=True):
+        if isinstance(channel, ClipError):
+            return FailedClip(loaded.info.clip, channel, loaded.info, seconds)
+        features.append(HeldFeatures(*channel, silent))
+    return ComputedClip(loaded.info, features, seconds)
+
+
+def largest_sample(waveform: Tensor) -> Callable[[], float]:
+    """Finds the largest magnitude when it is asked for."""
+    return lambda: float(waveform.abs().max())
+
+
+@dataclass(frozen=True)
+class ClipStreamer:
+    """Long clips, read and computed window by window: what the engines' `compute_long` share."""
+
+    extractor: Extractor
+    postprocessor: PostProcessor
+    loader: ClipLoader
+    arrays: FeatureArrays
+    limits: Limits
+
+    def __call__(
+        self,
+        loaded: LoadedClip,
+        map_windows: MapInOrder,
+        map_chunks: MapInOrder,
+        scratch: Path,
+        cancelled: Cancelled,
+    ) -> ComputedClip:
+        """The clip with streamed features.
+
+        Args:
+            map_windows: how a function is mapped over windows of the signal.
+            map_chunks: how a function is mapped over the chunks of features.
+        """
+
+        def chunks(samples: Iterable[Tensor]) -> Iterator[FeatureChunk]:
+            with torch.inference_mode():
+                features = stream_features(
+                    self.extractor,
+                    samples,
+                    loaded.info.sample_rate,
+                    self.loader.resampler,
+                    map_windows,
+                    lambda: SpillFile(scratch),
+                    self.limits,
+                )
+                yield from map_chunks(self.arrays.chunk, self.postprocessor(features))
+
+        channels = [
+            StreamedFeatures(SilenceWatch(self.loader.channel_chunks(loaded.info, channel, cancelled)), chunks)
+            for channel in range(loaded.info.channels_out)
+        ]
+        return ComputedClip(loaded.info, channels, loaded.seconds)
+
+
+class StreamedFeatures:
+    """The features of one channel of a long clip; iterating over them reads and computes."""
+
+    def __init__(self, samples: SilenceWatch, compute: Callable[[Iterable[Tensor]], Iterator[FeatureChunk]]) -> None:
+        self._samples, self._compute = samples, compute
+
+    @property
+    def silent(self) -> bool:
+        return self._samples.silent
+
+    def __iter__(self) -> Iterator[FeatureChunk]:
+        return self._compute(self._samples)

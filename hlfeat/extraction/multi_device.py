@@ -10,18 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from hlfeat.config.config import Config
-from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError, UsageError
-from hlfeat.extraction.extract import extract
+from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
-from hlfeat.extraction.report import merge_reports
-from hlfeat.extraction.setup import prepare
+from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.stop_signals import STOPS, when_stopped
-from hlfeat.inputs.clip_list import Inputs
+
+T = TypeVar("T")
+Task = Callable[[Options, Hooks], T]
 
 log = logging.getLogger("hlfeat")
 
@@ -41,77 +39,90 @@ class _RemoteProgress(Progress):
         self.parent.send(("progress", (clips, seconds)))
 
 
-def extract_on(
-    devices: Sequence[str],
-    config: Config,
-    inputs: Inputs,
-    out: Path,
-    options: Options,
-    *,
-    stopped: Callable[[], bool] = lambda: False,
-    finished_shard: Callable[[Path], None] = lambda path: None,
-) -> dict[str, Any]:
-    """As `extract`, with a process a device; each does its part of `options.part`.
+def run_on_devices(devices: Sequence[str], clips: int, task: Task[T], options: Options, hooks: Hooks) -> list[T]:
+    """A process for each device, which does its share of `options.part` of the clips.
 
-    Returns the report of all of them, as in report.json.
+    Args:
+        clips: how many there are, in all parts.
+        task: what a process does; it is pickled.
+
+    Returns the results of the task, in the order of the clips.
 
     Raises what the first process raised that failed, after all have ended: the others do not stop for it.
     """
-    prepare(config, options.weights, options.stats)  # what is wrong there is said once
-    processes = multiprocessing.get_context("spawn")
-    children: dict[Any, tuple[Any, str]] = {}
-    for device, part in zip(devices, options.part.split(len(devices)), strict=True):
-        ours, theirs = processes.Pipe(duplex=False)
-        own = replace(options, device=device, part=part)
-        child = processes.Process(target=_child, args=(theirs, config, inputs, out, own, log.level), name=device)
-        with _held_back():
-            child.start()
-        theirs.close()
-        children[ours] = child, f"part {part} on {device}"
-    reports: list[dict[str, Any]] = []
-    failures: list[Exception] = []
-    progress = Progress(len(inputs.clips[options.part.slice(len(inputs.clips))]), 0, options.quiet)
-    told = False
-    running = dict(children)
+    children = [_Child(task, replace(options, device=device, part=part))
+                for device, part in zip(devices, options.part.split(len(devices)), strict=True)]  # fmt: skip
+    progress = Progress(len(range(clips)[options.part.slice(clips)]), 0, options.quiet)
+    terminated = finished = False
+    running = {child.connection: child for child in children}
+    errors: list[Exception] = []
     try:
         while running:
-            if stopped() and not told:
-                told = True
-                for child, _ in running.values():
-                    child.terminate()
-            for ready in wait(list(running), POLL):
-                connection: Any = ready
-                child, name = running[connection]
-                value: Any
-                try:
-                    what, value = connection.recv()
-                except EOFError:
-                    what, value = "failed", OutputError(f"{name} died; finished shards are kept: run the same again")
-                if what == "shard":
-                    finished_shard(value)
-                elif what == "begin":
-                    progress.add(value, 0.0)
-                elif what == "progress":
-                    progress.add(*value)
-                else:
-                    (reports if what == "done" else failures).append(value)
+            if hooks.stopped() and not terminated:
+                terminated = True
+                for child in running.values():
+                    child.process.terminate()
+            for connection in wait(list(running), POLL):
+                child = running[connection]
+                if child.receive(hooks, progress):
                     del running[connection]
+                    if child.error is not None:
+                        errors.append(child.error)
+        finished = True
     finally:
         progress.close()
-        for child, _ in children.values():
-            if told is False and running:
-                child.terminate()
-            child.join()
-    for failure in failures:
-        if not isinstance(failure, InterruptedRunError):
-            raise failure
-    if failures:
-        raise failures[0]
-    return merge_reports(reports)
+        for child in children:
+            if not (terminated or finished):
+                child.process.terminate()
+            child.process.join()
+    errors.sort(key=lambda error: isinstance(error, InterruptedRunError))  # another error says more
+    if errors:
+        raise errors[0]
+    return [child.result for child in children]
+
+
+class _Child(Generic[T]):
+    """A process that does the task, and what it has sent.
+
+    Attributes:
+        result, error: what it has returned or raised.
+    """
+
+    result: T
+    error: Exception | None = None
+
+    def __init__(self, task: Task[T], options: Options) -> None:
+        processes = multiprocessing.get_context("spawn")
+        self._name = f"part {options.part} on {options.device}"
+        self.connection: Any
+        self.connection, theirs = processes.Pipe(duplex=False)
+        arguments = (theirs, task, options, log.level)
+        self.process = processes.Process(target=_child, args=arguments, name=options.device)
+        with _signals_blocked():
+            self.process.start()
+        theirs.close()
+
+    def receive(self, hooks: Hooks, progress: Progress) -> bool:
+        """Take one message. Returns whether it is the last."""
+        try:
+            kind, value = self.connection.recv()
+        except EOFError:
+            kind, value = "failed", OutputError(f"{self._name} died; finished shards are kept: run the same again")
+        if kind == "shard":
+            hooks.finished_shard(value)
+        elif kind == "begin":
+            progress.add(value, 0.0)
+        elif kind == "progress":
+            progress.add(*value)
+        elif kind == "done":
+            self.result = value
+        else:
+            self.error = value
+        return kind in ("done", "failed")
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """A process started here gets signals to stop once it asks for them, and not while it still imports torch."""
     resource_tracker.ensure_running()  # or starting it would let them through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
@@ -121,27 +132,23 @@ def _held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, options: Options, level: int) -> None:
-    """One device's process: tells its parent what becomes of it."""
-    asked = []
-    when_stopped(lambda *_: asked.append(1))
+def _child(parent: Connection, task: Task[Any], options: Options, level: int) -> None:
+    """The process of one device: does the task, and sends its parent what becomes of it."""
+    signals = []
+    when_stopped(lambda *_: signals.append(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"hlfeat: {options.device}: %(message)s"))
     log.handlers[:], log.level = [handler], level
-    with suppress(BrokenPipeError):  # the parent was killed: what is finished stays, and nobody is left to tell
+    hooks = Hooks(
+        stopped=lambda: bool(signals),
+        finished_shard=lambda path: parent.send(("shard", path)),
+        progress=lambda *arguments: _RemoteProgress(parent, *arguments),
+    )
+    with suppress(BrokenPipeError):  # the parent was killed: finished shards stay, and nobody listens
         try:
-            report = extract(
-                config,
-                inputs,
-                out,
-                options,
-                stopped=lambda: bool(asked),
-                finished_shard=lambda path: parent.send(("shard", path)),
-                progress=lambda *about: _RemoteProgress(parent, *about),
-            )
-            parent.send(("done", report.as_dict()))
-        except (HlfeatError, InterruptedRunError) as e:
+            parent.send(("done", task(options, hooks)))
+        except HlfeatError as e:
             parent.send(("failed", e))
         except Exception as e:
             log.debug("", exc_info=True)
@@ -149,11 +156,5 @@ def _child(parent: Connection, config: Config, inputs: Inputs, out: Path, option
 
 
 def split_devices(device: str) -> list[str]:
-    """The devices of `cuda:0,cuda:1`.
-
-    Raises UsageError for an empty name.
-    """
-    devices = device.split(",")
-    if not all(devices):
-        raise UsageError(f"device {device}: expected names separated by commas")
-    return devices
+    """The devices of `cuda:0,cuda:1`."""
+    return device.split(",")

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
+
+MOST_WORKERS = 16  # that are started unasked
+
+
+def default_workers() -> int:
+    """As many threads as this process has cores, up to MOST_WORKERS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, cores)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as opposed to what to compute: none of these changes a clip's features beyond rounding."""
+    """How to run, as opposed to what to compute: no option changes a clip's features beyond rounding.
+
+    Args:
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; several, separated by commas, get a
+            process each.
+        batch_seconds: audio in a batch on a GPU, with padding, in seconds.
+        workers: threads that decode and, on a CPU, compute.
+        on_error: "skip" a clip that cannot be used, or "stop" the run.
+        max_failures: stop when more clips than this fail; None: never.
+        overwrite: remove what earlier runs wrote to the output directory.
+        retry_failed: try again what failed in earlier runs.
+        update: compute clips again whose files have changed.
+        part: of the clips.
+        quiet: show no progress.
+        weights, stats: files of trained weights, and of statistics to normalise by.
+
+    Raises:
+        UsageError: a value that is impossible, with the name of the option.
+
+    >>> Options(workers=4, device="cuda:0,cuda:1").on_error
+    'skip'
+    >>> Options(workers=0)
+    Traceback (most recent call last):
+    ...
+    hlfeat.errors.UsageError: workers: expected a whole number from 1, got 0
+    """
 
     device: str = "auto"
     batch_seconds: float = 64.0
-    workers: int = 2
+    workers: int = field(default_factory=default_workers)
     on_error: str = "skip"
     max_failures: int | None = None
     overwrite: bool = False
@@ -24,4 +60,24 @@ class Options:
     quiet: bool = False
     weights: Path | None = None
     stats: Path | None = None
-    keep: bool = True  # the features; without them, there are index, statistics and failures only
+
+    def __post_init__(self) -> None:
+        _check("workers", self.workers, _is_whole(self.workers, 1), "a whole number from 1")
+        seconds = self.batch_seconds
+        positive = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
+        _check("batch_seconds", seconds, positive, "seconds above 0")
+        _check("on_error", self.on_error, self.on_error in ("skip", "stop"), "skip or stop")
+        most = self.max_failures
+        _check("max_failures", most, most is None or _is_whole(most, 0), "a whole number from 0, or None")
+        named = isinstance(self.device, str) and all(self.device.split(","))
+        _check("device", self.device, named, "names separated by commas")
+        _check("part", self.part, isinstance(self.part, Part), "a Part")
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check(name: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise UsageError(f"{name}: expected {expected}, got {value!r}")

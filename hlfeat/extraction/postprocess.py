@@ -115,7 +115,7 @@ def make_postprocessor(
         if statistics.fingerprint != expected:
             raise ConfigError(
                 f"{stats}: statistics of other features (fingerprint {statistics.fingerprint[:12]}): expected those of "
-                f"this configuration and these weights, before normalisation ({expected[:12]})"
+                f"this configuration and these weights, not normalised ({expected[:12]})"
             )
     shape, rate = (extractor.n_channels, extractor.n_bands), Fraction(extractor.sample_rate, extractor.hop)
     if statistics is not None and statistics.mean.shape != shape:

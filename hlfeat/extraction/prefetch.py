@@ -8,95 +8,124 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Protocol
 
 from hlfeat.audio.clip import Clip
-from hlfeat.extraction.clip_loader import Failure, Item
+from hlfeat.extraction.events import WorkerEvent
+from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.thread_map import ThreadMap
 
-LOOK_AHEAD_BYTES = 128 << 20  # decoded audio and features that may wait, beyond what the threads are at
-CHUNK_BYTES, CHUNK_CLIPS = 1 << 19, 32  # short files that a thread takes at once, a few seconds of work
-
-
-Work = Callable[[list[Clip], Callable[[], bool]], list[Item | Failure]]
+_BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
 
 
-def chunks_of_clips(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
-    """Neighbouring clips that a thread takes at once: a few where the files are small, as each turn has its cost."""
-    bundle: list[Clip] = []
+class Worker(Protocol):
+    """What the threads do; an Engine is one."""
+
+    def start_worker(self) -> None:
+        """Called in each thread first."""
+
+    def in_worker(self, clips: list[Clip], cancelled: Callable[[], bool]) -> list[WorkerEvent]:
+        """Work on a chunk of clips: an event for each, in order. `cancelled` becomes true when it should end early."""
+
+
+def chunks_of_clips(clips: Iterable[Clip], limits: Limits) -> Iterator[list[Clip]]:
+    """Neighbouring clips that a thread takes at once: several where the files are small, as each turn has its cost."""
+    chunk: list[Clip] = []
     size = 0
     for clip in clips:
-        bundle.append(clip)
-        if clip.span is not None:
-            size += clip.span.size
-        elif clip.start is not None or clip.end is not None:
-            size += CHUNK_BYTES if clip.end is None else int((clip.end - (clip.start or 0)) * 32000)
-        else:
-            with suppress(OSError, ValueError):  # reading it will say what is wrong
-                size += os.stat(clip.path).st_size
-        if size >= CHUNK_BYTES or len(bundle) >= CHUNK_CLIPS:
-            yield bundle
-            bundle, size = [], 0
-    if bundle:
-        yield bundle
+        chunk.append(clip)
+        size += _estimated_bytes(clip, limits.chunk_bytes)
+        if size >= limits.chunk_bytes or len(chunk) >= limits.chunk_clips:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _estimated_bytes(clip: Clip, most: int) -> int:
+    if clip.span is not None:
+        return clip.span.size
+    if clip.start is not None or clip.end is not None:
+        return most if clip.end is None else int((clip.end - (clip.start or 0)) * _BYTES_A_SECOND)
+    with suppress(OSError, ValueError):  # reading the file will say what is wrong
+        return os.stat(clip.path).st_size
+    return 0
 
 
 class Prefetcher:
     """Does the work on clips in threads, ahead of the iteration over its results, which come in order.
 
-    A new bundle of clips is begun while fewer than two a thread are being worked on and less than LOOK_AHEAD_BYTES
-    wait. Threads begin new ones themselves as they finish, so that they stay busy whatever the consumer does.
+    A new chunk of clips is begun while fewer than two for each thread are being worked on and less than
+    `limits.look_ahead_bytes` wait. Threads begin new chunks themselves as they finish, so that they stay busy whatever
+    the consumer does.
 
     Args:
         clips: in order.
-        workers: threads. libsndfile and torch release the interpreter's lock, so threads are enough.
-        work: called with some clips, and a function that becomes true when it should stop early.
-        start: called in each thread first.
+        workers: number of threads. libsndfile and torch release the interpreter's lock, so threads are enough.
+        worker: what they do.
+        stopped: becomes true when the run should stop; work that has begun is then cancelled.
+
+    Attributes:
+        threads: maps other functions over the same threads.
     """
 
     def __init__(
-        self, clips: Iterable[Clip], workers: int, work: Work, start: Callable[[], None] = lambda: None
+        self,
+        clips: Iterable[Clip],
+        workers: int,
+        worker: Worker,
+        limits: Limits,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.upcoming = chunks_of_clips(clips)
-        self.workers = workers
-        self.work = work
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="clips", initializer=start)
-        self.lock = threading.RLock()
-        self.queue: deque[Future[list[Item | Failure]]] = deque()
-        self.busy = self.waiting_bytes = 0
-        self.over = False
+        self._limits, self._workers, self._worker, self._stopped = limits, workers, worker, stopped
+        self._upcoming = chunks_of_clips(clips, limits)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="clips", initializer=worker.start_worker)
+        self.threads = ThreadMap(self._pool, workers + 1)
+        self._lock = threading.RLock()
+        self._queue: deque[Future[list[WorkerEvent]]] = deque()
+        self._in_work = self._waiting_bytes = 0
+        self._closed = False
 
     def __enter__(self) -> Prefetcher:
         self._begin_more()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.over = True
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Item | Failure]:
-        while self.queue:
-            for item in self.queue.popleft().result():
-                if isinstance(item, Item):
-                    self._begin_more(-item.nbytes)
-                yield item
+    def __iter__(self) -> Iterator[WorkerEvent]:
+        while self._queue:
+            for event in self._queue.popleft().result():
+                if event.nbytes:
+                    self._begin_more(-event.nbytes)
+                yield event
             self._begin_more()
 
     def _begin_more(self, waiting_bytes: int = 0, finished: int = 0) -> None:
-        with self.lock:
-            self.waiting_bytes += waiting_bytes
-            self.busy -= finished
-            while not self.over and self.busy < 2 * self.workers and self.waiting_bytes < LOOK_AHEAD_BYTES:
-                bundle = next(self.upcoming, None)
-                if bundle is None:
+        with self._lock:
+            self._waiting_bytes += waiting_bytes
+            self._in_work -= finished
+            while (
+                not self._closed
+                and self._in_work < 2 * self._workers
+                and self._waiting_bytes < self._limits.look_ahead_bytes
+            ):
+                chunk = next(self._upcoming, None)
+                if chunk is None:
                     return
-                self.busy += 1
-                self.queue.append(self.pool.submit(self._do, bundle))
+                self._in_work += 1
+                self._queue.append(self._pool.submit(self._work, chunk))
 
-    def _do(self, bundle: list[Clip]) -> list[Item | Failure]:
-        # Counts before it returns: whoever has the result may rely on the next bundle having been begun.
-        done: list[Item | Failure] = []
+    def _cancelled(self) -> bool:
+        return self._closed or self._stopped()
+
+    def _work(self, chunk: list[Clip]) -> list[WorkerEvent]:
+        # The next chunk is begun before this one is returned: whoever has the result may rely on it.
+        events: list[WorkerEvent] = []
         try:
-            done = self.work(bundle, lambda: self.over)
+            events = self._worker.in_worker(chunk, self._cancelled)
         finally:
-            self._begin_more(sum(item.nbytes for item in done if isinstance(item, Item)), finished=1)
-        return done
+            self._begin_more(sum(event.nbytes for event in events), finished=1)
+        return events

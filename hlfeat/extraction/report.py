@@ -1,4 +1,4 @@
-"""What a run did: clips, hours, failures, seconds a stage, device, memory, versions."""
+"""What a run did: clips, hours, failures, seconds of each stage, device, memory, versions."""
 
 from __future__ import annotations
 
@@ -7,31 +7,59 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlfeat.storage.records import Record
 from hlfeat.versions import versions
 
 STAGES = ("decode", "resample", "compute", "wait", "write", "total")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """What a run did, for report.json and the summary."""
+    """What a run did, as in report.json.
+
+    Attributes:
+        clips, audio_seconds: clips that this run finished, and their duration in seconds.
+        clips_before, seconds_before: those that earlier runs had finished.
+        failures: lines of failures.jsonl: id, path, code, message.
+        seconds: time spent in each stage, in seconds; decoding and resampling are summed over threads.
+        device: name of the device.
+        peak_bytes: the highest memory: of the device, or of the process on a CPU.
+        complete: whether the output directory is complete; False while other parts are missing.
+        parts: how many devices shared the run; None for one.
+
+    >>> Report(clips=2, audio_seconds=7200.0).as_dict()["hours"]
+    2.0
+    """
 
     clips: int = 0
     audio_seconds: float = 0.0
-    failures: list[Record] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     clips_before: int = 0
-    seconds_before: float = 0.0  # of audio in them
+    seconds_before: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     device: str = ""
     peak_bytes: int = 0
-    complete: bool = True  # with parts: all of them
+    complete: bool = True
+    parts: int | None = None
 
-    def spend(self, stage: str, seconds: float) -> None:
-        """Count time towards a stage; decoding and resampling are summed over threads."""
-        self.seconds[stage] += seconds
+    @classmethod
+    def of_parts(cls, reports: Sequence[Report]) -> Report:
+        """The report of all parts: sums, the longest time and the largest memory."""
+        seconds = {stage: sum(r.seconds[stage] for r in reports) for stage in STAGES}
+        return cls(
+            clips=sum(r.clips for r in reports),
+            audio_seconds=sum(r.audio_seconds for r in reports),
+            failures=[failure for r in reports for failure in r.failures],
+            clips_before=sum(r.clips_before for r in reports),
+            seconds_before=sum(r.seconds_before for r in reports),
+            seconds={**seconds, "total": max(r.seconds["total"] for r in reports)},
+            device=", ".join(dict.fromkeys(r.device for r in reports)),
+            peak_bytes=max(r.peak_bytes for r in reports),
+            complete=any(r.complete for r in reports),
+            parts=len(reports),
+        )
 
     def as_dict(self) -> dict[str, Any]:
+        """As report.json has it."""
         wall = self.seconds["total"]
         return {
             "clips": self.clips + self.clips_before,
@@ -44,12 +72,13 @@ class Report:
             "real_time_factor": self.audio_seconds / wall if wall else 0.0,
             "device": self.device,
             "peak_memory_bytes": self.peak_bytes,
+            **({} if self.parts is None else {"parts": self.parts}),
             "versions": versions(),
         }
 
 
 def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report of a run in parts: sums, and the longest and largest of what parts have side by side."""
+    """The report.json of a run in parts, from those of its parts: sums, the longest time and the largest memory."""
     codes: Counter[str] = Counter()
     for r in reports:
         codes.update(r["failures_by_code"])

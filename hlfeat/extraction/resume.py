@@ -5,41 +5,69 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
-from hlfeat.storage.layout import shard_place
+from hlfeat.storage.layout import shard_number
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import Record
+from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import count, escape_unprintable
 
 log = logging.getLogger("hlfeat")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ResumeState:
     """Where a run goes on.
 
     Attributes:
-        done: whether a clip is in a finished shard, a byte for each clip.
+        todo: clips that are neither done nor failed for good.
         shards: the numbers of finished shards.
-        entries, seconds: how many there are in them, and how long they are together.
-        failures: those that stand.
-        again: those that are still to be tried again, by the clip's id.
+        entries, seconds: of the index of finished shards: how many, and how long the clips are together.
+        standing: failures that stand.
+        retried: failures whose clips are tried again, by the clip's id.
+        fills_gap: ids of clips with which a shard begins because a shard was removed that began with them.
     """
 
-    done: bytearray
-    shards: set[int] = field(default_factory=set)
+    todo: Sequence[Clip]
+    shards: frozenset[int] = frozenset()
     entries: int = 0
     seconds: float = 0.0
-    failures: list[Record] = field(default_factory=list)
-    again: dict[str, Record] = field(default_factory=dict)
+    standing: Sequence[FailureRecord] = ()
+    retried: Mapping[str, FailureRecord] | None = None
+    fills_gap: frozenset[str] = frozenset()
 
-    @property
-    def holes(self) -> bool:
-        """Whether a shard is missing before the last finished one."""
-        return self.shards != set(range(len(self.shards)))
+
+@dataclass(frozen=True)
+class _Request:
+    """What a run is asked to do: its clips, their places by id, and the options that matter here.
+
+    Attributes:
+        each: whether every channel of a file is a clip of its own in the index.
+        update: whether shards with a clip that has changed since are taken back.
+        retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
+    """
+
+    clips: Sequence[Clip]
+    order: Mapping[str, int]
+    each: bool
+    update: bool
+    retry_failed: bool
+
+    def clip_id(self, entry: IndexEntry) -> str:
+        """The id of the clip that an index entry is of."""
+        return entry.id.rpartition("#")[0] if self.each else entry.id
+
+
+@dataclass
+class _Finished:
+    """What the index of finished shards says. `done`: whether a clip is in one, a byte for each clip."""
+
+    done: bytearray
+    shards: set[int]
+    entries: int = 0
+    seconds: float = 0.0
 
 
 def scan_output(
@@ -54,46 +82,63 @@ def scan_output(
     """What is done of these clips, whose places `order` has by id.
 
     Args:
-        each: whether every channel of a file is an entry of its own.
+        each: whether every channel of a file is a clip of its own in the index.
         update: whether shards with a clip that has changed since are taken back.
         retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
 
     Raises UsageError where another file has the name of a finished clip, or an update would lose a clip.
     """
-    found = ResumeState(bytearray(len(clips)))
+    request = _Request(clips, order, each, update, retry_failed)
+    finished = _scan_shards(output, request)
+    standing, retried = _sort_failures(output, request, finished)
+    failed = {failure.id for failure in standing}
+    todo = [clip for clip, done in zip(clips, finished.done, strict=True) if not done and clip.id not in failed]
+    shards = frozenset(finished.shards)
+    fills_gap: frozenset[str] = frozenset()
+    if shards != set(range(len(shards))):  # one is missing: it began after a clip that is done
+        fills_gap = frozenset(c.id for before, c in zip(finished.done, clips[1:], strict=False) if before)
+    return ResumeState(todo, shards, finished.entries, finished.seconds, standing, retried, fills_gap)
+
+
+def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
+    """Read the index of all finished shards; take back those that an update concerns."""
+    finished = _Finished(bytearray(len(request.clips)), set())
     changed = redone = 0
-    for number, records in output.committed():
-        ids = [r["id"].rpartition("#")[0] if each else r["id"] for r in records]
-        known = [(clips[order[id_]], r) for id_, r in zip(ids, records, strict=True) if id_ in order]
-        now = sum(_has_changed(output, clip, record, each) for clip, record in known)
-        changed += now
-        if now and update:
-            if len(known) < len(records):
-                other = next(r["id"] for id_, r in zip(ids, records, strict=True) if id_ not in order)
-                raise UsageError(
-                    f"update: {output.folder} would lose {escape_unprintable(other)}, which shares a shard with a "
-                    "clip that has changed and is not among the inputs"
-                )
-            output.uncommit(number)
-            redone += len(records)
+    for number, entries in output.catalog.finished_shards():
+        places = [request.order.get(request.clip_id(entry)) for entry in entries]
+        known = [(place, entry) for place, entry in zip(places, entries, strict=True) if place is not None]
+        changed_here = sum(_has_changed(output, request, request.clips[place], entry) for place, entry in known)
+        changed += changed_here
+        if changed_here and request.update:
+            _check_nothing_lost(output, entries, places)
+            output.catalog.take_back(number)
+            redone += len(entries)
             continue
-        found.shards.add(number)
-        found.entries += len(records)
-        found.seconds += sum(r["duration"] for r in records)
-        for clip, _ in known:
-            found.done[order[clip.id]] = 1
+        finished.shards.add(number)
+        finished.entries += len(entries)
+        finished.seconds += sum(entry.duration for entry in entries)
+        for place, _ in known:
+            finished.done[place] = 1
     if redone:
-        log.info("%s changed since: %d in the same shards are computed anew", count(changed, "clip"), redone)
+        log.info("%s changed since: %d in the same shards are computed again", count(changed, "clip"), redone)
     elif changed:
-        log.warning("%d finished clips have changed since (update computes them anew)", changed)
-    _sort_failures(found, output, clips, order, retry_failed)
-    return found
+        log.warning("%d finished clips have changed since; with the option update they are computed again", changed)
+    return finished
 
 
-def _has_changed(output: OutputDir, clip: Clip, record: Record, each: bool) -> bool:
-    """Whether a finished clip's file is not what it was."""
-    keys = ("member", "start", "end") if each else ("member", "start", "end", "channel")
-    segment = {k: v for k, v in record.items() if k in keys}
+def _check_nothing_lost(output: OutputDir, entries: Sequence[IndexEntry], places: Sequence[int | None]) -> None:
+    """Raises UsageError for a shard with a clip that is not among the inputs, before it is taken back."""
+    for entry, place in zip(entries, places, strict=True):
+        if place is None:
+            raise UsageError(
+                f"update: {output.folder} would lose {escape_unprintable(entry.id)}, which shares a shard with a "
+                "clip that has changed and is not among the inputs"
+            )
+
+
+def _has_changed(output: OutputDir, request: _Request, clip: Clip, entry: IndexEntry) -> bool:
+    """Whether a finished clip's file is not what it was. Raises UsageError if it is another clip."""
+    segment = entry._replace(channel=None).segment if request.each else entry.segment
     if clip.segment != segment:
         whole = "the whole file"
         raise UsageError(
@@ -104,41 +149,44 @@ def _has_changed(output: OutputDir, clip: Clip, record: Record, each: bool) -> b
         info = os.stat(clip.path)
     except OSError:
         return False  # gone: its features are still those of the clip
-    if (info.st_size, info.st_mtime_ns) == (record.get("size"), record.get("modified")):
+    if (info.st_size, info.st_mtime_ns) == (entry.size, entry.modified):
         return False
-    if clip.path != record["path"]:
+    if clip.path != entry.path:
         raise UsageError(
-            f"{output.folder}: has the id {escape_unprintable(clip.id)} from {escape_unprintable(record['path'])}, "
+            f"{output.folder}: has the id {escape_unprintable(clip.id)} from {escape_unprintable(entry.path)}, "
             f"not from {escape_unprintable(clip.path)}; choose another folder"
         )
     return True
 
 
 def _sort_failures(
-    found: ResumeState, output: OutputDir, clips: Sequence[Clip], order: Mapping[str, int], retry_failed: bool
-) -> None:
-    """Failures beside finished shards stand, or all, if no clip is left to do.
+    output: OutputDir, request: _Request, finished: _Finished
+) -> tuple[list[FailureRecord], dict[str, FailureRecord]]:
+    """Earlier failures that stand, and those whose clips are tried again.
 
-    What failed after the last finished shard is tried again with the clips around it; with `retry_failed`, all is.
+    Failures beside finished shards stand, or all of them if no clip is left to do. What failed after the last finished
+    shard is tried again with the clips around it; with `retry_failed`, everything is.
     """
-    archives = {clip.path for clip in clips if clip.span is not None}
-
-    def over(f: Record) -> bool:
-        """Whether the clip is done, or no input any more and nothing to try again: a file that is gone, or an archive
-        as a whole, whose members alone are inputs now."""
-        if f["id"] in order:
-            return bool(found.done[order[f["id"]]])
-        gone = retry_failed and not os.path.lexists(f["path"])
-        return gone or (f["path"] in archives and "member" not in f)
-
-    failures = [f for f in output.failures() if not over(f)]
-    among = sum(f["id"] in order for f in failures)
-    complete = sum(found.done) + among == len(found.done)
+    archives = {clip.path for clip in request.clips if clip.span is not None}
+    failures = [f for f in output.catalog.failures() if not _is_obsolete(f, request, finished, archives)]
+    failed_inputs = sum(f.id in request.order for f in failures)
+    complete = sum(finished.done) + failed_inputs == len(finished.done)
+    standing: list[FailureRecord] = []
+    retried: dict[str, FailureRecord] = {}
     for f in failures:
-        at = shard_place(f["shard"])
-        stands = complete or (at is not None and at[1] in found.shards)
+        stands = complete or shard_number(f.shard) in finished.shards
         # failures of clips that are no input of this run are not this run's to forget
-        if f["id"] not in order or (stands and not retry_failed):
-            found.failures.append(f)
+        if f.id not in request.order or (stands and not request.retry_failed):
+            standing.append(f)
         else:
-            found.again[f["id"]] = f
+            retried[f.id] = f
+    return standing, retried
+
+
+def _is_obsolete(failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str]) -> bool:
+    """Whether the clip is done, or it is no input any more and there is nothing to try again: its file is gone, or it
+    is an archive as a whole, of which only the members are inputs now."""
+    if failure.id in request.order:
+        return bool(finished.done[request.order[failure.id]])
+    gone = request.retry_failed and not os.path.lexists(failure.path)
+    return gone or (failure.path in archives and failure.member is None)

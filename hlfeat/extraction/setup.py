@@ -1,12 +1,12 @@
-"""What a configuration comes to: modules, what is done to their features, where shards end, the file hlfeat.yaml."""
+"""Builds what a run needs from its configuration: modules, post-processing, engine, shard plan, description."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,35 +16,46 @@ from hlfeat.config.config import Config
 from hlfeat.config.output import shard_bytes
 from hlfeat.errors import ConfigError
 from hlfeat.extraction.batch_engine import BatchEngine
+from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.engine import Engine
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.postprocess import PostProcessor, make_postprocessor
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.weights import load_weights
+from hlfeat.storage.description import FeatureShape, HashedFile, HashedInputs, RunDescription
 from hlfeat.storage.shard_plan import ShardPlan
 from hlfeat.versions import versions
 
 
+class Pipeline(NamedTuple):
+    """From waveforms to what is written: the modules, what is done to their features, and the contents of
+    hlfeat.yaml."""
+
+    extractor: Extractor
+    postprocessor: PostProcessor
+    description: RunDescription
+
+
 def make_engine(
     extractor: Extractor,
-    finish: PostProcessor,
+    postprocessor: PostProcessor,
+    loader: ClipLoader,
     device: torch.device,
     dtype: np.dtype[Any],
-    channels: str | int,
     batch_samples: int,
-    stopped: Callable[[], bool],
+    cancelled: Cancelled,
+    limits: Limits,
 ) -> Engine:
-    """What fits the device."""
+    """The engine for the device that the modules are on."""
     if device.type == "cpu":
-        return CpuEngine(extractor, finish, device, dtype, channels)
-    return BatchEngine(extractor, finish, device, dtype, channels, batch_samples, stopped)
+        return CpuEngine(extractor, postprocessor, loader, dtype, limits)
+    return BatchEngine(extractor, postprocessor, loader, device, dtype, batch_samples, cancelled, limits)
 
 
-def prepare(
-    config: Config, weights: Path | None, stats: Path | None
-) -> tuple[Extractor, PostProcessor, dict[str, Any]]:
-    """The modules, what is done to their features before these are written, and the contents of hlfeat.yaml.
+def prepare(config: Config, weights: Path | None, stats: Path | None) -> Pipeline:
+    """Build what a configuration describes, with these files of weights and statistics.
 
     Raises ConfigError for what cannot be built, and for weights or statistics that do not fit.
     """
@@ -54,39 +65,38 @@ def prepare(
         extractor.follow_centre_freqs()
     except ValueError as e:
         raise ConfigError(f"{weights}: {e}") from e
-    finish, stats_digest = make_postprocessor(config, extractor, digest, stats)
-    features: dict[str, Any] = {
-        "channels": extractor.n_channels,
-        "bands": extractor.n_bands,
-        "frames_per_second": extractor.sample_rate / extractor.hop,
-        "hop_samples": extractor.hop,
-    }
-    if config.output.pool is not None:
-        features |= {"pool": config.output.pool, "dims": finish.shape[0]}
-    description = {
-        "fingerprint": config.fingerprint(digest, stats_digest),
-        "features": features,
-        "weights": None if weights is None else {"path": str(weights), "sha256": digest},
-        "stats": None if stats is None else {"path": str(stats), "sha256": stats_digest},
-        "versions": versions(),
-        "config": config.model_dump(mode="json"),
-    }
-    return extractor, finish, description
+    postprocessor, stats_digest = make_postprocessor(config, extractor, digest, stats)
+    description = RunDescription(
+        fingerprint=config.fingerprint(digest, stats_digest),
+        features=FeatureShape(
+            channels=extractor.n_channels,
+            bands=extractor.n_bands,
+            frames_per_second=extractor.sample_rate / extractor.hop,
+            hop_samples=extractor.hop,
+            pool=config.output.pool,
+            dims=None if config.output.pool is None else postprocessor.shape[0],
+        ),
+        weights=None if digest is None else HashedFile(str(weights), digest),
+        stats=None if stats_digest is None else HashedFile(str(stats), stats_digest),
+        versions=versions(),
+        config=config.model_dump(mode="json"),
+    )
+    return Pipeline(extractor, postprocessor, description)
 
 
-def describe_inputs(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Which clips these are, for parts to be parts of the same."""
+def describe_inputs(clips: Sequence[Clip]) -> HashedInputs:
+    """Identifies a list of clips: all parts of a run must be parts of the same list."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.id.encode(errors="surrogatepass") + b"\0")
-    return {"clips": len(clips), "sha256": digest.hexdigest()}
+    return HashedInputs(len(clips), digest.hexdigest())
 
 
-def plan_of(config: Config, finish: PostProcessor) -> ShardPlan:
-    """Where the configuration wants shards to end."""
+def make_shard_plan(config: Config, postprocessor: PostProcessor) -> ShardPlan:
+    """Where shards end, as the configuration says."""
     size = config.output.shard_size
     return ShardPlan(
         size if isinstance(size, int) else None,
         shard_bytes(size) if isinstance(size, str) else None,
-        math.prod(finish.shape) * np.dtype(config.output.dtype).itemsize,
+        math.prod(postprocessor.shape) * np.dtype(config.output.dtype).itemsize,
     )

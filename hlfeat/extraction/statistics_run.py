@@ -1,45 +1,57 @@
-"""The statistics of clips, without keeping their features.
-
-It is a run like any other, whose features go nowhere: index, failures and statistics of its shards go to a folder
-beside the file that is wanted, which is removed at the end.
-"""
+"""The statistics of clips: a run that keeps no features."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hlfeat.config.config import Config
 from hlfeat.errors import OutputError
-from hlfeat.extraction.extract import extract
-from hlfeat.extraction.multi_device import extract_on, split_devices
+from hlfeat.extraction.extract import check_channels
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
+from hlfeat.extraction.multi_device import run_on_devices, split_devices
+from hlfeat.extraction.one_device import statistics_on_device
 from hlfeat.extraction.options import Options
-from hlfeat.files import TEMPORARY
+from hlfeat.extraction.report import Report
+from hlfeat.extraction.run import Hooks
+from hlfeat.extraction.setup import prepare
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.statistics.dataset_statistics import Statistics
-from hlfeat.storage.merge_statistics import merge_statistics
+from hlfeat.statistics.moments import no_moments
 
 
 def statistics_of_clips(
-    config: Config, inputs: Inputs, out: Path, options: Options
-) -> tuple[Statistics | None, dict[str, Any]]:
+    config: Config, inputs: Inputs, out: Path, options: Options, _limits: Limits = DEFAULT_LIMITS
+) -> tuple[Statistics | None, Report]:
     """The statistics of all clips' features, frame by frame (None where there are none), and the report of the run.
 
     Args:
-        out: a file; what the run needs on the disk is beside it.
+        config: what to compute; frames are not pooled.
+        out: a file; what does not fit into memory goes into the folder that it is in.
 
     Raises what `extract` raises.
     """
-    frames, options = config.without_pool(), replace(options, keep=False)
-    devices = split_devices(options.device)
+    config, scratch = config.without_pool(), out.parent
+    check_channels(config, inputs)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=TEMPORARY, dir=out.parent) as folder:
-            if len(devices) > 1:
-                facts = extract_on(devices, frames, inputs, Path(folder), options)
-            else:
-                facts = extract(frames, inputs, Path(folder), options).as_dict()
-            return merge_statistics([Path(folder)]) if facts["clips"] else None, facts
+        tempfile.TemporaryFile(dir=scratch).close()
     except OSError as e:
-        raise OutputError(f"{out.parent}: cannot be written: {e.strerror}") from e
+        raise OutputError(f"{scratch}: cannot be written: {e.strerror}") from e
+    description = prepare(config, options.weights, options.stats).description
+    task = partial(statistics_on_device, config, inputs, scratch, _limits)
+    devices = split_devices(options.device)
+    if len(devices) == 1:
+        report, shards = task(options, Hooks())
+    else:
+        results = run_on_devices(devices, len(inputs.clips), task, options, Hooks())
+        report = Report.of_parts([report for report, _ in results])
+        shards = [shard for _, part in results for shard in part]
+    clips, total = 0, no_moments(*description.features.row)
+    for shard in shards:
+        clips += shard.clips
+        total += shard.moments
+    if not total.frames:
+        return None, report
+    fingerprint = config.frames_fingerprint(None if description.weights is None else description.weights.sha256)
+    return Statistics(fingerprint, clips, total.frames, total.mean, total.variance, total.min, total.max), report

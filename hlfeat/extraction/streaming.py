@@ -1,120 +1,171 @@
-"""A clip of any length in bounded memory: pieces that overlap by what their neighbours look at.
+"""A clip of any length in bounded memory: windows that overlap by what their neighbours look at.
 
-Everything local in time is computed window by window. A window reaches over its ends as far as the computation looks,
-and what the missing neighbours would have changed is cut away; so pieces put together equal the whole. What is not
-local keeps what it needs: PCEN its smoothed energies from piece to piece, the median over time a spool on the disk, and
-instance normalisation the whole clip.
+Everything local in time is computed window by window. A window is longer than what is kept of it, by the receptive
+field on either side; what depends on missing neighbours is cut away, so that the windows put together equal the whole.
+What is not local keeps what it needs: PCEN its smoothed energies from window to window, the median over time a file,
+and instance normalisation the whole clip.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from hlfeat.audio.resample import Resampler
+from hlfeat.extraction.limits import Limits
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 
-WINDOW_SAMPLES = 1 << 19  # that a window of the frontend or of the resampler is about
-WINDOW_FRAMES = 1 << 11  # that a window of the stack is about
+Y = TypeVar("Y")
 Apply = Callable[[Tensor], Tensor]
-InOrder = Callable[[Apply, Iterable[Tensor]], Iterator[Tensor]]
+_ALL = 1 << 62  # units: a window that no clip is longer than
 
 
-def overlapped(
-    pieces: Iterable[Tensor], apply: Apply, in_order: InOrder, *, unit: int, out: int, reach: int, units: int
+class MapInOrder(Protocol):
+    """Maps a function over tensors, with results in order: `map`, or one that uses threads or batches."""
+
+    def __call__(self, apply: Callable[[Tensor], Y], items: Iterable[Tensor], /) -> Iterator[Y]: ...
+
+
+class _Cutter:
+    """Cuts a signal into windows of so many units, with a margin on either side.
+
+    Args:
+        chunks: the signal, cut anywhere: [..., t] each.
+        unit: samples that belong together.
+        units: of a window, without margins; margin: units on either side.
+    """
+
+    def __init__(self, chunks: Iterable[Tensor], unit: int, units: int, margin: int) -> None:
+        self._chunks, self._unit, self._units, self._margin = iter(chunks), unit, units, margin
+        self._held: list[Tensor] = []  # the signal from the margin before the next window on
+        self._size = 0  # samples held
+        self._left = 0  # units held before the next window
+        self._ended = False
+
+    def windows(self) -> Iterator[tuple[Tensor, int, bool]]:
+        """Windows with their margins [..., t]: the units of the left margin, and whether it is the last window."""
+        while True:
+            wanted = (self._left + self._units + self._margin) * self._unit
+            self._fill(wanted)
+            if self._size == 0:
+                return
+            signal = torch.cat(self._held, -1) if len(self._held) > 1 else self._held[0]
+            last = self._ended and self._size <= (self._left + self._units) * self._unit
+            yield signal if last else signal[..., :wanted], self._left, last
+            if last:
+                return
+            self._drop(signal)
+
+    def _fill(self, wanted: int) -> None:
+        """Take chunks until more than so many samples are held, or the signal ends."""
+        while not self._ended and self._size <= wanted:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._ended = True
+            else:
+                self._held.append(chunk)
+                self._size += chunk.shape[-1]
+
+    def _drop(self, signal: Tensor) -> None:
+        """Forget what lies before the margin of the next window."""
+        drop = max(0, self._left + self._units - self._margin)
+        self._left += self._units - drop
+        self._held = [signal[..., drop * self._unit :].clone()]
+        self._size -= drop * self._unit
+
+
+def apply_in_windows(
+    chunks: Iterable[Tensor],
+    apply: Apply,
+    map_in_order: MapInOrder,
+    *,
+    unit: int,
+    outputs: int,
+    receptive_field: int,
+    units: int,
 ) -> Iterator[Tensor]:
     """`apply` of a whole signal, from windows of it.
 
-    `unit` inputs along time make `out` outputs, and these look at `reach` inputs on either side of the unit at most.
+    `unit` inputs along time make `outputs`, which depend on the unit and on at most `receptive_field` inputs on either
+    side of it.
 
     Args:
-        pieces: the signal, cut anywhere; [..., t] each.
+        chunks: the signal, cut anywhere; [..., t] each.
         apply: [..., t] -> [..., t'].
-        in_order: how to map `apply` over the windows.
-        units: of a window, without what it reaches over.
+        map_in_order: how to map `apply` over the windows.
+        units: of a window, without its margins.
     """
-    margin = -(-reach // unit)  # units
-    crops: deque[tuple[int, int | None]] = deque()
+    cutter = _Cutter(chunks, unit, units, margin=-(-receptive_field // unit))
+    crops: deque[tuple[int, int | None]] = deque()  # of the outputs of windows that were begun
 
     def windows() -> Iterator[Tensor]:
-        source = iter(pieces)
-        held: list[Tensor] = []  # the signal from `margin` units before the next window on
-        left, size, over = 0, 0, False  # units held before the next window; inputs held
-        while True:
-            wanted = (left + units + margin) * unit
-            while not over and size <= wanted:
-                piece = next(source, None)
-                over = piece is None
-                if piece is not None:
-                    held.append(piece)
-                    size += piece.shape[-1]
-            if size == 0:
-                return
-            signal = torch.cat(held, -1) if len(held) > 1 else held[0]
-            last = over and size <= (left + units) * unit
-            crops.append((left * out, None if last else (left + units) * out))
-            yield signal if last else signal[..., :wanted]
-            if last:
-                return
-            drop = max(0, left + units - margin)
-            left = left + units - drop
-            held, size = [signal[..., drop * unit :].clone()], size - drop * unit
+        for window, left, last in cutter.windows():
+            crops.append((left * outputs, None if last else (left + units) * outputs))
+            yield window
 
-    for y in in_order(apply, windows()):
+    for y in map_in_order(apply, windows()):
         start, stop = crops.popleft()
         yield y[..., start:stop]
 
 
-def stream(
+def stream_features(
     extractor: Extractor,
     samples: Iterable[Tensor],
     sample_rate: int,
     resampler: Resampler,
-    in_order: InOrder,
-    spool: Callable[[], SpillFile],
+    map_in_order: MapInOrder,
+    open_spill: Callable[[], SpillFile],
+    limits: Limits,
 ) -> Iterator[Tensor]:
-    """Features of one clip, piece by piece, equal to those in one piece up to rounding.
+    """Features of one clip, chunk by chunk, equal to those in one piece up to rounding.
 
-    Shape: samples [1, t] each, at `sample_rate` -> [n, C, F] each.
+    Args:
+        samples: of one channel, at `sample_rate`.
+        map_in_order: how a function is mapped over windows.
+        open_spill: opens a file for what does not fit into memory.
+
+    Shape: samples [1, t] each -> [n, C, F] each.
     """
     frontend, stack = extractor.frontend, extractor.stack
     extractor.follow_centre_freqs()
     if sample_rate != resampler.rate:
-        old, new, reach = resampler.ratio(sample_rate)
-        samples = overlapped(
+        old, new, receptive_field = resampler.ratio(sample_rate)
+        samples = apply_in_windows(
             samples,
             lambda x: resampler(x, sample_rate),
-            in_order,
+            map_in_order,
             unit=old,
-            out=new,
-            reach=reach,
-            units=max(1, WINDOW_SAMPLES // old),
+            outputs=new,
+            receptive_field=receptive_field,
+            units=max(1, limits.window_samples // old),
         )
-    local = overlapped(
+    bands = apply_in_windows(
         samples,
-        lambda x: frontend.local(x, None),
-        in_order,
+        lambda x: frontend.compute_bands(x, None),
+        map_in_order,
         unit=frontend.hop,
-        out=1,
-        reach=frontend.reach(),
-        units=max(1, WINDOW_SAMPLES // frontend.hop),
+        outputs=1,
+        receptive_field=frontend.receptive_field(),
+        units=max(1, limits.window_samples // frontend.hop),
     )
-    bands = frontend.rest_of(local, spool)
+    features = frontend.compress_stream(bands, open_spill)
     if len(stack.layers):
-        if stack.reach is None:
-            bands = iter([torch.cat(list(bands), -1)])
-        bands = overlapped(
-            bands,
+        local = stack.receptive_field is not None
+        if not local:
+            features = iter([torch.cat(list(features), -1)])
+        features = apply_in_windows(
+            features,
             extractor.layers,
-            in_order,
+            map_in_order,
             unit=stack.stride,
-            out=1,
-            reach=stack.reach or 0,
-            units=1 << 62 if stack.reach is None else max(1, WINDOW_FRAMES // stack.stride),
+            outputs=1,
+            receptive_field=stack.receptive_field or 0,
+            units=max(1, limits.window_frames // stack.stride) if local else _ALL,
         )
-    for y in bands:  # [1, F, n] or [1, C, F, n]
+    for y in features:  # [1, F, n] or [1, C, F, n]
         yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)

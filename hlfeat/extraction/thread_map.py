@@ -13,27 +13,32 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 
 
-class Threads:
-    """Applies a function to items in a pool of threads, a few ahead of whoever takes the results, in order."""
+class ThreadMap:
+    """Maps functions over items in a pool of threads, without gradients.
+
+    Args:
+        pool: of the threads.
+        ahead: how many items may be begun before the first of their results is taken.
+    """
 
     def __init__(self, pool: ThreadPoolExecutor, ahead: int) -> None:
         self.pool, self.ahead = pool, ahead
 
     def __call__(self, apply: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
-        waiting: deque[Future[Y]] = deque()
+        """The function of each item, in the order of the items."""
+        pending: deque[Future[Y]] = deque()
         try:
             for item in items:
-                waiting.append(self.pool.submit(inference, apply, item))
-                if len(waiting) > self.ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(self.pool.submit(_without_gradients, apply, item))
+                if len(pending) > self.ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
 
-def inference(apply: Callable[[X], Y], x: X) -> Y:
-    """The function without gradients, in whatever thread this is."""
-    with torch.inference_mode():
+def _without_gradients(apply: Callable[[X], Y], x: X) -> Y:
+    with torch.inference_mode():  # a thread does not inherit the mode of another
         return apply(x)

@@ -18,22 +18,42 @@ from hlfeat.inputs.tables import is_manifest, read_manifest
 from hlfeat.text import escape_unprintable
 
 
-def collect(paths: Sequence[str], stdin: BinaryIO, null: bool = False, manifests: Sequence[str] = ()) -> Inputs:
-    """Find the clips that the command's arguments mean.
+def collect_inputs(
+    paths: Sequence[str], stdin: BinaryIO | None = None, null: bool = False, manifests: Sequence[str] = ()
+) -> Inputs:
+    """The clips that the arguments of `hlfeat extract` stand for, in order.
 
-    A folder stands for the audio files below it (by extension), a clip's id being its path below the folder. A file's
-    id is its name. `-` and *.txt are lists of paths, one a line (`null`: NUL-separated); their ids are the paths as
-    written, without leading `/`, `./` and `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), a
-    clip's id being the member's name; of an archive in a folder, the archive's id, `/` and the member's name. Manifests
-    (see hlfeat/inputs/tables.py) may also be among the paths.
+    A folder stands for the audio files below it (by extension); a clip's id is its path below the folder. A file's id
+    is its name. `-` and *.txt are lists of paths; their ids are the paths as written, without a leading `/`, `./` or
+    `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), whose ids are the members' names; in a
+    folder, the archive's id goes before them. Manifests (hlfeat/inputs/tables.py) may also be among the paths.
 
-    Raises UsageError for two clips of one id, and where there is no clip at all.
+    Args:
+        paths: files, folders, archives, lists and manifests; "-" for the list in `stdin`.
+        stdin: the list that "-" stands for: one path a line.
+        null: paths in lists end with NUL instead of a newline.
+        manifests: manifests, whatever their names.
+
+    Raises:
+        UsageError: two clips have the same id; there is no clip at all; "-" without `stdin`.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "b.wav").touch()
+    ...     Path(folder, "a.flac").touch()
+    ...     Path(folder, "notes.pdf").touch()
+    ...     inputs = collect_inputs([folder])
+    >>> [clip.id for clip in inputs.clips], inputs.ignored
+    (['a.flac', 'b.wav'], 1)
     """
     inputs = Inputs()
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         if path == "-":
+            if stdin is None:
+                raise UsageError("expected files or folders, got - without a stream to read the list from")
             add_list(inputs, stdin.read(), null)
         elif is_manifest(path):
             inputs.clips += read_manifest(path)

@@ -1,57 +1,65 @@
-"""What is in a feature directory: gathered from its indexes and statistics, without reading the features."""
+"""What is in a feature directory, from its indexes and statistics, without reading the features."""
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.statistics.moments import Moments
+from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import check_shard
+from hlfeat.storage.layout import ShardFiles
 
 MOST_BINS = 12
 
 
-@dataclass
+@dataclass(frozen=True)
 class Inspection:
-    """What is there.
+    """What is in a feature directory.
 
     Attributes:
-        durations: float64 [clips], seconds.
+        folder: the directory.
+        durations: float64 [clips], in seconds, in order.
         moments: of all frames.
-        silent, constant: ids; of shards in `without`, which have no statistics beside them, silence is not known.
+        data_bytes: of the features.
+        data_suffix: of the shards, such as ".npy"; empty where there are none.
+        silent: ids of clips whose samples are all 0; of shards in `without_statistics` this is not known.
+        constant: ids of clips whose frames are all the same.
+        without_statistics: names of shards that have no statistics beside them.
+        failures: how many clips failed, by code.
         missing: why the directory is not complete.
     """
 
     folder: FeatureDir
     durations: np.ndarray
     moments: Moments
-    data_bytes: int = 0
-    data_suffix: str = ""
-    silent: list[str] = field(default_factory=list)
-    constant: list[str] = field(default_factory=list)
-    failures: Counter[str] = field(default_factory=Counter)
-    missing: list[str] = field(default_factory=list)
-    without: list[str] = field(default_factory=list)
+    data_bytes: int
+    data_suffix: str
+    silent: list[str]
+    constant: list[str]
+    without_statistics: list[str]
+    failures: Counter[str]
+    missing: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        there, description = self.moments.frames > 0, self.folder.description
+        """For JSON; statistics are null where there are no frames."""
+        m, description = self.moments, self.folder.description.as_dict()
+        statistics = {"mean": m.mean, "std": np.sqrt(m.variance), "min": m.min, "max": m.max}
         return {
             "folder": str(self.folder.folder),
             "clips": len(self.durations),
             "hours": float(self.durations.sum() / 3600),
-            "frames": self.moments.frames,
+            "frames": m.frames,
             "shape": list(self.folder.shape),
             "dtype": self.folder.dtype.name,
-            "shards": len(self.folder.indexes),
+            "shards": len(self.folder.shards),
             "data_bytes": self.data_bytes,
             "complete": not self.missing,
             "missing": self.missing,
@@ -59,57 +67,70 @@ class Inspection:
             "failures_by_code": dict(sorted(self.failures.items())),
             "silent": self.silent,
             "constant": self.constant,
-            "shards_without_statistics": self.without,
-            "mean": self.moments.mean.tolist() if there else None,
-            "std": np.sqrt(self.moments.variance).tolist() if there else None,
-            "min": self.moments.min.tolist() if there else None,
-            "max": self.moments.max.tolist() if there else None,
+            "shards_without_statistics": self.without_statistics,
+            **{key: value.tolist() if m.frames else None for key, value in statistics.items()},
             "durations": [{"from": a, "to": b, "clips": n} for a, b, n in histogram(self.durations)],
-            **{k: description.get(k) for k in ("fingerprint", "weights", "stats", "versions", "config")},
+            **{key: description[key] for key in ("fingerprint", "weights", "stats", "versions", "config")},
         }
-
-    def dump(self) -> str:
-        """As one line of JSON, ASCII: any file name survives."""
-        return json.dumps(self.as_dict())
 
 
 def inspect(path: Path) -> Inspection:
-    """What is in the directory.
+    """What is in a feature directory, from its indexes and statistics.
 
     Statistics that an earlier version has not written are computed from the data, piece by piece.
 
-    Raises OutputError where that is not a feature directory, or what is read of it is damaged.
+    Raises:
+        UsageError: not a feature directory.
+        OutputError: what is read of it is damaged.
     """
     folder = FeatureDir(path)
     durations = array("d")
-    found = Inspection(folder, np.zeros(0), no_moments(*folder.shape))
-    for index in folder.indexes:
-        before, frames, name = len(durations), 0, ""
-        for record in folder.records(index):
-            durations.append(record["duration"])
-            frames += record["frames"]
-            name = record["shard"]
-        if not name:
-            raise OutputError(f"{index}: damaged: there is no clip in it")
-        data = path / name
+    total = ShardStatistics.of(*folder.shape)
+    data_bytes, data_suffix = 0, ""
+    without_statistics = []
+    for shard in folder.shards:
+        data, clips, frames = _read_index(folder, shard, durations)
         check_shard(data, frames)
-        found.data_bytes += data.stat().st_size
-        found.data_suffix = data.suffix
-        own, there = folder.statistics(index, len(durations) - before, frames)
-        if not there:
-            found.without.append(name)
-        found.moments += own.moments
-        found.silent += own.silent
-        found.constant += own.constant
-    found.durations = np.array(durations)
-    found.failures.update(f["code"] for f in folder.failures())
-    found.missing = folder.missing(len(durations), found.failures.total())
-    return found
+        data_bytes, data_suffix = data_bytes + data.stat().st_size, data.suffix
+        statistics, stored = folder.statistics(shard, clips, frames)
+        if not stored:
+            without_statistics.append(data.name)
+        total.moments += statistics.moments
+        total.silent += statistics.silent
+        total.constant += statistics.constant
+    failures = Counter(failure.code for failure in folder.failures())
+    return Inspection(
+        folder=folder,
+        durations=np.array(durations),
+        moments=total.moments,
+        data_bytes=data_bytes,
+        data_suffix=data_suffix,
+        silent=total.silent,
+        constant=total.constant,
+        without_statistics=without_statistics,
+        failures=failures,
+        missing=folder.missing(len(durations), failures.total()),
+    )
+
+
+def _read_index(folder: FeatureDir, shard: ShardFiles, durations: array[float]) -> tuple[Path, int, int]:
+    """The path of a shard's features, and its numbers of clips and frames; durations are appended."""
+    clips, frames, name = 0, 0, ""
+    for entry in folder.entries(shard):
+        durations.append(entry.duration)
+        clips += 1
+        frames += entry.frames
+        name = entry.shard
+    if not clips:
+        raise OutputError(f"{shard.index}: damaged: there is no clip in it")
+    return folder.folder / name, clips, frames
 
 
 def histogram(durations: np.ndarray) -> list[tuple[float, float, int]]:
-    """Clips by duration, from, up to (not included), how many: equal steps, or decades in 1, 2, 5 where lengths differ
-    a lot."""
+    """Clips by duration: (from, up to but not included, number of clips) for each bin.
+
+    Bins are equal steps, or 1, 2, 5, 10, ... where the longest clip is more than 20 times the shortest.
+    """
     if not len(durations):
         return []
     low, high = float(durations.min()), float(durations.max())

@@ -1,14 +1,14 @@
-"""What is in a feature directory, as lines for people."""
+"""The lines that `hlfeat inspect` prints about a feature directory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from hlfeat.inspection.summary import Inspection, histogram
 from hlfeat.statistics.moments import Moments
+from hlfeat.storage.description import FeatureShape
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.text import count, duration, escape_unprintable
 
@@ -16,41 +16,54 @@ SHOWN = 8  # ids that are named; the JSON has all
 BAR = 40  # characters of the longest
 
 
-def summary_lines(found: Inspection, verified: bool = False, bands: bool = False) -> Iterator[str]:
-    """An inspection; with `bands` a line for each band, otherwise for each channel."""
-    folder, n = found.folder, len(found.durations)
+def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = False) -> Iterator[str]:
+    """What an inspection says.
+
+    Args:
+        verified: whether the directory has been verified, without a mismatch.
+        bands: a line of statistics for each band, not for each channel.
+    """
+    folder, n = inspection.folder, len(inspection.durations)
     row = ", ".join(map(str, folder.shape))
-    rate = folder.frames_per_second
     yield escape_unprintable(str(folder.folder))
-    yield f"  clips     {n}{_lengths(found.durations)}"
-    pooled = f"; pooled: {folder.pool}" if folder.pool else f"; {rate:g} frames a second" if rate else ""
+    yield f"  clips     {n}{_lengths(inspection.durations)}"
+    shards = count(len(folder.shards), "shard") + (f" ({inspection.data_suffix})" if inspection.data_suffix else "")
     yield (
-        f"  features  [{found.moments.frames}, {row}] {folder.dtype} in {count(len(folder.indexes), 'shard')}"
-        f"{f' ({found.data_suffix})' if found.data_suffix else ''}, {_size(found.data_bytes)}{pooled}"
+        f"  features  [{inspection.moments.frames}, {row}] {folder.dtype} in {shards}, "
+        f"{_size(inspection.data_bytes)}{_time_axis(folder.description.features)}"
     )
-    codes = ", ".join(f"{code} {k}" for code, k in sorted(found.failures.items()))
-    yield f"  failures  {found.failures.total()}" + (f": {codes}" if codes else "")
-    yield "  complete  " + ("yes" if not found.missing else f"no: {'; '.join(found.missing)}")
+    codes = ", ".join(f"{code} {k}" for code, k in sorted(inspection.failures.items()))
+    yield f"  failures  {inspection.failures.total()}" + (f": {codes}" if codes else "")
+    yield "  complete  " + ("yes" if not inspection.missing else f"no: {'; '.join(inspection.missing)}")
     if verified:
         yield "  verified  yes: sums, rows, ids and statistics are those of the data"
-    some = f" (not known of {count(len(found.without), 'shard')} without statistics)" if found.without else ""
-    yield f"  silent    {_ids(found.silent)}{some}"
-    yield f"  constant  {_ids(found.constant)}"
+    unknown = len(inspection.without_statistics)
+    but = f" (not known of {count(unknown, 'shard')} without statistics)" if unknown else ""
+    yield f"  silent    {_ids(inspection.silent)}{but}"
+    yield f"  constant  {_ids(inspection.constant)}"
     yield from _made_by(folder)
-    if found.moments.frames:
+    if inspection.moments.frames:
         yield ""
-        yield from _table(found.moments, bands)
+        yield from _table(inspection.moments, bands)
     if n:
         yield ""
-        yield from _bars(found.durations)
+        yield from _bars(inspection.durations)
 
 
 def _lengths(durations: np.ndarray) -> str:
-    whole = f", {duration(float(durations.sum()))}"
-    if len(durations) < 2:
-        return whole if len(durations) else ""
-    low, middle, high = (duration(float(q)) for q in np.quantile(durations, (0, 0.5, 1)))
-    return f"{whole}: {low} to {high}, median {middle}"
+    if not len(durations):
+        return ""
+    total = f", {duration(float(durations.sum()))}"
+    if len(durations) == 1:
+        return total
+    low, median, high = (duration(float(q)) for q in np.quantile(durations, (0, 0.5, 1)))
+    return f"{total}: {low} to {high}, median {median}"
+
+
+def _time_axis(features: FeatureShape) -> str:
+    if features.pool:
+        return f"; pooled: {features.pool}"
+    return f"; {features.frames_per_second:g} frames a second" if features.frames_per_second else ""
 
 
 def _size(n: int) -> str:
@@ -67,18 +80,16 @@ def _ids(ids: list[str]) -> str:
 
 
 def _made_by(folder: FeatureDir) -> Iterator[str]:
-    """Configuration, weights and versions, as hlfeat.yaml has them."""
-    told = folder.description
-    config: Any = told.get("config")
+    """Configuration, weights, statistics and versions, as hlfeat.yaml has them."""
+    description = folder.description
+    config = description.config
     about = config.get("description") or (config.get("frontend") or {}).get("kind", "")
-    yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {folder.fingerprint[:12]})"
-    for key in ("weights", "stats"):
-        file = told.get(key)
-        if file:
-            yield f"  {key:<9} {escape_unprintable(str(file.get('path')))} (sha256 {str(file.get('sha256'))[:12]})"
-    versions = told.get("versions")
-    if isinstance(versions, dict):
-        yield "  versions  " + ", ".join(f"{k} {v}" for k, v in versions.items())
+    yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {description.fingerprint[:12]})"
+    for key, file in (("weights", description.weights), ("stats", description.stats)):
+        if file is not None:
+            yield f"  {key:<9} {escape_unprintable(file.path)} (sha256 {file.sha256[:12]})"
+    if description.versions is not None:
+        yield "  versions  " + ", ".join(f"{k} {v}" for k, v in description.versions.items())
 
 
 COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {
@@ -91,8 +102,7 @@ COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {
 
 def _table(moments: Moments, bands: bool) -> Iterator[str]:
     """A line for each channel with the range of its bands, or a line for each band."""
-    columns = [f(moments) for f in COLUMNS.values()]
-    columns = [c if c.ndim == 2 else c[None] for c in columns]  # pooled: one row of all dimensions
+    columns = [np.atleast_2d(column(moments)) for column in COLUMNS.values()]  # pooled: one row of all dimensions
     channels, width = columns[0].shape
     if bands:
         yield f"  {'channel':>7} {'band':>5}" + "".join(f" {name:>10}" for name in COLUMNS)
@@ -111,10 +121,12 @@ def _range(values: np.ndarray) -> str:
 
 
 def _bars(durations: np.ndarray) -> Iterator[str]:
+    """A histogram of durations: a line for each bin, with a bar."""
     bins = histogram(durations)
     most = max(n for _, _, n in bins)
     names = [f"{a:g} to {b:g} s" for a, b, _ in bins]
-    wide, high = max(map(len, ["duration", *names])), max(len("clips"), len(str(most)))
-    yield f"  {'duration':>{wide}} clips"
+    name_width, count_width = max(map(len, ["duration", *names])), max(len("clips"), len(str(most)))
+    yield f"  {'duration':>{name_width}} clips"
     for name, (_, _, n) in zip(names, bins, strict=True):
-        yield f"  {name:>{wide}} {n:>{high}} {'#' * max(int(n > 0), round(BAR * n / most))}".rstrip()
+        bar = "#" * max(int(n > 0), round(BAR * n / most))
+        yield f"  {name:>{name_width}} {n:>{count_width}} {bar}".rstrip()

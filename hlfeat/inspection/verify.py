@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -13,26 +12,26 @@ from hlfeat.errors import OutputError
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.formats import ShardReader
-from hlfeat.storage.layout import statistics_name
-from hlfeat.storage.records import Record
+from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import escape_unprintable
 
 CLOSE = 1e-6  # of a standard deviation: two ways of summing differ by much less, other features by more
 
 
-def verify(folder: FeatureDir, seen: Callable[[int], object] = lambda n: None) -> Iterator[str]:
-    """What is off, a line each; nothing where all is well.
+def verify(folder: FeatureDir, progress: Callable[[int], object] = lambda n: None) -> Iterator[str]:
+    """Mismatches between the features and what is recorded of them, a line for each; nothing where all is well.
 
-    Of every shard: its index, the sum and the rows of each clip, values that are not finite, its statistics. Of all
-    together: each id is once in the indexes, or once among the failures.
+    Compared are, for every shard, its index, the checksum and the rows of each clip, and the statistics; values that
+    are not finite are reported. Each id must be once in the indexes, or once among the failures.
 
     Args:
-        seen: told after each clip how many bytes of features that was.
+        progress: called after each clip with the number of bytes of its features.
     """
-    for index in folder.indexes:
+    for shard in folder.shards:
         try:
-            yield from _verify_shard(folder, index, seen)
+            yield from _ShardCheck(folder, shard).mismatches(progress)
         except OutputError as e:
             yield str(e)
     try:
@@ -40,112 +39,129 @@ def verify(folder: FeatureDir, seen: Callable[[int], object] = lambda n: None) -
             pass
     except OutputError as e:
         yield str(e)
-    yield from _repeated(folder)
+    yield from _repeated_ids(folder)
 
 
-def _verify_shard(folder: FeatureDir, index: Path, seen: Callable[[int], object]) -> Iterator[str]:
-    reader: ShardReader | None = None
-    found = ShardStatistics.of(*folder.shape)
-    own: set[str] = set()
-    row, whole = 0, True
-    try:
-        for number, record in enumerate(folder.records(index), 1):
-            own.add(record["id"])
-            reader = reader or folder.shard(index, record["shard"])
-            if record["shard"] != reader.path.name or record["row"] != row or record["frames"] < 1:
-                place = f"{record['frames']} frames at row {record['row']} of {record['shard']!r}"
-                yield f"{index}: line {number}: expected rows from {row} of {reader.path.name}, got {place}"
-                whole = False
-            row = record["row"] + record["frames"]
-            try:
-                yield from _verify_clip(reader, record, found)
-            except OutputError as e:
-                yield str(e)
-                whole = False
-            seen(record["frames"] * reader.row_bytes)
-        if reader is None:
-            yield f"{index}: there is no clip in it"
-            return
-        if reader.rows != row:
-            yield f"{reader.path}: expected {row} rows as the index has, got {reader.rows}"
-        if reader.ids is not None and set(reader.ids) - own:
-            yield f"{reader.path}: has {escape_unprintable(min(set(reader.ids) - own))}, which is not in its index"
-    finally:
-        if reader is not None:
-            reader.close()
-    told = folder.sidecar(index)
-    if told is not None and whole:
-        path = folder.folder / statistics_name(index.stem)
-        yield from (f"{path}: {what}" for what in _different(told, found, own))
+class _ShardCheck:
+    """Reads one shard and computes its statistics anew."""
+
+    def __init__(self, folder: FeatureDir, shard: ShardFiles) -> None:
+        self.folder, self.shard = folder, shard
+        self.computed = ShardStatistics.of(*folder.shape)
+        self.ids: set[str] = set()
+        self.row = 0  # where the next clip must begin
+        self.readable = True  # whether all clips could be read, so that their statistics can be compared
+
+    def mismatches(self, progress: Callable[[int], object]) -> Iterator[str]:
+        reader: FeatureReader | None = None
+        try:
+            for number, entry in enumerate(self.folder.entries(self.shard), 1):
+                self.ids.add(entry.id)
+                reader = reader or self.folder.open_shard(self.shard, entry.shard)
+                yield from self._check_rows(reader, entry, number)
+                try:
+                    yield from self._check_clip(reader, entry)
+                except OutputError as e:
+                    yield str(e)
+                    self.readable = False
+                progress(entry.frames * reader.row_bytes)
+            if reader is None:
+                yield f"{self.shard.index}: there is no clip in it"
+                return
+            yield from self._check_end(reader)
+        finally:
+            if reader is not None:
+                reader.close()
+        stored = self.folder.stored_statistics(self.shard)
+        if stored is not None and self.readable:
+            for mismatch in _compare_statistics(stored, self.computed, self.ids):
+                yield f"{self.shard.statistics}: {mismatch}"
+
+    def _check_rows(self, reader: FeatureReader, entry: IndexEntry, number: int) -> Iterator[str]:
+        """Whether a clip is in the shard, right after the clip before it. `number`: of its index line."""
+        if entry.shard != reader.path.name or entry.row != self.row or entry.frames < 1:
+            place = f"{entry.frames} frames at row {entry.row} of {entry.shard!r}"
+            yield f"{self.shard.index}: line {number}: expected rows from {self.row} of {reader.path.name}, got {place}"
+            self.readable = False
+        self.row = entry.row + entry.frames
+
+    def _check_clip(self, reader: FeatureReader, entry: IndexEntry) -> Iterator[str]:
+        """Checksum and values of a clip, which is added to the statistics."""
+        checksum, clip, not_finite = 0, no_moments(*reader.row_shape), 0
+        for piece in reader.read(entry):
+            checksum = zlib.crc32(piece.data if piece.flags.c_contiguous else piece.tobytes(), checksum)
+            finite = np.isfinite(piece)
+            if not finite.all():
+                not_finite += int(piece.size - np.count_nonzero(finite))
+                piece = np.where(finite, piece, 0)  # reported once, and not by every comparison of statistics again
+            clip += moments(piece)
+        self.computed.add(entry.id, clip, silent=False)
+        name = f"{reader.path}: {escape_unprintable(entry.id)}"
+        if checksum != entry.crc32:
+            yield f"{name}: expected the sum crc32 {entry.crc32} as the index has, got {checksum}"
+        if not_finite:
+            yield f"{name}: has {not_finite} values that are not finite"
+
+    def _check_end(self, reader: FeatureReader) -> Iterator[str]:
+        """Whether the shard has anything that its index does not list."""
+        if reader.rows != self.row:
+            yield f"{reader.path}: expected {self.row} rows as the index has, got {reader.rows}"
+        extra = set(reader.ids or ()) - self.ids
+        if extra:
+            yield f"{reader.path}: has {escape_unprintable(min(extra))}, which is not in its index"
 
 
-def _verify_clip(reader: ShardReader, record: Record, found: ShardStatistics) -> Iterator[str]:
-    """What is off with a clip's features, which are counted in."""
-    checksum, own, bad = 0, no_moments(*reader.shape), 0
-    for piece in reader.read(record):
-        checksum = zlib.crc32(piece.data if piece.flags.c_contiguous else piece.tobytes(), checksum)
-        finite = np.isfinite(piece)
-        if not finite.all():
-            bad += int(piece.size - np.count_nonzero(finite))
-            piece = np.where(finite, piece, 0)  # counted once, and not again in every sum
-        own += moments(piece)
-    found.add(record["id"], own, False)
-    name = f"{reader.path}: {escape_unprintable(record['id'])}"
-    if checksum != record.get("crc32"):
-        yield f"{name}: expected the sum crc32 {record.get('crc32')} as the index has, got {checksum}"
-    if bad:
-        yield f"{name}: has {bad} values that are not finite"
-
-
-def _different(told: ShardStatistics, found: ShardStatistics, ids: set[str]) -> Iterator[str]:
-    """In what statistics differ from those of the data."""
-    a, b = told.moments, found.moments
-    if (told.clips, a.frames) != (found.clips, b.frames):
-        yield f"of {told.clips} clips and {a.frames} frames, the data has {found.clips} and {b.frames}"
+def _compare_statistics(stored: ShardStatistics, computed: ShardStatistics, ids: set[str]) -> Iterator[str]:
+    """Mismatches between the statistics beside a shard and those of its data."""
+    a, b = stored.moments, computed.moments
+    if (stored.clips, a.frames) != (computed.clips, b.frames):
+        yield f"of {stored.clips} clips and {a.frames} frames, the data has {computed.clips} and {b.frames}"
         return
     deviation = np.sqrt(b.variance)
-    size = np.maximum(abs(b.min), abs(b.max)) * np.finfo(np.float64).eps * math.sqrt(b.frames)
+    rounding = np.maximum(abs(b.min), abs(b.max)) * np.finfo(np.float64).eps * math.sqrt(b.frames)
+    tolerance = CLOSE * deviation + rounding
     if not ((a.min == b.min) & (a.max == b.max)).all():
         yield "min and max are not those of the data"
-    if not (abs(a.mean - b.mean) <= CLOSE * deviation + size).all():
+    if not (abs(a.mean - b.mean) <= tolerance).all():
         yield "the mean is not that of the data"
-    if not (abs(np.sqrt(a.variance) - deviation) <= CLOSE * deviation + size).all():
+    if not (abs(np.sqrt(a.variance) - deviation) <= tolerance).all():
         yield "the variance is not that of the data"
-    if told.constant != found.constant:
-        yield f"names {len(told.constant)} clips that never change, the data has {len(found.constant)}"
-    if set(told.silent) - ids:
-        yield f"calls {escape_unprintable(min(set(told.silent) - ids))} silent, which is not in the index"
+    if stored.constant != computed.constant:
+        yield f"names {len(stored.constant)} clips that never change, the data has {len(computed.constant)}"
+    unknown = set(stored.silent) - ids
+    if unknown:
+        yield f"calls {escape_unprintable(min(unknown))} silent, which is not in the index"
 
 
-def _repeated(folder: FeatureDir) -> Iterator[str]:
-    """Ids that are more than once in the indexes and among the failures.
+def _repeated_ids(folder: FeatureDir) -> Iterator[str]:
+    """Ids that occur more than once in the indexes and among the failures.
 
-    Those whose hashes are alone are alone: a million take 8 MB, and only the others are looked at again.
+    Ids are compared by their hashes first, of which a million take 8 MB; only those whose hash repeats are kept.
     """
-    ordered = np.sort(np.fromiter((hash(id_) for _, id_ in _all_ids(folder)), np.int64))
-    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if not suspects:
+    hashes = np.sort(np.fromiter((hash(id_) for _, id_ in _all_ids(folder)), np.int64))
+    repeated = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not repeated:
         return
-    places: dict[str, list[str]] = {}
+    files_of: dict[str, list[str]] = {}
     for file, id_ in _all_ids(folder):
-        if hash(id_) in suspects:
-            places.setdefault(id_, []).append(file)
-    for id_, files in places.items():
+        if hash(id_) in repeated:
+            files_of.setdefault(id_, []).append(file)
+    for id_, files in files_of.items():
         if len(files) > 1:
-            told = ", ".join(dict.fromkeys(files))
-            yield f"{folder.folder}: the id {escape_unprintable(id_)} is there {len(files)} times: in {told}"
+            names = ", ".join(dict.fromkeys(files))
+            yield f"{folder.folder}: the id {escape_unprintable(id_)} is there {len(files)} times: in {names}"
 
 
 def _all_ids(folder: FeatureDir) -> Iterator[tuple[str, str]]:
-    """The files of all ids and these, as far as they can be read: what cannot has been told."""
-    for index in folder.indexes:
-        yield from ((index.name, id_) for id_ in _readable(folder.records(index)))
-    yield from (("the failures", id_) for id_ in _readable(folder.failures()))
+    """All ids, with the file that each is in; a file that is damaged ends early, and has been reported."""
+    for shard in folder.shards:
+        yield from ((shard.index.name, id_) for id_ in _readable_ids(folder.entries(shard)))
+    yield from (("the failures", id_) for id_ in _readable_ids(folder.failures()))
 
 
-def _readable(records: Iterable[Record]) -> Iterator[str]:
+def _readable_ids(records: Iterable[IndexEntry | FailureRecord]) -> Iterator[str]:
     try:
         for record in records:
-            yield record["id"]
+            yield record.id
     except OutputError:
         return

@@ -1,8 +1,8 @@
 """Frontend and stack as one file for other programs: torch.export's `.pt2`, or ONNX.
 
-The file takes waveforms of one length, [clips, samples], and knows no `lengths`: a clip alone, or clips cut alike. It
-takes any number of clips and, where the tracer can prove that the operations are the same, any length. What was made is
-read again and compared with the modules, on clips of other numbers and lengths, before it gets its name.
+The file takes waveforms [clips, samples] without `lengths`: one clip, or clips cut to the same length. It takes any
+number of clips and, where the tracer can prove that the operations are the same, any length. Before the file gets its
+name it is read again and compared with the modules, on other numbers of clips and other lengths.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.compression import LogTBN
 
 SUFFIXES = (".pt2", ".onnx")
-PARITY = 1e-4  # relative L2 error: other kernels sum in another order, and log-compressed bands cancel
-SHORTEST = 5  # frames; for fewer, tracers would have to prove that no dimension is 1
+PARITY = 1e-4  # relative L2 error: other kernels sum in another order, and logarithms amplify that
+SHORTEST = 5  # frames; tracers make a special case of a dimension of size 1
 MOST_CLIPS, MOST_SAMPLES = 1 << 16, 1 << 31
 Run = Callable[[Tensor], Tensor]
 
@@ -50,7 +50,7 @@ class Exported:
 
 
 class Waveforms(nn.Module):
-    """What is exported: an extractor without lengths, whose frequency axis stays as it is.
+    """The module that is exported: an extractor without lengths, with a fixed frequency axis.
 
     Shape: [B, T] -> [B, C, F, N].
     """
@@ -61,22 +61,22 @@ class Waveforms(nn.Module):
         self.stack = extractor.stack
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        y = self.frontend(waveforms).contiguous()  # or tracers ask what the strides of a spectrogram divide
+        y = self.frontend(waveforms).contiguous()  # tracers cannot express the strides of a spectrogram
         return self.stack(y if y.dim() == 4 else y[:, None])[0]  # type: ignore[no-any-return]
 
 
 def export(extractor: Extractor, suffix: str, seconds: float | None = None, about: str = "") -> Exported:
-    """An extractor, in eval mode, as the contents of a file of this kind.
+    """An extractor, in eval mode, as the contents of a file.
 
     Args:
         extractor: modules on the CPU.
         suffix: ".pt2" or ".onnx".
-        seconds: clips have exactly this length; None: any.
-        about: the configuration, as text that goes with the model.
+        seconds: the length of all clips; None: any length.
+        about: the configuration as YAML, stored in the file.
 
     Raises:
-        UsageError: an unknown suffix, packages that are not installed, clips shorter than a few frames.
-        ExportError: what cannot be exported, or comes out different.
+        UsageError: an unknown suffix, packages that are not installed, clips shorter than SHORTEST frames.
+        ExportError: modules that cannot be exported, or an exported model that computes something else.
     """
     check_suffix(suffix)
     fewest = SHORTEST * extractor.hop
@@ -85,7 +85,7 @@ def export(extractor: Extractor, suffix: str, seconds: float | None = None, abou
         raise UsageError(f"expected clips of at least {fewest / extractor.sample_rate:g} s, got {seconds:g} s")
     extractor = extractor.eval()
     with torch.no_grad():
-        extractor(torch.zeros(1, fewest))  # filters are made, and the axis found, outside the tracer
+        extractor(torch.zeros(1, fewest))  # caches filters and plans, which tracers cannot make
         program = traced(extractor, samples, fixed=seconds is not None)
         data = (to_onnx if suffix == ".onnx" else to_pt2)(program, about)
         run = (run_onnx if suffix == ".onnx" else run_pt2)(data)
@@ -97,7 +97,7 @@ def export(extractor: Extractor, suffix: str, seconds: float | None = None, abou
 
 
 def check_suffix(suffix: str) -> None:
-    """Raises UsageError for a kind of file that is not known, or needs packages that are not installed."""
+    """Raises UsageError for an unknown suffix, or where packages that it needs are not installed."""
     if suffix not in SUFFIXES:
         raise UsageError(f"expected a file named *{' or *'.join(SUFFIXES)}, got {suffix or 'no suffix'}")
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
@@ -106,12 +106,12 @@ def check_suffix(suffix: str) -> None:
 
 
 def traced(extractor: Extractor, samples: int, fixed: bool) -> torch.export.ExportedProgram:
-    """The program of any number of clips of so many samples, or of at least so many."""
+    """The program for any number of clips, of exactly `samples` samples, or of at least so many where not `fixed`."""
     sizes: dict[int, Any] = {0: torch.export.Dim("clips", min=1, max=MOST_CLIPS)}
     if not fixed:
         sizes[1] = torch.export.Dim("samples", min=samples, max=MOST_SAMPLES)
     example = torch.zeros(2, samples if fixed else 10 * samples)
-    # torchaudio's transforms cannot be traced strictly, LogTBN with any number of frames only so
+    # torchaudio's transforms cannot be traced strictly; LogTBN can be traced for any number of frames only strictly
     strict = isinstance(getattr(extractor.frontend, "compression", None), LogTBN)
     try:
         with _quiet():
@@ -130,7 +130,7 @@ def to_pt2(program: torch.export.ExportedProgram, about: str) -> bytes:
 
 
 def run_pt2(data: bytes) -> Run:
-    """What the contents of a `.pt2` compute."""
+    """The function that the contents of a `.pt2` compute."""
     with _quiet():
         return torch.export.load(io.BytesIO(data)).module()
 
@@ -140,16 +140,16 @@ def to_onnx(program: torch.export.ExportedProgram, about: str) -> bytes:
     try:
         with _quiet():
             names = {"input_names": ["waveforms"], "output_names": ["features"]}
-            found = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
-            assert found is not None
-            found.model.metadata_props["hlfeat.yaml"] = about
-            return found.model_proto.SerializeToString()  # type: ignore[no-any-return]
+            exported = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+            assert exported is not None
+            exported.model.metadata_props["hlfeat.yaml"] = about
+            return exported.model_proto.SerializeToString()  # type: ignore[no-any-return]
     except Exception as e:
         raise ExportError(f"torch.onnx cannot export this: {_reason(e)}; .pt2 may do") from e
 
 
 def run_onnx(data: bytes) -> Run:
-    """What the contents of an `.onnx` compute, by onnxruntime on the CPU."""
+    """The function that the contents of an `.onnx` compute, run by onnxruntime on the CPU."""
     import onnxruntime
 
     try:
@@ -160,17 +160,17 @@ def run_onnx(data: bytes) -> Run:
 
 
 def parity(extractor: Extractor, run: Run, clips: int, samples: int) -> float:
-    """Relative L2 error of the exported model on noise, loud and quiet."""
+    """Relative L2 error of the exported model, on noise of several levels."""
     noise = torch.randn(clips, samples, generator=torch.Generator().manual_seed(samples))
     x = noise * 10.0 ** -torch.arange(clips, dtype=noise.dtype)[:, None]
-    want = extractor(x)
+    expected = extractor(x)
     try:
-        got = run(x)
+        features = run(x)
     except Exception as e:
         raise ExportError(f"the exported model fails on {clips} clips of {samples} samples: {_reason(e)}") from e
-    if got.shape != want.shape:
-        raise ExportError(f"expected features {list(want.shape)}, the exported model gives {list(got.shape)}")
-    return float((got - want).norm() / want.norm().clamp(min=torch.finfo(want.dtype).tiny))
+    if features.shape != expected.shape:
+        raise ExportError(f"expected features {list(expected.shape)}, the exported model gives {list(features.shape)}")
+    return float((features - expected).norm() / expected.norm().clamp(min=torch.finfo(expected.dtype).tiny))
 
 
 def write(exported: Exported, path: Path) -> None:
@@ -183,7 +183,7 @@ def write(exported: Exported, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters print, warn and log about what goes well, too; what fails is raised."""
+    """Silence exporters, which print, warn and log even when all goes well; failures are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -199,7 +199,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(e: Exception) -> str:
-    """The beginning of what an exporter says at length."""
+    """The first cause of an exporter's error, cut to a line."""
     while isinstance(e.__cause__, Exception):
         e = e.__cause__
     text = " ".join(str(e).split())

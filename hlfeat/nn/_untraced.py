@@ -1,6 +1,7 @@
-"""What torch.compile is not to look into, and what it is not to be told.
+"""Functions excluded from torch.compile's tracing.
 
-A module of its own, to be imported once the compiler is: the decorators import it, which takes as long as torch itself.
+A module of its own, imported once the compiler is: its decorators import the compiler, which takes as long as importing
+torch.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ T = TypeVar("T")
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def untraced(make: Callable[[], T]) -> T:
-    """`make()`, as it is outside of torch.compile."""
+    """`make()`, run as ordinary Python within a compiled program."""
     return make()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def exported() -> bool:
-    """Whether torch.export is looking. To a program under torch.compile `is_exporting` itself says so always."""
+    """Whether torch.export is tracing; evaluated outside the traced program, where the answer is right."""
     return torch.compiler.is_exporting()

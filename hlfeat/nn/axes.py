@@ -1,6 +1,8 @@
-"""Frequency axes: where harmonic k of a row lies. On the host, in float64; made once a shape, not once a call.
+"""Frequency axes: LinearAxis, LogAxis and CentreAxis say in which row harmonic k of row f lies.
 
     p_k(f): the fractional row at k / n times the frequency of row f (n: the anchor)
+
+Positions are computed on the host, in float64, once for each number of rows.
 
 Source: Takeuchi et al., "Harmonic Lowering for Accelerating Harmonic Convolution for Audio Signals", Interspeech 2020
 (linear and log axes); the axis over arbitrary centre frequencies is hlfeat's own.
@@ -35,15 +37,21 @@ EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class LinearAxis:
-    """Row f is f * bin_hz: p_k(f) = f k / n."""
+    """A linear axis from 0 Hz, as a spectrogram's: row f is f times the distance of rows, so p_k(f) = f k / n.
+
+    Example:
+        >>> from hlfeat import LinearAxis
+        >>> LinearAxis().positions(n_rows=4, kernel=2, anchor=1).tolist()  # of harmonics 1 and 2
+        [[0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 4.0, 6.0]]
+    """
 
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
-        """Shape: -> float64 [kernel, n_rows]."""
+        """p_k(f) of every row and harmonic. Shape: -> float64 [kernel, n_rows]."""
         # integers first, one division: whole rows come out exactly
         return torch.arange(n_rows, dtype=torch.float64) * harmonics(kernel) / anchor
 
     def every(self, stride: int) -> LinearAxis:
-        """The axis of every stride-th row."""
+        """The axis of every stride-th row: linear from 0 Hz too."""
         return self
 
     def describe(self) -> str:
@@ -52,16 +60,23 @@ class LinearAxis:
 
 @dataclass(frozen=True)
 class LogAxis:
-    """Row f is f0 * radix^(f / scale): p_k(f) = f + scale * log_radix(k / n).
+    """A log axis: row f is f0 * radix^(f / scale), so p_k(f) = f + scale * log_radix(k / n).
 
-    With radix 2, `scale` is the number of bins per octave.
+    Args:
+        scale: rows for a factor of `radix` in frequency; with radix 2, rows an octave.
+        radix: above 1.
+
+    Example:
+        >>> from hlfeat import LogAxis
+        >>> LogAxis(12, 2.0).positions(n_rows=3, kernel=2, anchor=1).tolist()  # harmonic 2 is an octave up
+        [[0.0, 1.0, 2.0], [12.0, 13.0, 14.0]]
     """
 
     scale: float
     radix: float = math.e
 
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
-        """Shape: -> float64 [kernel, n_rows]."""
+        """p_k(f) of every row and harmonic. Shape: -> float64 [kernel, n_rows]."""
         shift = self.scale * torch.log(harmonics(kernel) / anchor) / math.log(self.radix)
         return torch.arange(n_rows, dtype=torch.float64) + shift
 
@@ -75,13 +90,26 @@ class LogAxis:
 
 @dataclass(frozen=True)
 class CentreAxis:
-    """Row f is freqs[f], piecewise linear in between: p_k(f) is the index at which the frequency is freqs[f] * k / n.
+    """An axis over any increasing frequencies, such as a learned filterbank's: row f is freqs[f], linear in between.
 
-    Raises AxisError where frequencies do not increase, naming the rows that crossed.
+    p_k(f) is the fractional row at which the frequency is freqs[f] k / n. `CentreAxis.of` and `centre_axis` take lists,
+    arrays and tensors.
+
+    Args:
+        freqs: frequency of each row, in any unit.
+        resolution: relative precision in which the frequencies were computed.
+
+    Raises:
+        AxisError: frequencies that do not increase (it names the rows that crossed), are negative or not finite.
+
+    Example:
+        >>> from hlfeat import CentreAxis
+        >>> CentreAxis.of([100, 200, 400, 600]).positions(n_rows=4, kernel=3, anchor=1)[1:].tolist()
+        [[1.0, 2.0, -1.0, -1.0], [1.5, 3.0, -1.0, -1.0]]
     """
 
     freqs: tuple[float, ...]
-    resolution: float = EPS  # relative precision the frequencies were computed in
+    resolution: float = EPS
 
     def __post_init__(self) -> None:
         c = self.freqs
@@ -98,7 +126,7 @@ class CentreAxis:
         return cls(tuple(float(f) for f in freqs), float(resolution))
 
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
-        """Shape: -> float64 [kernel, n_rows]; -1 where there is no such row."""
+        """p_k(f), or -1 where the harmonic lies outside the axis. Shape: -> float64 [kernel, n_rows]."""
         c, last = torch.tensor(self.freqs, dtype=torch.float64), len(self.freqs) - 1
         if n_rows != last + 1:
             raise AxisError(f"expected an input of {last + 1} rows, one a centre frequency, got {n_rows}")

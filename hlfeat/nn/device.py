@@ -1,4 +1,4 @@
-"""Where features are computed."""
+"""Devices: the one of a name, what a person calls it, its memory."""
 
 from __future__ import annotations
 

@@ -6,37 +6,47 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hlfeat.nn.axes import centre_axis
 from hlfeat.nn.frontends import base as frontends_base
-from hlfeat.nn.frontends import leaf
-from hlfeat.nn.layers import base as layers_base
+from hlfeat.nn.layers.base import Layer
+from hlfeat.nn.layers.stack import Stack
 from hlfeat.nn.masking import Count
 from hlfeat.nn.parameter_cache import parameter_key
 
 
 class Extractor(nn.Module):
-    """Waveforms to features.
+    """Waveforms to features: a frontend, and the layers of a stack after it. `hlfeat.build` makes one.
 
     Args:
         frontend: EfficientLeaf, Leaf, LogMel or Spectrogram.
-        layers: what follows.
+        layers: what follows, in order; harmonic layers have the axis of their input.
 
     Shape:
-        - x: [B, T] or [B, 1, T] at frontend.sample_rate; lengths [B] samples, or None
+        - x: [B, T] or [B, 1, T], samples at frontend.sample_rate; lengths: [B] samples, or None
         - output: [B, C, F, N]; frames past a clip's end are zero
 
     Attributes:
         n_channels, n_bands: C and F.
         hop: samples from frame to frame.
+        sample_rate: hertz.
+
+    Raises:
+        ValueError: waveforms or lengths of another shape.
+        AxisError: training has moved filters past each other, and a harmonic layer follows.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> extractor = hlfeat.Extractor(hlfeat.LogMel(n_filters=40)).eval()
+        >>> extractor(torch.zeros(2, 16000), torch.tensor([16000, 8000])).shape
+        torch.Size([2, 1, 40, 100])
+        >>> extractor.num_frames(8000)
+        50
     """
 
-    def __init__(
-        self, frontend: frontends_base.Frontend, layers: Sequence[layers_base.Layer], shape: layers_base.Shape
-    ) -> None:
+    def __init__(self, frontend: frontends_base.Frontend, layers: Sequence[Layer] = ()) -> None:
         super().__init__()
         self.frontend = frontend
-        self.stack = layers_base.Stack(layers)
-        self.n_channels, self.n_bands = shape.channels, shape.bands
+        self.stack = Stack(layers)
+        self.n_channels, self.n_bands = self.stack.output_size(frontend.n_channels, frontend.n_bands)
         self.hop = frontend.hop * self.stack.stride
         self.sample_rate = frontend.sample_rate
         self._axis_of: object = None
@@ -46,15 +56,16 @@ class Extractor(nn.Module):
         return self.stack.num_frames(self.frontend.num_frames(lengths))
 
     def follow_centre_freqs(self) -> None:
-        """Let harmonic layers look for harmonics where the frontend's filters are now.
+        """Set the axis of harmonic layers to where the frontend's filters are now.
 
-        Needs the frequencies on the host, so it is done when they have changed and not on every call.
+        The frequencies have to be copied to the host, so this is done only after they have changed.
         """
-        if not isinstance(self.frontend, leaf.LearnableFrontend) or not len(self.stack.layers):
+        parameters = self.frontend.axis_parameters() if len(self.stack.layers) else []
+        if not parameters:
             return
-        key = parameter_key([self.frontend.filterbank.center_freqs])
+        key = parameter_key(parameters)
         if key != self._axis_of:
-            self.stack.set_axis(centre_axis(self.frontend.centre_freqs()))
+            self.stack.set_axis(self.frontend.axis())
             self._axis_of = key
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -63,7 +74,10 @@ class Extractor(nn.Module):
         return self.layers(self.frontend(x, lengths), frames)
 
     def layers(self, y: Tensor, frames: Tensor | None = None) -> Tensor:
-        """The stack: y [B, F, N] or [B, C, F, N] of the frontend, frames [B] or None -> [B, C, F, N]."""
+        """The stack alone.
+
+        Shape: y [B, F, N] or [B, C, F, N] of the frontend, frames [B] or None -> [B, C, F, N].
+        """
         if y.dim() == 3:
             y = y[:, None]  # [B, 1, F, N]
         return self.stack(y, frames)[0]  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Values computed from parameters, kept until a parameter changes."""
+"""Cache of values that are computed from parameters, until a parameter changes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from hlfeat.nn._private_torch import version
+
 
 def parameter_key(params: Iterable[Tensor]) -> object:
-    """Equal as long as no parameter has changed.
+    """A key that stays equal until a parameter changes.
 
-    On the CPU these are the values, which also shows writes through `.data`; elsewhere, where reading values would wait
-    for the device, storage and version counter.
+    On the CPU it holds the values, which also shows writes through `.data`. On a GPU, where reading values would wait
+    for the device, it holds the address and the number of writes.
     """
-    return [(p.dtype, p.device, p.tolist() if p.device.type == "cpu" else (p.data_ptr(), p._version)) for p in params]
+    return [(p.dtype, p.device, p.tolist() if p.device.type == "cpu" else (p.data_ptr(), version(p))) for p in params]
 
 
 Made = TypeVar("Made")
 
 
 class Kept(Generic[Made]):
-    """What is made from parameters, until one of them changes."""
+    """One value made from parameters. It is made again after a parameter has changed."""
 
     def __init__(self) -> None:
         self._key: object = None
@@ -31,7 +33,7 @@ class Kept(Generic[Made]):
     def get(self, params: Sequence[Tensor], make: Callable[[], Made]) -> Made:
         key = parameter_key(params)
         if self.made is None or key != self._key:
-            # made outside inference mode: an inference tensor could not take part in a later training step
+            # outside of inference mode, whose tensors cannot take part in a later training step
             with torch.inference_mode(False), torch.no_grad():
                 self.made = make()
             self._key = key

@@ -1,4 +1,4 @@
-"""Trained weights: read without ever unpickling code, checked key by key against the modules they are for."""
+"""Trained weights: read without unpickling code, and checked key by key against the modules that load them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,17 @@ from hlfeat.errors import ConfigError
 
 
 def load_weights(extractor: nn.Module, path: Path) -> str:
-    """Load the weights of a whole extractor, or of a frontend alone where there is no stack. Returns their SHA-256.
+    """Load the weights of a whole extractor, or of its frontend where there is no stack.
 
-    Raises ConfigError that names the keys that do not fit.
+    Args:
+        extractor: the modules.
+        path: `.pt` or `.safetensors`; the keys of a bare frontend may lack `frontend.`.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        ConfigError: names the keys that do not fit.
     """
     state, digest = read_state(path)
     if state and not any(k.startswith(("frontend.", "stack.")) for k in state):
@@ -29,7 +37,11 @@ def load_weights(extractor: nn.Module, path: Path) -> str:
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state_dict whose keys, shapes and values have to fit; else ConfigError that names those that do not."""
+    """Load a state_dict into a module.
+
+    Raises:
+        ConfigError: names the keys that are missing or unknown, have another shape, or hold values that are not finite.
+    """
     expected = module.state_dict()
     problems = [f"missing {k}" for k in expected if k not in state]
     problems += [f"unknown {k}" for k in state if k not in expected]
@@ -59,8 +71,19 @@ def _finite(value: Tensor, dtype: torch.dtype) -> bool:
     return bool(torch.isfinite(value.to(dtype)).all())
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """A state_dict and the file's SHA-256. Never unpickles code."""
+class Weights(NamedTuple):
+    """A state_dict, and the SHA-256 of its file."""
+
+    state: dict[str, Tensor]
+    sha256: str
+
+
+def read_state(path: Path) -> Weights:
+    """Read a state_dict of dense, real tensors on the CPU, without unpickling code.
+
+    Raises:
+        ConfigError: a file that cannot be read, or holds anything else.
+    """
     state, digest = _read(path)
     plain = isinstance(state, Mapping) and all(isinstance(k, str) and _dense(v) for k, v in state.items())
     if not plain:
@@ -69,23 +92,30 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
             f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}{keys}; "
             "`hlfeat import-weights` reads published checkpoints"
         )
-    return dict(state), digest
+    return Weights(dict(state), digest)
 
 
 def read_checkpoint(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
     """The dense tensors of a training checkpoint, whose state_dict may lie under one of the keys `nests`."""
-    found = _read(path)[0]
+    state = _read(path).content
     for key in nests:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
             break
-    if not isinstance(found, Mapping):
-        raise ConfigError(f"{path}: expected a checkpoint or a state_dict, got {type(found).__name__}")
-    return {k: v for k, v in found.items() if isinstance(k, str) and _dense(v)}
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"{path}: expected a checkpoint or a state_dict, got {type(state).__name__}")
+    return {k: v for k, v in state.items() if isinstance(k, str) and _dense(v)}
 
 
-def _read(path: Path) -> tuple[Any, str]:
+class _File(NamedTuple):
     """What a file of weights holds, and its SHA-256."""
+
+    content: Any
+    sha256: str
+
+
+def _read(path: Path) -> _File:
+    """Read a file of weights by its suffix: `.safetensors`, or what torch.save writes."""
     try:
         data = path.read_bytes()
     except OSError as e:
@@ -94,11 +124,11 @@ def _read(path: Path) -> tuple[Any, str]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
 
-            found: Any = load(data)
+            content: Any = load(data)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it warns of what makes it raise next
-                found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                warnings.simplefilter("ignore")  # it warns before it raises
+                content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:  # torch's message advises to run the code in the file: no
         raise ConfigError(f"{path}: not weights in .pt format, or more than tensors, which is not loaded") from e
     except Exception as e:  # both readers raise many kinds for a file that is not theirs
@@ -106,4 +136,4 @@ def _read(path: Path) -> tuple[Any, str]:
         raise ConfigError(
             f"{path}: not weights in {path.suffix or 'a known'} format: {reason[0] if reason else e!r}"
         ) from e
-    return found, hashlib.sha256(data).hexdigest()
+    return _File(content, hashlib.sha256(data).hexdigest())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import decode
@@ -22,14 +22,7 @@ from hlfeat.nn.build import build
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
-from hlfeat.nn.frontends.compression import LogTBN
-from hlfeat.nn.frontends.leaf import LearnableFrontend
-from hlfeat.nn.frontends.pcen import PCEN
-from hlfeat.nn.frontends.responses import Responses, filter_responses
-from hlfeat.nn.frontends.spectrograms import LogMel
-from hlfeat.nn.layers.base import Residual, Stack
-from hlfeat.nn.layers.conv import ConvLayer
-from hlfeat.nn.layers.pooling import Pool
+from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.weights import load_weights
 from hlfeat.text import escape_unprintable
 
@@ -111,7 +104,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
     grid = Grid(band_freqs(extractor.frontend), start, extractor.frontend.hop / extractor.sample_rate, span)
     frontend = [
         Image(y.numpy(), grid, name, unit, f"{name}, {unit}")
-        for y, (name, unit) in zip(features[0], quantities(extractor.frontend), strict=True)
+        for y, (name, unit) in zip(features[0], extractor.frontend.quantities(), strict=True)
     ]
     stack = []
     if out is not None:
@@ -120,7 +113,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
         for i, y in enumerate(out[0, :most]):
             name = f"stack{state}, channel {i} of {n}" if n > 1 else f"stack{state}"
             stack.append(Image(y.numpy(), stack_grid(extractor, span), name, "", f"{name}, {config.stack}"))
-    responses = filter_responses(extractor.frontend)
+    responses = extractor.frontend.responses()
     return View(title, samples.numpy(), extractor.sample_rate, span, frontend, stack, responses)
 
 
@@ -138,24 +131,6 @@ def read(clip: Clip, config: Config) -> Tensor:
     return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
 
 
-def quantities(frontend: Frontend) -> list[tuple[str, str]]:
-    """What each channel of a frontend is, and its unit."""
-    if not isinstance(frontend, LearnableFrontend):
-        return [("log-mel power" if isinstance(frontend, LogMel) else "log power", "ln(power)")]
-    compression = frontend.compression
-    if isinstance(compression, PCEN):
-        return [("energy, PCEN", "")]
-    assert isinstance(compression, LogTBN)  # a configuration has no other
-    both = [("log energy", "ln(1 + 10ᵃE)"), ("log energy less its median over the clip", "difference")]
-    names = both if compression.n_channels == 2 else both[compression.median_filter :][:1]
-    bn = compression.TBN.bn
-    untouched = {"running_mean": 0, "running_var": 1, "weight": 1, "bias": 0}
-    state = bn.state_dict()
-    if all(bool((state[k] == v).all()) for k, v in untouched.items() if k in state):
-        return names
-    return [(f"{name}, normalised", "") for name, _ in names]
-
-
 def band_freqs(frontend: Frontend) -> np.ndarray | None:
     """Hertz of a frontend's bands [F]; None where trained filters have crossed."""
     freqs: np.ndarray = frontend.centre_freqs().double().numpy()
@@ -164,29 +139,6 @@ def band_freqs(frontend: Frontend) -> np.ndarray | None:
 
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
-    freqs, first, step = _through(extractor.stack, band_freqs(extractor.frontend), 0.0, 1)
-    frame = extractor.frontend.hop / extractor.sample_rate
-    return Grid(freqs, span[0] + first * frame, step * frame, span)
-
-
-def _through(
-    layer: nn.Module, freqs: np.ndarray | None, first: float, step: int
-) -> tuple[np.ndarray | None, float, int]:
-    """Hertz of the rows, and first frame and distance of frames in those of the frontend, after a layer."""
-    if isinstance(layer, Stack):
-        for inner in layer:
-            freqs, first, step = _through(inner, freqs, first, step)
-    elif isinstance(layer, Residual):
-        return _through(layer.body, freqs, first, step)
-    elif isinstance(layer, ConvLayer):
-        freqs = None if freqs is None else freqs[:: layer.band_stride]
-        step *= layer.stride
-    elif isinstance(layer, Pool):
-        if freqs is not None:
-            whole = len(freqs) // layer.bands * layer.bands
-            freqs = freqs[:whole].reshape(-1, layer.bands).mean(1)
-        first += step * (layer.stride - 1) / 2
-        step *= layer.stride
-    elif getattr(layer, "linear", None) is not None:  # a projection
-        freqs = None
-    return freqs, first, step
+    stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
+    freqs = stack.output_freqs(band_freqs(extractor.frontend))
+    return Grid(freqs, span[0] + stack.shift * frame, stack.stride * frame, span)

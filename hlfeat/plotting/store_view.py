@@ -13,9 +13,9 @@ from hlfeat.config.loading import config_from_dict
 from hlfeat.errors import ConfigError, OutputError, UsageError
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
-from hlfeat.nn.frontends.leaf import LearnableFrontend
 from hlfeat.nn.weights import fit, read_state
-from hlfeat.plotting.clip_view import Image, quantities, stack_grid
+from hlfeat.plotting.clip_view import Image, stack_grid
+from hlfeat.storage.layout import Layout
 from hlfeat.storage.store import FeatureStore
 
 log = logging.getLogger("hlfeat")
@@ -46,7 +46,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
     if len(extractor.stack.layers):
         title, unit = f"stack, channel {channel} of {extractor.n_channels}", ""
     else:
-        title, unit = quantities(extractor.frontend)[channel]
+        title, unit = extractor.frontend.quantities()[channel]
     if store.description.get("stats"):
         title, unit = f"{title}, normalised", "standard deviations"
     images = []
@@ -64,7 +64,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
 
 def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
     """The modules that a directory's features come from, and whether their bands are where they were in the run."""
-    path = store.folders[0] / "hlfeat.yaml"
+    path = Layout(store.folders[0]).description
     data = store.description.get("config")
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: there is no configuration in it")
@@ -73,7 +73,7 @@ def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
     except ConfigError as e:
         raise OutputError(f"{path}: damaged, or another version's: {e}") from e
     weights = store.description.get("weights")
-    if not weights or not isinstance(extractor.frontend, LearnableFrontend):
+    if not weights or not extractor.frontend.axis_parameters():
         return extractor, True
     file = Path(str(weights.get("path")))
     try:

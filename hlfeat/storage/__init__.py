@@ -1,4 +1,12 @@
 """The feature directory: names, lock, shards, index, readers.
 
 Public names: FeatureStore, collate.
+
+    layout             the names of all files                  description   hlfeat.yaml
+    lock               one run at a time                       records       lines of an index and of failures.jsonl
+    catalog            finished shards and failures            formats       .npy and .pt
+    output_dir         where a run writes: the three above     shard_plan    where shards end
+    feature_dir        a directory as it lies, shard by shard  shard_writer  one shard, published when it is whole
+    merge_statistics   statistics of whole directories         index         all clips as one compact table
+    store              FeatureStore, for training              collate       clips as a padded batch
 """

@@ -11,7 +11,13 @@ from torch import Tensor
 
 
 class FeatureBatch(NamedTuple):
-    """Features [B, N, ...] in float32, zero beyond a clip's end; lengths [B] in frames or vectors; the B ids."""
+    """A batch of clips of different lengths.
+
+    Attributes:
+        features: float32 [B, N, channels, bands], or [B, N, dims] of pooled features; zero beyond a clip's end.
+        lengths: int64 [B], the frames (or pooled vectors) of each clip; N is the largest.
+        ids: of the B clips.
+    """
 
     features: Tensor
     lengths: Tensor
@@ -21,14 +27,27 @@ class FeatureBatch(NamedTuple):
 def collate(items: Sequence[tuple[str, np.ndarray]]) -> FeatureBatch:
     """Items of a FeatureStore as one batch: `DataLoader(store, batch_size=32, collate_fn=hlfeat.collate)`.
 
-    Shape: B times (id, [N_i, channels, bands]) -> [B, max N_i, channels, bands], lengths [B], ids; pooled features
-    (id, [N_i, dims]) -> [B, max N_i, dims].
+    Args:
+        items: B times (id, features), at least one.
+
+    Shape: features [N_i, channels, bands] -> [B, max N_i, channels, bands]; [N_i, dims] -> [B, max N_i, dims].
+
+    Raises:
+        ValueError: clips of different channels, bands or dims.
+
+    Example:
+        >>> batch = collate([("a.wav", np.ones((3, 2, 40))), ("b.wav", np.ones((5, 2, 40)))])
+        >>> batch.features.shape, batch.lengths.tolist(), batch.ids
+        (torch.Size([2, 5, 2, 40]), [3, 5], ['a.wav', 'b.wav'])
     """
-    lengths = [len(y) for _, y in items]
-    features = torch.zeros(len(items), max(lengths), *items[0][1].shape[1:])
-    for row, (id_, y) in zip(features, items, strict=True):
-        if y.shape[1:] != row.shape[1:]:
-            raise ValueError(f"expected features [*, {list(row.shape[1:])}] as of {items[0][0]!r}, got {id_!r} of "
-                             f"{list(y.shape)}")  # fmt: skip
-        row[: len(y)] = torch.from_numpy(y)
-    return FeatureBatch(features, torch.tensor(lengths), [id_ for id_, _ in items])
+    lengths = [len(features) for _, features in items]
+    first_id, first = items[0]
+    batch = torch.zeros(len(items), max(lengths), *first.shape[1:])
+    for row, (id_, features) in zip(batch, items, strict=True):
+        if features.shape[1:] != first.shape[1:]:
+            raise ValueError(
+                f"expected features [*, {list(first.shape[1:])}] as of {first_id!r}, "
+                f"got {id_!r} of {list(features.shape)}"
+            )
+        row[: len(features)] = torch.from_numpy(features)
+    return FeatureBatch(batch, torch.tensor(lengths), [id_ for id_, _ in items])

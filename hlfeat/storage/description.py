@@ -1,46 +1,191 @@
-"""hlfeat.yaml: reading it, and comparing it with a configuration."""
+"""hlfeat.yaml: what a run computes, from what, and with which versions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hlfeat.errors import OutputError
+from hlfeat.storage.layout import Layout
 
-FILES = {"weights": "the weights", "stats": "the statistics"}  # keys of hlfeat.yaml: other files, by their SHA-256
+_FILES = {"weights": "the weights", "stats": "the statistics"}  # keys of other files, and what a message calls these
+_MOST = 2**31  # channels, bands or dims
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """hlfeat.yaml of a feature directory."""
-    path = folder / "hlfeat.yaml"
+@dataclass(frozen=True, slots=True)
+class FeatureShape:
+    """What the features look like.
+
+    Attributes:
+        channels, bands: of a frame.
+        frames_per_second: None where hlfeat.yaml does not say it.
+        hop_samples: from a frame to the next.
+        pool: how frames were pooled over time; None for frames as they are.
+        dims: of a pooled vector.
+    """
+
+    channels: int
+    bands: int
+    frames_per_second: float | None = None
+    hop_samples: int | None = None
+    pool: str | None = None
+    dims: int | None = None
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of a row of a shard: (channels, bands), or (dims,) of pooled features."""
+        return (self.channels, self.bands) if self.dims is None else (self.dims,)
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """A file that the features depend on."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class HashedInputs:
+    """The clips of a run in parts: how many, and the SHA-256 of their ids."""
+
+    clips: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """The contents of hlfeat.yaml.
+
+    Attributes:
+        fingerprint: of all that decides the features' values; a directory holds features of one fingerprint.
+        features: what they look like.
+        weights, stats: files of trained weights, and of statistics by which features are normalised.
+        versions: of the libraries.
+        config: the whole configuration, as plain data.
+        inputs: of a run in parts.
+    """
+
+    fingerprint: str
+    features: FeatureShape
+    weights: HashedFile | None
+    stats: HashedFile | None
+    versions: Mapping[str, str] | None
+    config: Mapping[str, Any]
+    inputs: HashedInputs | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, the keys in the order of the file."""
+        shape = self.features
+        features = {
+            "channels": shape.channels,
+            "bands": shape.bands,
+            "frames_per_second": shape.frames_per_second,
+            "hop_samples": shape.hop_samples,
+        }
+        pooled = {} if shape.pool is None else {"pool": shape.pool, "dims": shape.dims}
+        data = {
+            "fingerprint": self.fingerprint,
+            "features": {**features, **pooled},
+            "weights": _hashed(self.weights),
+            "stats": _hashed(self.stats),
+            "versions": self.versions,
+            "config": self.config,
+        }
+        if self.inputs is not None:
+            data["inputs"] = {"clips": self.inputs.clips, "sha256": self.inputs.sha256}
+        return data
+
+    def to_yaml(self) -> bytes:
+        """The file."""
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True).encode()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunDescription:
+        """Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for what no run writes."""
+        inputs = data.get("inputs")
+        return cls(
+            fingerprint=str(data["fingerprint"]),
+            features=_feature_shape(data["features"]),
+            weights=_hashed_file(data.get("weights")),
+            stats=_hashed_file(data.get("stats")),
+            versions=data.get("versions"),
+            config=dict(data["config"]),
+            inputs=HashedInputs(int(inputs["clips"]), str(inputs["sha256"])) if inputs else None,
+        )
+
+
+def _hashed(file: HashedFile | None) -> dict[str, str] | None:
+    return None if file is None else {"path": file.path, "sha256": file.sha256}
+
+
+def _hashed_file(data: Mapping[str, Any] | None) -> HashedFile | None:
+    return HashedFile(str(data["path"]), str(data["sha256"])) if data else None
+
+
+def _feature_shape(data: Mapping[str, Any]) -> FeatureShape:
+    rate, hop, pool = (data.get(key) for key in ("frames_per_second", "hop_samples", "pool"))
+    shape = FeatureShape(
+        channels=int(data["channels"]),
+        bands=int(data["bands"]),
+        frames_per_second=None if rate is None else float(rate),
+        hop_samples=None if hop is None else int(hop),
+        pool=pool,
+        dims=None if pool is None else int(data["dims"]),
+    )
+    if not all(0 < n < _MOST for n in shape.row):
+        raise ValueError(shape.row)
+    return shape
+
+
+def read_description_dict(folder: Path) -> dict[str, Any]:
+    """hlfeat.yaml of a feature directory as plain data, little of which is checked.
+
+    Raises OutputError where there is none, or it is not what a run writes.
+    """
+    path = Layout(folder).description
     try:
-        description = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise OutputError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it") from e
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
         raise OutputError(f"{path}: damaged: {' '.join(str(e).split())}") from e
-    if not isinstance(description, dict) or not all(isinstance(description.get(key) or {}, dict) for key in FILES):
+    if not isinstance(data, dict) or not all(isinstance(data.get(key) or {}, dict) for key in _FILES):
         raise OutputError(f"{path}: damaged: not what a run writes")
-    return description
+    return data
 
 
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two descriptions differ."""
-    found = []
+def read_description(folder: Path) -> RunDescription:
+    """hlfeat.yaml of a feature directory.
 
-    def compare(x: Any, y: Any, key: str) -> None:
-        if isinstance(x, dict) and isinstance(y, dict):
-            for name in dict.fromkeys([*x, *y]):
-                compare(x.get(name), y.get(name), f"{key}.{name}" if key else str(name))
-        elif x != y:
-            found.append(key)
-
-    compare(a.get("config"), b.get("config"), "")
-    files = [name for key, name in FILES.items() if _sha256(a, key) != _sha256(b, key)]
-    return [k for k in found if k != "description"] + files
+    Raises OutputError where there is none, or it is damaged.
+    """
+    data = read_description_dict(folder)
+    try:
+        return RunDescription.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
+        path = Layout(folder).description
+        raise OutputError(f"{path}: damaged: expected the layout of features") from e
 
 
-def _sha256(description: dict[str, Any], key: str) -> Any:
+def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the settings in which two descriptions, as plain data, differ; and the files that differ."""
+    settings = [key for key in _differing_keys(a.get("config"), b.get("config"), "") if key != "description"]
+    files = [name for key, name in _FILES.items() if _sha256(a, key) != _sha256(b, key)]
+    return settings + files
+
+
+def _differing_keys(a: object, b: object, key: str) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        names = dict.fromkeys([*a, *b])
+        below = (_differing_keys(a.get(name), b.get(name), f"{key}.{name}" if key else str(name)) for name in names)
+        return [k for keys in below for k in keys]
+    return [key] if a != b else []
+
+
+def _sha256(description: Mapping[str, Any], key: str) -> object:
     return (description.get(key) or {}).get("sha256")

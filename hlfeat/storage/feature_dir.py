@@ -1,10 +1,9 @@
-"""A feature directory as it lies: its layout, its shards one at a time, what failed, what is missing."""
+"""A feature directory as it lies: its description, its shards one at a time, what failed, what is missing."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -19,12 +18,11 @@ from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
 from hlfeat.storage.description import read_description
-from hlfeat.storage.formats import ShardReader
-from hlfeat.storage.layout import shard_indexes, statistics_name
-from hlfeat.storage.records import FAILURE_KEYS, INDEX_KEYS, Record, read_records
+from hlfeat.storage.formats import FeatureReader, open_reader
+from hlfeat.storage.layout import Layout, ShardFiles, indexed_shards, own_files
+from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
 
 log = logging.getLogger("hlfeat")
-PART_FILE = re.compile(r"(?:shard|stats|failures|report|hlfeat)-p(\d+)of(\d+)[-.].*")
 
 
 class FeatureDir:
@@ -37,110 +35,105 @@ class FeatureDir:
     Attributes:
         description: what hlfeat.yaml says.
         shape: of a row of the features: (channels, bands), or (dims,) of pooled ones.
-        frames_per_second: None where it is not told.
-        dtype, pool, fingerprint: of the features; frames_fingerprint: of the frames, however they are stored.
-        indexes: the index files of the shards, in order.
+        dtype: of the features.
+        frames_fingerprint: of the frames, however they are stored.
+        shards: the files of the finished shards, in order.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not (folder / "hlfeat.yaml").exists():
+        path = Layout(folder).description
+        if not path.exists():
             raise UsageError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it")
         self.description = read_description(folder)
-        features = self.description.get("features") or {}
+        self.shape = self.description.features.row
+        weights, stats = self.description.weights, self.description.stats
+        digests = (None if file is None else file.sha256 for file in (weights, stats))
         try:
-            self.pool: str | None = features.get("pool")
-            keys = ("channels", "bands") if self.pool is None else ("dims",)
-            self.shape = tuple(int(features[key]) for key in keys)
-            rate = features.get("frames_per_second")
-            self.frames_per_second = None if rate is None else float(rate)
-            if not all(0 < n < 2**31 for n in self.shape):
-                raise ValueError(self.shape)
-            self.dtype: np.dtype[Any] = np.dtype(self.description["config"]["output"]["dtype"])
-            self.fingerprint = str(self.description["fingerprint"])
-            files = [(self.description.get(key) or {}).get("sha256") for key in ("weights", "stats")]
-            self.frames_fingerprint = frames_fingerprint(self.description["config"], *files)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
-            raise OutputError(f"{folder / 'hlfeat.yaml'}: damaged: expected the layout of features") from e
-        self.indexes = list(shard_indexes(folder).values())
+            self.dtype: np.dtype[Any] = np.dtype(self.description.config["output"]["dtype"])
+            self.frames_fingerprint = frames_fingerprint(dict(self.description.config), *digests)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise OutputError(f"{path}: damaged: expected the layout of features") from e
+        self.shards = indexed_shards(folder)
 
-    def records(self, index: Path) -> Iterator[Record]:
-        """The lines of an index. Raises OutputError for one that is damaged."""
-        return read_records(index, INDEX_KEYS)
+    def entries(self, shard: ShardFiles) -> Iterator[IndexEntry]:
+        """The index of a shard. Raises OutputError for one that is damaged."""
+        return read_index(shard.index)
 
-    def sidecar(self, index: Path) -> ShardStatistics | None:
+    def stored_statistics(self, shard: ShardFiles) -> ShardStatistics | None:
         """The statistics beside a shard; None where an earlier version wrote none."""
-        return read_shard_statistics(self.folder / statistics_name(index.stem), *self.shape)
+        return read_shard_statistics(shard.statistics, *self.shape)
 
-    def statistics(self, index: Path, clips: int, frames: int) -> tuple[ShardStatistics, bool]:
-        """Those beside a shard with so many clips and frames, and True; False, and computed, if there are none.
+    def statistics(self, shard: ShardFiles, clips: int, frames: int) -> tuple[ShardStatistics, bool]:
+        """The statistics of a shard of so many clips and frames, and whether they were beside it.
+
+        Statistics that an earlier version has not written are computed from the data.
 
         Raises OutputError where they are damaged, or of other clips than the index lists.
         """
-        path = self.folder / statistics_name(index.stem)
-        found = self.sidecar(index)
-        there = found is not None
-        if found is None:
-            log.info("%s is missing (earlier versions wrote none): computing it from the data", path)
-            found = self.compute(index)
-        if (found.clips, found.moments.frames) != (clips, frames):
-            own = f"{found.clips} clips and {found.moments.frames} frames"
-            raise OutputError(f"{path}: damaged: of {own}, the index has {clips} and {frames}")
-        return found, there
+        stored = self.stored_statistics(shard)
+        if stored is None:
+            log.info("%s is missing (earlier versions wrote none): computing it from the data", shard.statistics)
+        statistics = self.compute(shard) if stored is None else stored
+        if (statistics.clips, statistics.moments.frames) != (clips, frames):
+            content = f"{statistics.clips} clips and {statistics.moments.frames} frames"
+            raise OutputError(f"{shard.statistics}: damaged: of {content}, the index has {clips} and {frames}")
+        return statistics, stored is not None
 
-    def shard(self, index: Path, name: str) -> ShardReader:
+    def open_shard(self, shard: ShardFiles, name: str) -> FeatureReader:
         """The data of a shard, whose file the index calls by this name."""
-        if name not in (f"{index.stem}.npy", f"{index.stem}.pt"):
-            raise OutputError(f"{index}: damaged: expected {index.stem}.npy or .pt, got {name!r}")
-        return ShardReader(self.folder / name, self.shape, self.dtype)
+        for path in shard.data:
+            if path.name == name:
+                return open_reader(path, self.shape, self.dtype)
+        raise OutputError(f"{shard.index}: damaged: expected {shard.expected_names}, got {name!r}")
 
-    def compute(self, index: Path) -> ShardStatistics:
-        """The statistics of a shard from its data, but for silence, which features do not tell.
+    def compute(self, shard: ShardFiles) -> ShardStatistics:
+        """The statistics of a shard from its data; silence is not known, because features do not tell it.
 
         Raises OutputError where index or data are damaged.
         """
-        found = ShardStatistics.of(*self.shape)
-        reader: ShardReader | None = None
+        statistics = ShardStatistics.of(*self.shape)
+        reader: FeatureReader | None = None
         try:
-            for record in self.records(index):
-                reader = reader or self.shard(index, record["shard"])
-                found.add(record["id"], reduce(add, map(moments, reader.read(record)), no_moments(*self.shape)), False)
+            for entry in self.entries(shard):
+                reader = reader or self.open_shard(shard, entry.shard)
+                of_clip = reduce(add, map(moments, reader.read(entry)), no_moments(*self.shape))
+                statistics.add(entry.id, of_clip, silent=False)
         finally:
             if reader is not None:
                 reader.close()
-        return found
+        return statistics
 
     def size(self) -> int:
-        """Bytes of all shards' data that is there."""
-        files = (index.with_suffix(s) for index in self.indexes for s in (".npy", ".pt"))
-        return sum(f.stat().st_size for f in files if f.exists())
+        """Bytes of the features of all shards."""
+        return sum(path.stat().st_size for shard in self.shards for path in shard.data if path.exists())
 
     def parts(self) -> list[Part]:
         """The parts that its files are of; the whole where there are none."""
-        names = (PART_FILE.fullmatch(p.name) for p in self.folder.iterdir())
-        of = {int(found[2]) for found in names if found}
+        of = {name.part.of for _, name in own_files(self.folder)} - {WHOLE.of}
         return [part for n in sorted(of) for part in WHOLE.split(n)] or [WHOLE]
 
-    def failures(self) -> Iterator[Record]:
+    def failures(self) -> Iterator[FailureRecord]:
         """The lines of failures.jsonl, or of all parts'."""
         for part in self.parts():
-            path = self.folder / part.file("failures.jsonl")
+            path = Layout(self.folder, part).failures
             if path.exists():
-                yield from read_records(path, FAILURE_KEYS)
+                yield from read_failures(path)
 
     def missing(self, clips: int, failures: int) -> list[str]:
         """Why the directory is not complete, given what it holds; nothing where it is."""
         parts = self.parts()
         if parts != [WHOLE]:
-            names = [p.file("report.json") for p in parts]
-            return [f"no {name}: that part is not done" for name in names if not (self.folder / name).exists()]
+            paths = [Layout(self.folder, part).report for part in parts]
+            return [f"no {path.name}: that part is not done" for path in paths if not path.exists()]
+        path = Layout(self.folder).report
         try:
-            report = json.loads((self.folder / "report.json").read_bytes())
-            told = report["clips"], report["failures"]
+            report = json.loads(path.read_bytes())
+            reported = report["clips"], report["failures"]
         except FileNotFoundError:
-            return ["no report.json: the run was stopped, or is at work"]
+            return [f"no {path.name}: the run was stopped, or is at work"]
         except (OSError, ValueError, RecursionError, TypeError, KeyError):
-            return ["report.json is damaged"]
-        if told != (clips, failures):
-            return [f"report.json is of {told[0]} clips and {told[1]} failures, an earlier run's"]
+            return [f"{path.name} is damaged"]
+        if reported != (clips, failures):
+            return [f"{path.name} is of {reported[0]} clips and {reported[1]} failures, an earlier run's"]
         return []

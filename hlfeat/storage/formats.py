@@ -1,8 +1,13 @@
-"""Shard formats: how features are read back."""
+"""Shard formats: how the features of a shard are written, read and quickly checked, a class for each format.
+
+A new format is a class here and an entry of `FORMATS`, and its name in the configuration's `output.format`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import is_zipfile
@@ -10,108 +15,298 @@ from zipfile import is_zipfile
 import numpy as np
 
 from hlfeat.errors import OUT_OF_FILES, OutputError
-from hlfeat.storage.records import Record
+from hlfeat.storage.records import IndexEntry
 
 PIECE = 1 << 21  # bytes of a shard that are read at once
 
+ClipLookup = Callable[
+    [str, int, int], np.ndarray
+]  # id, row, frames -> features, or fewer frames where some are missing
 
-class ShardReader:
-    """The features of one shard, clip by clip in bounded memory (`.pt`: mapped).
 
-    Raises OutputError where it cannot be read, or is not of that shape and type.
+class FeatureWriter(ABC):
+    """Writes the features of one shard into an open file."""
+
+    @abstractmethod
+    def write(self, id_: str, features: np.ndarray) -> None:
+        """Add frames to a clip. The array is not kept. Shape: contiguous [n, *row_shape]."""
+
+    @abstractmethod
+    def drop(self, id_: str, rows: int) -> None:
+        """Take the last clip back, which may be half-written; `rows` are left of the clips before it."""
+
+    @abstractmethod
+    def finish(self, rows: int) -> None:
+        """Write what is still to be written, all clips together having `rows`."""
+
+
+class FeatureReader(ABC):
+    """Reads the features of one shard, clip by clip in bounded memory.
 
     Attributes:
-        rows: there are, all clips together; ids: of a `.pt` shard.
+        rows: of all clips together.
+        ids: of the clips, where the format stores them.
+        row_bytes: of one row.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.shape, self.dtype = path, shape, dtype
-        self.row_bytes = int(np.prod(shape)) * dtype.itemsize
-        self._file: IO[bytes] | None = None
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.row_shape, self.dtype = path, row_shape, dtype
+        self.row_bytes = int(np.prod(row_shape)) * dtype.itemsize
+        self.rows = 0
         self.ids: list[str] | None = None
-        try:
-            if path.suffix == ".pt":
-                self._tensors = load_pt(path)
-                self.ids, self.rows = list(self._tensors), sum(map(len, self._tensors.values()))
-            else:
-                self._file = open(path, "rb")
-                self.rows = self._read_header(self._file)
-        except OSError as e:
-            raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
-        except ValueError as e:
-            self.close()
-            raise OutputError(f"{path}: damaged: {' '.join(str(e).split())}") from e
 
-    def _read_header(self, f: IO[bytes]) -> int:
-        if np.lib.format.read_magic(f) != (1, 0):
+    @abstractmethod
+    def read(self, entry: IndexEntry) -> Iterator[np.ndarray]:
+        """A clip's features, in pieces. Shape: [n, *row_shape] each.
+
+        Raises OutputError where the shard does not have them.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the file."""
+
+    @property
+    def _piece_rows(self) -> int:
+        return max(1, PIECE // self.row_bytes)
+
+
+class FeatureFormat(ABC):
+    """What a format must be able to do. `row_shape`: (channels, bands), or (dims,) of pooled features."""
+
+    @abstractmethod
+    def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
+        """Writes a shard into an empty file."""
+
+    @abstractmethod
+    def reader(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+        """Reads a shard without mapping it into memory.
+
+        Raises ValueError for a file that is damaged, or whose features have another shape or type.
+        """
+
+    @abstractmethod
+    def lookup(self, path: Path) -> ClipLookup:
+        """Maps a shard into memory, to read clips in any order. Raises ValueError for a file that is damaged."""
+
+    @abstractmethod
+    def is_complete(self, path: Path, rows: int) -> bool:
+        """Whether a file has so many rows, as far as can be seen without reading the features."""
+
+
+# --- .npy: all clips one after the other ----------------------------------------------------------------------------
+
+
+class NpyFormat(FeatureFormat):
+    """One array [rows, *row_shape], written piece by piece; any program that reads `.npy` can map it."""
+
+    def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
+        return _NpyWriter(file, row_shape, dtype)
+
+    def reader(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+        return _NpyReader(path, row_shape, dtype)
+
+    def lookup(self, path: Path) -> ClipLookup:
+        array = np.load(path, mmap_mode="r")
+        return lambda id_, row, frames: array[row : row + frames]
+
+    def is_complete(self, path: Path, rows: int) -> bool:
+        return len(np.load(path, mmap_mode="r")) == rows
+
+
+class _NpyWriter(FeatureWriter):
+    def __init__(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._file, self._row_shape, self._dtype = file, row_shape, dtype
+        self._row_bytes = int(np.prod(row_shape)) * dtype.itemsize
+        self._write_header(0)
+        self._data_start = file.tell()
+
+    def _write_header(self, rows: int) -> None:
+        """Reserve or fill in the header: numpy pads it, so that its length does not depend on the number of rows."""
+        self._file.seek(0)
+        shape = (rows, *self._row_shape)
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def write(self, id_: str, features: np.ndarray) -> None:
+        self._file.write(features.data)
+
+    def drop(self, id_: str, rows: int) -> None:
+        self._file.seek(self._data_start + rows * self._row_bytes)
+        self._file.truncate()
+
+    def finish(self, rows: int) -> None:
+        self._write_header(rows)
+
+
+class _NpyReader(FeatureReader):
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().__init__(path, row_shape, dtype)
+        self._file = open(path, "rb")
+        try:
+            self.rows = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_header(self) -> int:
+        if np.lib.format.read_magic(self._file) != (1, 0):
             raise ValueError("expected version 1.0 of .npy")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(f)
-        if shape[1:] != self.shape or dtype != self.dtype or fortran:
-            expected = ", ".join(map(str, self.shape))
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(self._file)
+        if shape[1:] != self.row_shape or dtype != self.dtype or fortran:
+            expected = ", ".join(map(str, self.row_shape))
             raise ValueError(f"expected [rows, {expected}] {self.dtype}, got {list(shape)} {dtype}")
-        self._start = f.tell()
-        there, wanted = f.seek(0, 2) - self._start, shape[0] * self.row_bytes
-        if there != wanted:
-            raise ValueError(f"expected {wanted} bytes for {shape[0]} rows, got {there}")
+        self._data_start = self._file.tell()
+        size, expected_size = self._file.seek(0, 2) - self._data_start, shape[0] * self.row_bytes
+        if size != expected_size:
+            raise ValueError(f"expected {expected_size} bytes for {shape[0]} rows, got {size}")
         return int(shape[0])
 
-    def read(self, record: Record) -> Iterator[np.ndarray]:
-        """A clip's features, in pieces. Shape: [n, *shape] each.
-
-        Raises OutputError where they are not there.
-        """
-        row, frames = record["row"], record["frames"]
-        step = max(1, PIECE // self.row_bytes)
-        if self._file is None:
-            clip = self._tensors.get(record["id"])
-            if clip is None:
-                raise OutputError(f"{self.path}: damaged: without {record['id']!r}")
-            if clip.shape != (frames, *self.shape) or clip.dtype != self.dtype:
-                raise OutputError(
-                    f"{self.path}: damaged: expected {[frames, *self.shape]} {self.dtype} of {record['id']!r}, "
-                    f"got {list(clip.shape)} {clip.dtype}"
-                )
-            yield from (clip[i : i + step] for i in range(0, frames, step))
-            return
+    def read(self, entry: IndexEntry) -> Iterator[np.ndarray]:
+        row, frames = entry.row, entry.frames
         if not 0 <= row <= row + frames <= self.rows:
             raise OutputError(f"{self.path}: damaged: shorter than its index says")
-        self._file.seek(self._start + row * self.row_bytes)
+        self._file.seek(self._data_start + row * self.row_bytes)
         while frames:
-            piece = np.empty((min(step, frames), *self.shape), self.dtype)
-            if self._file.readinto(piece.data) != piece.nbytes:  # type: ignore[attr-defined]
+            piece = np.empty((min(self._piece_rows, frames), *self.row_shape), self.dtype)
+            if self._file.readinto(piece.data) != piece.nbytes:
                 raise OutputError(f"{self.path}: damaged: shorter than its index says")
             yield piece
             frames -= len(piece)
 
     def close(self) -> None:
-        """Give up the file."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
 
-def load_pt(path: Path) -> dict[str, np.ndarray]:
-    """Raises ValueError for anything but a dict id -> tensor."""
-    import pickle
+# --- Formats that hold an array for each id --------------------------------------------------------------------------
 
-    import torch
 
+class ClipsFormat(FeatureFormat):
+    """A shard is id -> features [frames, *row_shape]. Features are collected, and written at the end."""
+
+    @abstractmethod
+    def save(self, file: IO[bytes], clips: Mapping[str, np.ndarray]) -> None:
+        """Write all clips of a shard, in order."""
+
+    @abstractmethod
+    def load(self, path: Path) -> dict[str, np.ndarray]:
+        """The clips of a shard, mapped into memory where the format allows. Raises ValueError if it is damaged."""
+
+    def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
+        return _ClipsWriter(file, self.save)
+
+    def reader(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+        return _ClipsReader(path, row_shape, dtype, self.load(path))
+
+    def lookup(self, path: Path) -> ClipLookup:
+        clips = self.load(path)
+        missing = np.empty(0)
+        return lambda id_, row, frames: clips.get(id_, missing)
+
+
+class _ClipsWriter(FeatureWriter):
+    def __init__(self, file: IO[bytes], save: Callable[[IO[bytes], Mapping[str, np.ndarray]], None]) -> None:
+        self._file, self._save = file, save
+        self._clips: dict[str, list[np.ndarray]] = {}
+
+    def write(self, id_: str, features: np.ndarray) -> None:
+        self._clips.setdefault(id_, []).append(features.copy())
+
+    def drop(self, id_: str, rows: int) -> None:
+        self._clips.pop(id_, None)
+
+    def finish(self, rows: int) -> None:
+        self._save(self._file, {id_: np.concatenate(pieces) for id_, pieces in self._clips.items()})
+
+
+class _ClipsReader(FeatureReader):
+    def __init__(
+        self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any], clips: dict[str, np.ndarray]
+    ) -> None:
+        super().__init__(path, row_shape, dtype)
+        self._clips = clips
+        self.ids, self.rows = list(clips), sum(map(len, clips.values()))
+
+    def read(self, entry: IndexEntry) -> Iterator[np.ndarray]:
+        clip = self._clips.get(entry.id)
+        if clip is None:
+            raise OutputError(f"{self.path}: damaged: without {entry.id!r}")
+        shape = (entry.frames, *self.row_shape)
+        if clip.shape != shape or clip.dtype != self.dtype:
+            raise OutputError(
+                f"{self.path}: damaged: expected {list(shape)} {self.dtype} of {entry.id!r}, "
+                f"got {list(clip.shape)} {clip.dtype}"
+            )
+        for start in range(0, entry.frames, self._piece_rows):
+            yield clip[start : start + self._piece_rows]
+
+    def close(self) -> None:
+        self._clips = {}  # which unmaps them
+
+
+class PtFormat(ClipsFormat):
+    """A dict id -> tensor, as torch saves it; torch loads it with weights_only=True."""
+
+    def save(self, file: IO[bytes], clips: Mapping[str, np.ndarray]) -> None:
+        import torch
+
+        buffer = io.BytesIO()  # torch reports a full disk as an error of its own
+        torch.save({id_: torch.from_numpy(features) for id_, features in clips.items()}, buffer)
+        file.write(buffer.getbuffer())
+
+    def load(self, path: Path) -> dict[str, np.ndarray]:
+        import pickle
+
+        import torch
+
+        try:
+            tensors = torch.load(path, weights_only=True, mmap=True)
+            return {str(id_): tensor.numpy() for id_, tensor in tensors.items()}
+        except (RuntimeError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as e:
+            reason = str(e).strip().splitlines()
+            raise ValueError(reason[0] if reason else repr(e)) from e
+
+    def is_complete(self, path: Path, rows: int) -> bool:
+        return path.stat().st_size > 0 and is_zipfile(path)  # whose directory is at its end
+
+
+FORMATS: dict[str, FeatureFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
+
+
+# --- Any shard, by the suffix of its path ----------------------------------------------------------------------------
+
+
+def open_reader(path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+    """A reader of a shard. Raises OutputError where it cannot be read, or has features of another shape or type."""
     try:
-        found = torch.load(path, weights_only=True, mmap=True)
-        return {str(k): v.numpy() for k, v in found.items()}
-    except (RuntimeError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as e:
+        return _format_of(path).reader(path, row_shape, dtype)
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
+    except ValueError as e:
+        raise OutputError(f"{path}: damaged: {' '.join(str(e).split())}") from e
+
+
+def open_lookup(path: Path) -> ClipLookup:
+    """The clips of a shard that is mapped into memory. Raises OutputError where it cannot be read."""
+    try:
+        return _format_of(path).lookup(path)
+    except (OSError, ValueError, EOFError) as e:
         reason = str(e).strip().splitlines()
-        raise ValueError(reason[0] if reason else repr(e)) from e
+        raise OutputError(f"{path}: cannot be read: {reason[0] if reason else repr(e)}") from e
 
 
 def check_shard(path: Path, rows: int) -> None:
-    """Raises OutputError where a shard's data is not there, or not all of it. Does not read it."""
+    """Raises OutputError where a shard's data is missing or not complete. Does not read the features."""
+    form = FORMATS.get(path.suffix.removeprefix("."))
     try:
-        if path.suffix == ".npy" and len(np.load(path, mmap_mode="r")) == rows:
-            return
-        if path.suffix == ".pt" and path.stat().st_size and is_zipfile(path):  # whose directory stands at its end
-            return
+        complete = form is not None and form.is_complete(path, rows)
     except Exception as e:  # numpy has no one error for a header that is none
         if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
             raise
         raise OutputError(f"{path}: damaged: {e or type(e).__name__}", remedy="overwrite") from e
-    raise OutputError(f"{path}: damaged: shorter or longer than its index says", remedy="overwrite")
+    if not complete:
+        raise OutputError(f"{path}: damaged: shorter or longer than its index says", remedy="overwrite")
+
+
+def _format_of(path: Path) -> FeatureFormat:
+    return FORMATS[path.suffix.removeprefix(".")]

@@ -1,8 +1,8 @@
-"""The clips of feature directories as one compact table.
+"""The clips of feature directories as one compact table: which rows of which shard are whose.
 
 A million index lines as Python objects take gigabytes, and a forked worker copies them page by page as soon as it
-counts references. So where a clip's rows and its index line are is kept in arrays, and all ids in one piece of bytes,
-beside the order that sorts them. The rest of an index line is read when it is asked for.
+counts references. So the rows of each clip, and the offset of its index line, are in arrays. All ids are in one bytes
+object, with the order that sorts them. The rest of an index line is read when it is asked for.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import operator
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.layout import shard_indexes
-from hlfeat.storage.records import INDEX_KEYS, Record, read_lines
+from hlfeat.storage.layout import ShardFiles, indexed_shards
+from hlfeat.storage.records import read_index_offsets
 
 NEIGHBOURS = 2500  # ids on either side, in sorted order, among which the nearest are looked for
 MOST_ROWS = 2**63  # what an int64 holds
@@ -30,7 +31,7 @@ class Index:
 
     Attributes:
         data: [shards], the file of features of each shard.
-        shard, row, frames: int64 [clips]; the clip is these rows of that shard.
+        shard, row, frames: int64 [clips]; a clip is `frames` rows of a shard, from `row`.
 
     Raises:
         OutputError: an index line that is damaged, an id that is there twice.
@@ -39,23 +40,17 @@ class Index:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.data: list[Path] = []
         self._lines: list[Path] = []  # the file of index lines of each shard
-        shard, row, frames, offset = (array("q") for _ in range(4))
-        ids: list[bytes] = []
+        columns = _Columns()
         for folder in folders:
-            for lines in shard_indexes(folder).values():
-                name = ""
-                for number, (start, record) in enumerate(read_lines(lines, INDEX_KEYS), 1):
-                    if number == 1:
-                        name = record["shard"]
-                        self.data.append(folder / name)
-                        self._lines.append(lines)
-                    _check_place(record, name, lines, number)
-                    shard.append(len(self.data) - 1)
-                    row.append(record["row"])
-                    frames.append(record["frames"])
-                    offset.append(start)
-                    ids.append(_bytes(record["id"]))
-        self.shard, self.row, self.frames, self._offset = (np.array(a, np.int64) for a in (shard, row, frames, offset))
+            for files in indexed_shards(folder):
+                data = columns.add_shard(files, len(self.data))
+                if data is not None:
+                    self.data.append(folder / data)
+                    self._lines.append(files.index)
+        ids = columns.ids
+        self.shard, self.row, self.frames, self._offset = (
+            np.array(column, np.int64) for column in (columns.shard, columns.row, columns.frames, columns.offset)
+        )
         self.frames.flags.writeable = False
         self._ids = b"".join(ids)
         self._ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)))
@@ -71,20 +66,20 @@ class Index:
         return self._id(i).decode("utf-8", "surrogatepass")
 
     def find(self, id_: str) -> int | None:
-        """The number of the clip of that id."""
-        place = self._place(id_)
-        if place == len(self) or self._id(self._order[place]) != _bytes(id_):
+        """The number of the clip of that id; None where there is none."""
+        rank = self._rank(id_)
+        if rank == len(self) or self._id(self._order[rank]) != _bytes(id_):
             return None
-        return int(self._order[place])
+        return int(self._order[rank])
 
     def nearest(self, id_: str) -> list[str]:
-        """The ids most like one that is not there; of very many, those most like it that begin like it."""
-        place = self._place(id_)
-        among = self._order[max(0, place - NEIGHBOURS) : place + NEIGHBOURS]
-        return difflib.get_close_matches(id_, [self.id(i) for i in among], n=3)
+        """The ids most like an unknown one; of very many ids, only those beside it in sorted order are compared."""
+        rank = self._rank(id_)
+        candidates = self._order[max(0, rank - NEIGHBOURS) : rank + NEIGHBOURS]
+        return difflib.get_close_matches(id_, [self.id(i) for i in candidates], n=3)
 
-    def record(self, i: int) -> Record:
-        """The index line of a clip."""
+    def record(self, i: int) -> dict[str, Any]:
+        """The index line of a clip, read anew. Raises OutputError for an index that has changed since."""
         path = self._lines[self.shard[i]]
         try:
             with open(path, "rb") as f:
@@ -101,7 +96,8 @@ class Index:
     def _id(self, i: int) -> bytes:
         return self._ids[self._ends[i - 1] if i else 0 : self._ends[i]]
 
-    def _place(self, id_: str) -> int:
+    def _rank(self, id_: str) -> int:
+        """Where an id is, or would be, in sorted order."""
         return bisect.bisect_left(self._order, _bytes(id_), key=self._id)
 
     def _check_unique(self, in_order: Sequence[bytes]) -> None:
@@ -112,15 +108,36 @@ class Index:
                 raise OutputError(f"the id {self.id(clips[0])!r} is there twice: in {one} and in {other}")
 
 
+class _Columns:
+    """The table while it is read, a list for each column."""
+
+    def __init__(self) -> None:
+        self.shard, self.row, self.frames, self.offset = (array("q") for _ in range(4))
+        self.ids: list[bytes] = []
+
+    def add_shard(self, files: ShardFiles, shard: int) -> str | None:
+        """Add the clips of a shard, which is the `shard`-th. Returns the name of its data; None if it has no clip."""
+        first, name = len(self.row), None
+        for offset, (id_, _, data, row, frames, _) in read_index_offsets(files.index):
+            if name is None and data in (path.name for path in files.data):
+                name = data
+            if data != name:
+                raise _damaged(files, len(self.row) - first, files.expected_names, repr(data))
+            if not 0 <= row <= row + frames < MOST_ROWS:
+                raise _damaged(files, len(self.row) - first, "rows of the shard", f"row {row} and {frames} frames")
+            self.row.append(row)
+            self.frames.append(frames)
+            self.offset.append(offset)
+            self.ids.append(_bytes(id_))
+        self.shard.extend([shard] * (len(self.row) - first))
+        return name
+
+
 def _bytes(id_: str) -> bytes:
     """An id may hold a file name's bytes that are no UTF-8: surrogates, in Python."""
     return id_.encode("utf-8", "surrogatepass")
 
 
-def _check_place(record: Record, shard: str, lines: Path, number: int) -> None:
-    """Raises OutputError for a clip that is not in the shard of its index file, or in no possible place of it."""
-    if record["shard"] != shard or (number == 1 and shard not in (f"{lines.stem}.npy", f"{lines.stem}.pt")):
-        raise OutputError(f"{lines}: damaged: line {number}: expected {lines.stem}.npy or .pt, got {record['shard']!r}")
-    if not 0 <= record["row"] <= record["row"] + record["frames"] < MOST_ROWS:
-        place = f"row {record['row']} and {record['frames']} frames"
-        raise OutputError(f"{lines}: damaged: line {number}: expected rows of the shard, got {place}")
+def _damaged(files: ShardFiles, line: int, expected: str, got: str) -> OutputError:
+    """The error for a line, from 0, of an index."""
+    return OutputError(f"{files.index}: damaged: line {line + 1}: expected {expected}, got {got}")

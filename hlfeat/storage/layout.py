@@ -1,34 +1,189 @@
-"""Names of the files in a feature directory."""
+"""Names of the files in a feature directory; no other module knows one.
+
+    hlfeat.yaml           the description of the run            shard-00000.npy    features of many clips (or .pt)
+    failures.jsonl        clips that could not be used          shard-00000.jsonl  their index, a line for each clip
+    report.json           what the run did                      stats-00000.json   statistics of the same features
+
+While a run is at work there are also `hlfeat.busy` (clips that are being read), `hlfeat.lock` (of a part) and files
+whose names end in `.tmp`. Each part of a run writes files of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-from hlfeat.partition import Part
+from hlfeat.config.choices import ShardFormat
+from hlfeat.files import TEMPORARY
+from hlfeat.partition import WHOLE, Part
 
-_SHARD = re.compile(r"shard-(?:p(\d+)of(\d+)-)?(\d{5,})")
+Kind = Literal["shard", "index", "statistics", "failures", "report", "description", "lock", "busy"]
 
+SHARD_SUFFIXES = tuple(f".{name}" for name in get_args(ShardFormat))
 
-def shard_place(name: str) -> tuple[Part, int] | None:
-    """Part and number of shard-00000 or shard-p1of4-00000, without extension; None for what is no shard's name."""
-    found = _SHARD.fullmatch(name)
-    return found and (Part(int(found[2] or 1), int(found[1] or 1)), int(found[3]))
-
-
-def statistics_name(shard: str) -> str:
-    """The file of statistics of shard-00000 or shard-p1of4-00000."""
-    return f"stats{shard.removeprefix('shard')}.json"
-
-
-PART = r"(-p\d+of\d+)?"
-OURS = re.compile(
-    rf"(shard{PART}-\d{{5,}}\.(npy|pt|jsonl)|stats{PART}-\d{{5,}}\.json|hlfeat{PART}\.yaml|failures{PART}\.jsonl"
-    rf"|report{PART}\.json)(\.tmp)?|hlfeat{PART}\.(lock|busy)"
+_KINDS: dict[tuple[str, str], Kind] = {  # by stem and suffix
+    **dict.fromkeys((("shard", suffix) for suffix in SHARD_SUFFIXES), "shard"),
+    ("shard", ".jsonl"): "index",
+    ("stats", ".json"): "statistics",
+    ("failures", ".jsonl"): "failures",
+    ("report", ".json"): "report",
+    ("hlfeat", ".yaml"): "description",
+    ("hlfeat", ".lock"): "lock",
+    ("hlfeat", ".busy"): "busy",
+}
+_NUMBERED = ("shard", "index", "statistics")
+_NEVER_TEMPORARY = ("lock", "busy")
+_NAME = re.compile(
+    r"(?P<stem>[a-z]+)(?P<label>-p(?P<index>[0-9]+)of(?P<of>[0-9]+))?(?:-(?P<number>[0-9]{5,}))?(?P<suffix>\.[a-z0-9]+?)"
+    rf"(?P<temporary>{re.escape(TEMPORARY)})?"
 )
 
 
-def shard_indexes(folder: Path) -> dict[tuple[Part, int], Path]:
-    """The index files of all committed shards by part and number, in this order."""
-    found = {place: p for p in folder.iterdir() if p.suffix == ".jsonl" and (place := shard_place(p.stem))}
-    return dict(sorted(found.items()))
+@dataclass(frozen=True, slots=True)
+class FileName:
+    """What the name of a file says.
+
+    Attributes:
+        kind: what is in it.
+        part: of the run that wrote it.
+        number: of the shard; None for a file that belongs to no shard.
+        temporary: whether it is half-written, beside the name it will get.
+    """
+
+    kind: Kind
+    part: Part
+    number: int | None
+    temporary: bool
+
+
+class Layout:
+    """The paths of the files that one part of a run writes.
+
+    >>> layout = Layout(Path("features"), Part(of=4, index=1))
+    >>> layout.shard(7, ".npy").name, layout.failures.name, layout.description.name
+    ('shard-p1of4-00007.npy', 'failures-p1of4.jsonl', 'hlfeat.yaml')
+    >>> Layout.parse("shard-p1of4-00007.jsonl")
+    FileName(kind='index', part=Part(of=4, index=1), number=7, temporary=False)
+    """
+
+    def __init__(self, folder: Path, part: Part = WHOLE) -> None:
+        self.folder, self.part = folder, part
+        self._label = part_label(part)
+
+    @property
+    def whole(self) -> Layout:
+        """The files that all parts share: `failures.jsonl` and `report.json` of the whole run."""
+        return self if self.part == WHOLE else Layout(self.folder)
+
+    @property
+    def description(self) -> Path:
+        """One for all parts."""
+        return self.folder / "hlfeat.yaml"
+
+    @property
+    def failures(self) -> Path:
+        return self.folder / f"failures{self._label}.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"report{self._label}.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / f"hlfeat{self._label}.lock"
+
+    @property
+    def busy(self) -> Path:
+        return self.folder / f"hlfeat{self._label}.busy"
+
+    def shard_name(self, number: int) -> str:
+        """The name of a shard without suffix, as failures.jsonl gives it."""
+        return f"shard{self._label}-{number:05d}"
+
+    def shard(self, number: int, suffix: str) -> Path:
+        """The features of a shard; `suffix`: of the format, such as `.npy`."""
+        return self.folder / f"{self.shard_name(number)}{suffix}"
+
+    def index(self, number: int) -> Path:
+        """The index of a shard, whose existence says that the shard is finished."""
+        return self.shard(number, ".jsonl")
+
+    def statistics(self, number: int) -> Path:
+        """The statistics of a shard."""
+        return self.folder / f"stats{self._label}-{number:05d}.json"
+
+    def draft(self, shared: Path) -> str:
+        """The name of this part's draft of a file that all parts may write at the same time."""
+        return f"{shared.stem}{self._label}{shared.suffix}"
+
+    @staticmethod
+    def parse(name: str) -> FileName | None:
+        """What the name of a file says; None for a name that no run gives."""
+        match = _NAME.fullmatch(name)
+        kind = match and _KINDS.get((match["stem"], match["suffix"]))
+        if match is None or kind is None or (match["number"] is None) != (kind not in _NUMBERED):
+            return None
+        if match["temporary"] and kind in _NEVER_TEMPORARY:
+            return None
+        part = Part(int(match["of"]), int(match["index"])) if match["label"] else WHOLE
+        number = None if match["number"] is None else int(match["number"])
+        return FileName(kind, part, number, match["temporary"] is not None)
+
+
+def part_label(part: Part) -> str:
+    """What the names of a part's files have in them: nothing where there is one part only."""
+    return "" if part.of == 1 else f"-p{part.index:0{len(str(part.of))}d}of{part.of}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFiles:
+    """The files of one shard."""
+
+    layout: Layout
+    number: int
+
+    @property
+    def index(self) -> Path:
+        return self.layout.index(self.number)
+
+    @property
+    def statistics(self) -> Path:
+        return self.layout.statistics(self.number)
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """Where the features can be: a path for each format, of which one exists."""
+        return tuple(self.layout.shard(self.number, suffix) for suffix in SHARD_SUFFIXES)
+
+    @property
+    def expected_names(self) -> str:
+        """What the features can be called, for a message: 'shard-00000.npy or .pt'."""
+        return " or ".join([self.data[0].name, *SHARD_SUFFIXES[1:]])
+
+
+def own_files(folder: Path) -> Iterator[tuple[Path, FileName]]:
+    """The files of a folder that have the names of a feature directory."""
+    for path in folder.iterdir():
+        if name := Layout.parse(path.name):
+            yield path, name
+
+
+def indexed_shards(folder: Path) -> list[ShardFiles]:
+    """The finished shards, by part and number."""
+    names = (name for _, name in own_files(folder) if name.kind == "index" and not name.temporary)
+    places = sorted((name.part, name.number) for name in names if name.number is not None)
+    layouts = {part: Layout(folder, part) for part in {part for part, _ in places}}
+    return [ShardFiles(layouts[part], number) for part, number in places]
+
+
+def shard_number(name: str) -> int | None:
+    """The number in the name of a shard without suffix; None for another name.
+
+    >>> shard_number("shard-p1of4-00007")
+    7
+    """
+    parsed = Layout.parse(f"{name}{SHARD_SUFFIXES[0]}")
+    return parsed.number if parsed is not None and parsed.kind == "shard" else None

@@ -1,4 +1,4 @@
-"""The statistics of whole feature directories, from those beside their shards."""
+"""Merges the statistics beside the shards of feature directories into those of the whole data set."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.statistics.dataset_statistics import Statistics
-from hlfeat.statistics.moments import no_moments
+from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.storage.feature_dir import FeatureDir
 
 log = logging.getLogger("hlfeat")
 
 
 def merge_statistics(paths: Sequence[Path]) -> Statistics:
-    """Of all clips of one directory or more, of the same features.
+    """The statistics of all clips of one directory or more, which must have features of one configuration.
 
-    What has no statistics beside it is read, piece by piece.
+    Where there are no statistics beside a shard, its features are read.
 
     Raises:
         UsageError: features of different configurations or weights, or pooled ones.
@@ -26,25 +26,38 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
     folders = [FeatureDir(path) for path in paths]
     first = folders[0]
     for folder in folders:
-        if folder.pool is not None:
-            raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({folder.pool})")
-        if folder.frames_fingerprint != first.frames_fingerprint:
-            raise UsageError(
-                f"expected features of one configuration: {folder.folder} has the fingerprint "
-                f"{folder.frames_fingerprint[:12]}, {first.folder} has {first.frames_fingerprint[:12]}"
-            )
+        _check_frames(folder, first)
     clips, total = 0, no_moments(*first.shape)
     for folder in folders:
-        before = clips
-        for index in folder.indexes:
-            own, frames = 0, 0
-            for record in folder.records(index):
-                own += 1
-                frames += record["frames"]
-            total += folder.statistics(index, own, frames)[0].moments
-            clips += own
-        for why in folder.missing(clips - before, sum(1 for _ in folder.failures())):
-            log.warning("%s is not complete: %s", folder.folder, why)
+        folder_clips, total = _add_shards(total, folder)
+        for reason in folder.missing(folder_clips, sum(1 for _ in folder.failures())):
+            log.warning("%s is not complete: %s", folder.folder, reason)
+        clips += folder_clips
     if not total.frames:
         raise OutputError(f"{', '.join(str(p) for p in paths)}: there are no features of any clip in it")
     return Statistics(first.frames_fingerprint, clips, total.frames, total.mean, total.variance, total.min, total.max)
+
+
+def _check_frames(folder: FeatureDir, first: FeatureDir) -> None:
+    """Raises UsageError for pooled features, or features of another configuration than the first directory's."""
+    pool = folder.description.features.pool
+    if pool is not None:
+        raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({pool})")
+    if folder.frames_fingerprint != first.frames_fingerprint:
+        raise UsageError(
+            f"expected features of one configuration: {folder.folder} has the fingerprint "
+            f"{folder.frames_fingerprint[:12]}, {first.folder} has {first.frames_fingerprint[:12]}"
+        )
+
+
+def _add_shards(total: Moments, folder: FeatureDir) -> tuple[int, Moments]:
+    """The number of clips of a directory, and the moments with those of their frames added, in order."""
+    clips = 0
+    for shard in folder.shards:
+        shard_clips, frames = 0, 0
+        for entry in folder.entries(shard):
+            shard_clips += 1
+            frames += entry.frames
+        total += folder.statistics(shard, shard_clips, frames)[0].moments
+        clips += shard_clips
+    return clips, total

@@ -1,48 +1,186 @@
-"""Lines of the index and of failures.jsonl."""
+"""The lines of an index and of failures.jsonl: typed, checked when they are read, written with their keys in order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from hlfeat.errors import OutputError
 
-INDEX_KEYS = {"id": str, "path": str, "shard": str, "row": int, "frames": int, "duration": float}
 LONGEST = 1e12  # seconds: longer than anything recorded, and sums of them are still numbers
-FAILURE_KEYS = {"id": str, "path": str, "code": str, "message": str, "shard": str}
+INDEX_KEYS = ("id", "path", "shard", "row", "frames", "duration")  # that an index line must have
+FAILURE_KEYS = ("id", "path", "code", "message", "shard")  # all of them text
+
+RequiredValues = tuple[str, str, str, int, int, float]  # of INDEX_KEYS
+Record = TypeVar("Record")
 
 
-def read_records(path: Path, keys: Mapping[str, type]) -> Iterator[Record]:
-    """The lines of an index or of failures.jsonl, each with these keys of these types."""
-    for _, record in read_lines(path, keys):
-        yield record
+class IndexEntry(NamedTuple):
+    """A clip of a shard: a line of its index.
+
+    The writer of the shard fills in `shard`, `row`, `frames` and `crc32`. A key whose value is None is not written.
+    A named tuple, because a frozen dataclass of this many fields takes longer to make than its line to parse.
+
+    Attributes:
+        id: of the clip.
+        path: of the audio file, or of the archive that it is in.
+        shard: name of the file that has the features.
+        row, frames: the features are these rows of the shard: `row` to `row + frames`.
+        duration: in seconds.
+        sample_rate: of the file, in Hz.
+        channels: of the file.
+        size: of the file, in bytes.
+        modified: when the file last changed, in nanoseconds since 1970.
+        member: of an archive.
+        start, end: of a segment, in seconds.
+        channel: of a file whose channels are clips of their own, from 0.
+        crc32: of the features' bytes.
+    """
+
+    id: str
+    path: str
+    shard: str = ""
+    row: int = 0
+    frames: int = 0
+    duration: float = 0.0
+    sample_rate: int | None = None
+    channels: int | None = None
+    size: int | None = None
+    modified: int | None = None
+    member: str | None = None
+    start: float | None = None
+    end: float | None = None
+    channel: int | None = None
+    crc32: int | None = None
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> IndexEntry:
+        """Raises ValueError for a line without the keys that it must have; keys of other versions are ignored."""
+        get = line.get
+        return tuple.__new__(
+            cls,
+            (
+                *_required_values(line),
+                get("sample_rate"),
+                get("channels"),
+                get("size"),
+                get("modified"),
+                get("member"),
+                get("start"),
+                get("end"),
+                get("channel"),
+                get("crc32"),
+            ),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line, its keys in order."""
+        return {key: value for key, value in zip(self._fields, self, strict=True) if value is not None}
+
+    @property
+    def segment(self) -> dict[str, str | float | int]:
+        """What the clip is of its file; nothing for the whole file."""
+        keys = {"member": self.member, "start": self.start, "end": self.end, "channel": self.channel}
+        return {key: value for key, value in keys.items() if value is not None}
 
 
-def read_lines(path: Path, keys: Mapping[str, type]) -> Iterator[tuple[int, Record]]:
-    """The same, each with the place of its first byte in the file."""
-    number = place = 0
-    kinds = tuple(keys.items())
+def _required_values(line: Mapping[str, Any]) -> RequiredValues:
+    """The values of INDEX_KEYS. Raises ValueError where one is missing or of another type."""
+    id_, path, shard, row, frames, duration = map(line.get, INDEX_KEYS)
+    if not (
+        isinstance(id_, str)
+        and isinstance(path, str)
+        and isinstance(shard, str)
+        and isinstance(row, int)
+        and isinstance(frames, int)
+        and isinstance(duration, float)
+    ):
+        raise ValueError(f"expected {', '.join(INDEX_KEYS)}")
+    if not 0 <= duration <= LONGEST:
+        raise ValueError(f"expected a duration in seconds, got {duration}")
+    return id_, path, shard, row, frames, duration
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRecord:
+    """A clip that could not be used: a line of failures.jsonl.
+
+    Attributes:
+        id, path: of the clip.
+        code: a stable word for programs, such as "truncated".
+        message: for people.
+        shard: without suffix, the one that was open when the clip failed.
+        member: of the archive at `path`.
+        other: keys of another version, which are written back as they are.
+    """
+
+    id: str
+    path: str
+    code: str
+    message: str
+    shard: str
+    member: str | None = None
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> FailureRecord:
+        """Raises ValueError for a line without the keys that it must have."""
+        if not all(isinstance(line.get(key), str) for key in FAILURE_KEYS):
+            raise ValueError(f"expected {', '.join(FAILURE_KEYS)}")
+        known = {*FAILURE_KEYS, "member"}
+        other = {key: value for key, value in line.items() if key not in known}
+        return cls(
+            id=line["id"],
+            path=line["path"],
+            code=line["code"],
+            message=line["message"],
+            shard=line["shard"],
+            member=line.get("member"),
+            other=other,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line, its keys in order."""
+        member = {} if self.member is None else {"member": self.member}
+        return {**{key: getattr(self, key) for key in FAILURE_KEYS}, **member, **self.other}
+
+
+def read_index(path: Path) -> Iterator[IndexEntry]:
+    """The lines of an index.
+
+    Raises OutputError for a file that cannot be read, or a line that is damaged, with its number.
+    """
+    return (entry for _, entry in _read_lines(path, IndexEntry.from_line, INDEX_KEYS))
+
+
+def read_index_offsets(path: Path) -> Iterator[tuple[int, RequiredValues]]:
+    """As `read_index`, the values of INDEX_KEYS alone, with the offset of each line's first byte in the file."""
+    return _read_lines(path, _required_values, INDEX_KEYS)
+
+
+def read_failures(path: Path) -> Iterator[FailureRecord]:
+    """The lines of failures.jsonl. Raises OutputError as `read_index` does."""
+    return (failure for _, failure in _read_lines(path, FailureRecord.from_line, FAILURE_KEYS))
+
+
+def _read_lines(
+    path: Path, parse: Callable[[Mapping[str, Any]], Record], keys: tuple[str, ...]
+) -> Iterator[tuple[int, Record]]:
+    number = offset = 0
     decode = json.JSONDecoder().raw_decode  # json.loads takes half as long again for a short line
     try:
         with open(path, encoding="ascii", newline="\n") as f:
-            for line in f:
+            for text in f:
                 number += 1
-                record, end = decode(line)
-                if not isinstance(record, dict) or line[end:].strip():
+                line, end = decode(text)
+                if not isinstance(line, dict) or text[end:].strip():
                     raise ValueError(f"expected {', '.join(keys)}")
-                for key, kind in kinds:
-                    if not isinstance(record.get(key), kind):
-                        raise ValueError(f"expected {', '.join(keys)}")
-                    if kind is float and not 0 <= record[key] <= LONGEST:
-                        raise ValueError(f"expected a {key} in seconds, got {record[key]}")
-                yield place, record
-                place += len(line)
+                yield offset, parse(line)
+                offset += len(text)
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
     except (ValueError, RecursionError) as e:
         raise OutputError(f"{path}: damaged: line {number}: {e}") from e
-
-
-Record = dict[str, Any]

@@ -1,13 +1,11 @@
-"""Writing shards: features of many clips one after the other, an index line a clip, nothing half-made ever published.
+"""Writes shards: features of many clips one after the other, an index line for each, nothing half-made published.
 
-A file is written beside its name, synced and renamed. A shard's data comes first and its index, the `.jsonl`, last: a
-shard whose index is there is complete, whatever happened afterwards.
+A file is written beside its name, synced and renamed. A shard's data comes first and its index last: a shard whose
+index exists is complete, whatever happens afterwards.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,109 +15,78 @@ from typing import Any
 import numpy as np
 
 from hlfeat.files import TEMPORARY, json_lines, publish, sync, write_atomically
-from hlfeat.storage.layout import statistics_name
-from hlfeat.storage.records import Record
+from hlfeat.storage.formats import FORMATS, FeatureWriter
+from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.records import IndexEntry
 
 
 class ShardWriter:
     """One shard, from its first clip to its commit; leaving the context without `commit` leaves no trace.
 
-    Where only the index and the statistics are wanted, `keep` is false: data goes nowhere.
-
-    `.npy` data goes to the disk piece by piece; `.pt`, a dict id -> tensor, is collected and written at commit.
-
     Args:
-        folder: the output directory.
-        name: of the shard, without extension.
-        format: "npy" or "pt".
+        files: of the shard.
+        format: a name in FORMATS.
         dtype: of the features.
-        frame_shape: of a row of the features: channels and bands, or dims where they are pooled.
+        row_shape: channels and bands, or dims where features are pooled.
+
+    Attributes:
+        path: of the features.
+        entries: the index so far.
+        rows: of all clips so far.
     """
 
-    def __init__(
-        self, folder: Path, name: str, format: str, dtype: np.dtype[Any], *frame_shape: int, keep: bool = True
-    ) -> None:
-        self.path = folder / f"{name}.{format}"
-        self.statistics = folder / statistics_name(name)
-        self.index = folder / f"{name}.jsonl"
-        self.format = format if keep else "none"
+    def __init__(self, files: ShardFiles, format: str, dtype: np.dtype[Any], *row_shape: int) -> None:
+        self.files = files
+        self.path = files.layout.shard(files.number, f".{format}")
         self.dtype = dtype
-        self.frame_shape = frame_shape
-        self.records: list[Record] = []
+        self.row_shape = row_shape
+        self.entries: list[IndexEntry] = []
         self.rows = 0
-        self._tensors: dict[str, np.ndarray] = {}
         self._temporary = self.path.with_name(self.path.name + TEMPORARY)
-        self._file = open(self._temporary if keep else os.devnull, "wb")
-        if self.format == "npy":
-            self._write_header()
-        self._data_start = self._file.tell()
+        self._file = open(self._temporary, "wb")
+        self._features: FeatureWriter = FORMATS[format].writer(self._file, row_shape, dtype)
 
-    def _write_header(self) -> None:
-        """Reserve or fill in the header: numpy pads it, so that its length does not depend on the number of rows."""
-        self._file.seek(0)
-        shape = (self.rows, *self.frame_shape)
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+    def append(self, entry: IndexEntry, pieces: Iterable[np.ndarray]) -> None:
+        """Add a clip; its place in the shard and its checksum are filled in.
 
-    def append(self, record: Record, pieces: Iterable[np.ndarray]) -> None:
-        """Add a clip.
+        An exception that `pieces` raises leaves the shard as it was before.
 
-        What `pieces` raises leaves the shard as it was before.
-
-        Shape: pieces [n, *frame_shape] each, of the writer's dtype.
+        Shape: pieces [n, *row_shape] each, of the writer's dtype.
         """
         row, checksum = self.rows, 0
         try:
-            held = []
             for piece in pieces:
-                if piece.shape[1:] != self.frame_shape or piece.dtype != self.dtype:
-                    raise ValueError(f"expected {self.dtype} [*, {self.frame_shape}], got {piece.dtype} {piece.shape}")
-                data = np.ascontiguousarray(piece)
-                checksum = zlib.crc32(data.data, checksum)
-                self.rows += len(data)
-                if self.format == "npy":
-                    self._file.write(data.data)
-                elif self.format == "pt":
-                    held.append(data)
+                if piece.shape[1:] != self.row_shape or piece.dtype != self.dtype:
+                    raise ValueError(f"expected {self.dtype} [*, {self.row_shape}], got {piece.dtype} {piece.shape}")
+                features = np.ascontiguousarray(piece)
+                checksum = zlib.crc32(features.data, checksum)
+                self.rows += len(features)
+                self._features.write(entry.id, features)
         except BaseException:
-            self._cut(row)
+            self._cut(entry.id, row)
             raise
-        if self.format == "pt":
-            self._tensors[record["id"]] = np.concatenate(held)
-        place = {"shard": self.path.name, "row": row, "frames": self.rows - row}
-        self.records.append({"id": record["id"], "path": record["path"], **place, **record, "crc32": checksum})
+        self.entries.append(entry._replace(shard=self.path.name, row=row, frames=self.rows - row, crc32=checksum))
 
     def drop(self, clips: int) -> None:
         """Take back the last so many clips."""
         for _ in range(clips):
-            record = self.records.pop()
-            self._tensors.pop(record["id"], None)
-            self._cut(record["row"])
+            entry = self.entries.pop()
+            self._cut(entry.id, entry.row)
 
-    def _cut(self, rows: int) -> None:
+    def _cut(self, id_: str, rows: int) -> None:
         self.rows = rows
-        if self.format == "npy":
-            self._file.seek(self._data_start + rows * int(np.prod(self.frame_shape)) * self.dtype.itemsize)
-            self._file.truncate()
+        self._features.drop(id_, rows)
 
     def commit(self, statistics: bytes | None = None) -> Path:
         """Publish data, then its statistics, then the index. Returns the path of the data."""
-        if self.format != "none":
-            self._publish()
+        self._publish()
         if statistics is not None:
-            write_atomically(self.statistics, statistics)
-        write_atomically(self.index, json_lines(self.records))
+            write_atomically(self.files.statistics, statistics)
+        write_atomically(self.files.index, json_lines(entry.as_dict() for entry in self.entries))
         return self.path
 
     def _publish(self) -> None:
-        if self.format == "npy":
-            self._write_header()
-        else:
-            import torch
-
-            buffer = io.BytesIO()  # torch reports a full disk as an error of its own
-            torch.save({k: torch.from_numpy(v.copy()) for k, v in self._tensors.items()}, buffer)
-            self._file.write(buffer.getbuffer())
+        self._features.finish(self.rows)
         sync(self._file)
         self._file.close()
         publish(self._temporary, self.path)

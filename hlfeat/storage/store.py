@@ -1,22 +1,20 @@
-"""Reading finished (or growing) feature directories."""
+"""FeatureStore: the features of finished (or growing) directories, for training with torch."""
 
 from __future__ import annotations
 
 import operator
-import pickle
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.description import read_description
+from hlfeat.storage.description import read_description_dict
+from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
-from hlfeat.storage.records import Record
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 
@@ -25,33 +23,43 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     """The clips of feature directories, by id or by number: a map-style dataset of torch's.
 
     `store["a/b.wav"]` is the clip's features; `store[3]` and iteration give (id, features), in the order of the index.
-    Shards are memory-mapped, and a clip's rows are copied out of the map: what you change is yours alone.
+    Shards are memory-mapped, and a clip's rows are copied out of the map: changing an array changes no file.
 
-    It can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items.
+    A store can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items. Clips that are added to
+    a directory later are not seen.
 
     Args:
-        folders: one feature directory or more (parts of one set), as one. They must have the same channels, bands and
-            frame rate. What is added to them later is not seen.
+        folder: a feature directory.
+        folders: more of them, whose clips follow in order; they must have the same channels, bands and frame rate.
 
     Shape: features [frames, channels, bands], or [vectors, dims] where they were pooled; float32 or float16.
 
     Raises:
-        OutputError: not a feature directory, or damaged; directories that do not go together; an id given twice.
-        KeyError: no such id; the nearest are named.
+        OutputError: not a feature directory, or a damaged one; directories that do not go together; an id twice.
 
     Attributes:
         folders: as given.
-        description: what hlfeat.yaml says, of the first folder.
+        description: what hlfeat.yaml of the first folder says, as plain data.
         frames: int64 [clips], the frames (or vectors) of each clip, in order.
+
+    Example:
+        >>> store = FeatureStore(features_dir)
+        >>> len(store), store.ids()[0], store[0][1].shape
+        (3, 'a.wav', (101, 2, 40))
+        >>> store.read("a.wav", start=10, stop=20).shape
+        (10, 2, 40)
+        >>> batch = hlfeat.collate([store[0], store[1]])
+        >>> batch.features.shape
+        torch.Size([2, 101, 2, 40])
     """
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
         self.folders = tuple(map(Path, (folder, *folders)))
-        self.description = read_description(self.folders[0])
+        self.description = read_description_dict(self.folders[0])
         for other in self.folders[1:]:
-            _check_alike((self.folders[0], self.description), (other, read_description(other)))
+            _check_alike((self.folders[0], self.description), (other, read_description_dict(other)))
         self._index = Index(self.folders)
-        self._shard = lru_cache(OPEN_SHARDS)(_open_shard)
+        self._lookup = lru_cache(OPEN_SHARDS)(open_lookup)
 
     @property
     def frames(self) -> np.ndarray:
@@ -77,9 +85,19 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         return features if isinstance(key, str) else (self._index.id(i), features)
 
     def read(self, key: str | SupportsIndex, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Frames `start` to `stop` (None: the end) of a clip, by id or by number; nothing else of it is read.
+        """Some frames of a clip, without reading the others.
 
-        Shape: -> [stop - start, channels, bands] or [stop - start, dims].
+        Args:
+            key: the id or the number of the clip.
+            start, stop: the frames `start` to `stop` (not included); None for the end of the clip.
+
+        Shape: [stop - start, channels, bands] or [stop - start, dims].
+
+        Raises:
+            KeyError: no clip has this id; the message names the nearest.
+            IndexError: no clip has this number.
+            ValueError: frames that the clip does not have.
+            OutputError: the shard cannot be read, or does not have the clip's frames.
         """
         return self._rows(self._number(key), start, stop)
 
@@ -87,20 +105,23 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         """All ids, in order."""
         return [self._index.id(i) for i in range(len(self))]
 
-    def record(self, id_: str) -> Record:
-        """The index line of a clip."""
+    def record(self, id_: str) -> dict[str, Any]:
+        """The index line of a clip, with keys such as `path`, `duration` in seconds and `sample_rate` (docs/format.md).
+
+        Raises KeyError for an unknown id, OutputError for an index that has changed since the store was opened.
+        """
         return self._index.record(self._number(id_))
 
     def _number(self, key: str | SupportsIndex) -> int:
-        """Where in the index a clip stands."""
-        if isinstance(key, str):
-            found = self._index.find(key)
-            if found is None:
-                near = self._index.nearest(key)
-                where = ", ".join(map(str, self.folders))
-                raise KeyError(f"no clip {key!r} in {where}" + (f"; near it are {', '.join(near)}" if near else ""))
-            return found
-        return range(len(self))[operator.index(key)]
+        """The number of a clip."""
+        if not isinstance(key, str):
+            return range(len(self))[operator.index(key)]
+        number = self._index.find(key)
+        if number is None:
+            near = self._index.nearest(key)
+            folders = ", ".join(map(str, self.folders))
+            raise KeyError(f"no clip {key!r} in {folders}" + (f"; near it are {', '.join(near)}" if near else ""))
+        return number
 
     def _rows(self, i: int, start: int, stop: int | None) -> np.ndarray:
         row, frames, path = self._index.row[i], self._index.frames[i], self._index.data[self._index.shard[i]]
@@ -109,35 +130,22 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
             raise ValueError(
                 f"expected 0 <= start <= stop <= the {frames} frames of {self._index.id(i)!r}, got {start} and {stop}"
             )
-        shard = self._shard(path)
-        clip = shard.get(self._index.id(i), ()) if isinstance(shard, dict) else shard[row : row + frames]
+        clip = self._lookup(path)(self._index.id(i), row, frames)
         if len(clip) != frames:
             raise OutputError(f"{path}: damaged: shorter than its index says")
         return np.array(clip[start:stop])
 
     def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself
-        return {k: v for k, v in self.__dict__.items() if k != "_shard"}
+        return {k: v for k, v in self.__dict__.items() if k != "_lookup"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _shard=lru_cache(OPEN_SHARDS)(_open_shard))
-
-
-def _open_shard(path: Path) -> Any:
-    """A map of a shard: an array of all rows, or of `.pt` a dict id -> array."""
-    try:
-        return _load_pt(path) if path.suffix == ".pt" else np.load(path, mmap_mode="r")
-    except (OSError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
-        reason = str(e).strip().splitlines()
-        raise OutputError(f"{path}: cannot be read: {reason[0] if reason else e!r}") from e
-
-
-def _load_pt(path: Path) -> dict[str, np.ndarray]:
-    return {k: v.numpy() for k, v in torch.load(path, weights_only=True, mmap=True).items()}
+        self.__dict__.update(state, _lookup=lru_cache(OPEN_SHARDS)(open_lookup))
 
 
 def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
     """Raises OutputError if the features of directories have not the same shape and frame rate."""
-    features = [description.get("features") for _, description in described]
-    if any(f != features[0] for f in features):
-        told = (f"{folder} has {f}" for (folder, _), f in zip(described, features, strict=True))
-        raise OutputError(f"expected features of the same shape: {'; '.join(told)}")
+    features = {folder: description.get("features") for folder, description in described}
+    first, *others = features.values()
+    if any(other != first for other in others):
+        shapes = "; ".join(f"{folder} has {shape}" for folder, shape in features.items())
+        raise OutputError(f"expected features of the same shape: {shapes}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,22 @@ import pytest
 import soundfile
 import torch
 
+from hlfeat.audio.resample import Resampler
 from hlfeat.bench import pipeline as bench_pipeline
 from hlfeat.bench import tables
-from hlfeat.bench.pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE, Held, Reading
+from hlfeat.bench.pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE, Held, MemoryLoader, ReadingEngine
 from hlfeat.config.loading import load_config
 from hlfeat.errors import UsageError
 from hlfeat.extraction import clip_loader
 from hlfeat.extraction import extract as extraction_extract
 from hlfeat.extraction import setup as extraction_setup
+from hlfeat.extraction.clip_loader import ClipLoader
+from hlfeat.extraction.cpu_engine import CpuEngine
+from hlfeat.extraction.events import LoadedClip
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.options import Options
-from hlfeat.extraction.setup import make_engine
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from tests.helpers import broken_clips, good_clips
 
 CPU = torch.device("cpu")
@@ -33,15 +38,15 @@ CONFIG = load_config("log-mel", ["output.shard_size=3", "frontend.n_filters=8"])
 def inputs(clips: Path) -> Inputs:
     broken_clips(clips / "broken")
     (clips / "broken" / "loud.wav").unlink()  # can be read; only its features cannot be
-    return collect([str(clips)], stdin=None)  # type: ignore[arg-type]
+    return collect_inputs([str(clips)], stdin=None)  # type: ignore[arg-type]
 
 
-def held_by(inputs: Inputs, config=CONFIG, most: int = 1 << 30) -> tuple[bench_pipeline.Computer, Held]:
-    extractor, finish, _ = extraction_setup.prepare(config, None, None)
-    computing = make_engine(
-        extractor.eval(), finish, CPU, np.dtype("float32"), config.audio.channels, 1 << 20, lambda: False
-    )
-    return computing, bench_pipeline.hold(computing, inputs.clips, most)
+def loader_of(limits: Limits = DEFAULT_LIMITS) -> ClipLoader:
+    return ClipLoader(Resampler(CONFIG.audio.sample_rate), CONFIG.audio.channels, limits)
+
+
+def held_by(inputs: Inputs, most: int = 1 << 30, limits: Limits = DEFAULT_LIMITS) -> Held:
+    return bench_pipeline.hold(loader_of(limits), inputs.clips, True, most)
 
 
 def test_a_row_for_every_stage(inputs, tmp_path):
@@ -71,43 +76,52 @@ def test_on_a_device_the_slowest_stage_is_the_bound():
     assert bench_pipeline.bound(seconds, on_cpu=True) == 10.0
 
 
+class Noting(CpuEngine):
+    """Notes the features that are computed."""
+
+    def __init__(self, loader: ClipLoader) -> None:
+        extractor, postprocessor, _ = extraction_setup.prepare(CONFIG, None, None)
+        super().__init__(extractor.eval(), postprocessor, loader, np.dtype("float32"), DEFAULT_LIMITS)
+        self.features: list[np.ndarray] = []
+
+    def compute(self, stream):
+        for event in super().compute(stream):
+            if not isinstance(event, LoadedClip):
+                self.features += [features for channel in event.channels for features, _ in channel]
+            yield event
+
+    def compute_long(self, *arguments):
+        clip = super().compute_long(*arguments)
+        return replace(clip, channels=[self.note(channel) for channel in clip.channels])
+
+    def note(self, channel):
+        for features, moments in channel:
+            self.features.append(features)
+            yield features, moments
+
+
 @pytest.mark.parametrize("long", [8000, 1 << 30])
 def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch, long):
-    monkeypatch.setattr(clip_loader, "LONG", long)
-    extraction_extract.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True))
-    computing, held = held_by(inputs)
-    assert any(item.long for item in held.items.values()) == (long == 8000)
-    computing.loader = bench_pipeline.FromMemory(computing.loader, held)
+    limits = Limits(long_samples=long)
+    extraction_extract.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True), _limits=limits)
+    held = held_by(inputs, limits=limits)
+    assert any(loaded.long for loaded in held.loaded.values()) == (long == 8000)
     monkeypatch.setattr(clip_loader, "Reader", None)
-    found = []
-    stream, pieces = computing.stream, computing.long
-
-    def streamed(items):
-        for item in stream(items):
-            found.extend(item.features)
-            yield item
-
-    def computed(*args):
-        for piece, moments in pieces(*args):
-            found.append(piece)
-            yield piece, moments
-
-    monkeypatch.setattr(computing, "stream", streamed)
-    monkeypatch.setattr(computing, "long", computed)
+    computing = Noting(MemoryLoader(loader_of(), held))
+    found = computing.features
     want = np.concatenate([np.load(s) for s in sorted((tmp_path / "out").glob("*.npy"))])
     for _ in range(2):
         bench_pipeline.consume(computing, held.clips, 2, tmp_path)
         assert np.array_equal(np.concatenate(found), want)
         found.clear()
-    assert not any(item.features for item in held.items.values())  # each run computes its own
 
 
 def test_written_shards_are_as_large_as_those_of_a_run(inputs, tmp_path):
     extraction_extract.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True))
-    computing, held = held_by(inputs)
+    extractor, postprocessor, _ = extraction_setup.prepare(CONFIG, None, None)
     (tmp_path / "w").mkdir()
     bench_pipeline.write(
-        CONFIG, computing.extractor, computing.finish, held, np.zeros((7, 1, 8), np.float32), tmp_path / "w"
+        CONFIG, extractor, postprocessor, held_by(inputs), np.zeros((7, 1, 8), np.float32), tmp_path / "w"
     )
 
     def sizes(folder: Path) -> dict[str, int]:
@@ -119,39 +133,39 @@ def test_written_shards_are_as_large_as_those_of_a_run(inputs, tmp_path):
 
 @pytest.mark.parametrize("resample", [False, True])
 def test_reading_reads_and_computes_nothing(inputs, tmp_path, resample):
-    computing, held = held_by(inputs)
-    reading = Reading(computing, "mix", resample)
-    items = [reading.work([clip], lambda: False)[0] for clip in held.clips]
-    assert all(not item.features for item in items)
+    held = held_by(inputs)
+    reading = ReadingEngine(loader_of(), (1, 8), resample)
+    items = [reading.in_worker([clip], lambda: False)[0] for clip in held.clips]
+    assert all(isinstance(item, LoadedClip) for item in reading.compute(items))
     lengths = [len(item.waveforms[0]) for item in items]
     rates = [soundfile.info(clip.path) for clip in held.clips]
     assert len({r.samplerate for r in rates}) > 1
-    assert lengths == [item.length if resample else info.frames for item, info in zip(items, rates, strict=True)]
+    assert lengths == [item.info.length if resample else info.frames for item, info in zip(items, rates, strict=True)]
 
 
-def test_long_clips_too(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_loader, "LONG", 8000)
-    inputs = collect([str(clips)], stdin=None)  # type: ignore[arg-type]
-    rows = bench_pipeline.measure("tiny", CONFIG, inputs.clips, Options(), CPU, tmp_path, 1)
+def test_long_clips_too(clips, tmp_path):
+    limits = Limits(long_samples=8000)
+    inputs = collect_inputs([str(clips)], stdin=None)  # type: ignore[arg-type]
+    rows = bench_pipeline.measure("tiny", CONFIG, inputs.clips, Options(), CPU, tmp_path, 1, limits)
     assert all(r["seconds"] > 0 for r in rows)
-    held = held_by(inputs)[1]
-    long = [c for c in held.clips if held.items[c.id].long]
+    held = held_by(inputs, limits=limits)
+    long = [c for c in held.clips if held.loaded[c.id].long]
     assert long
     for clip in long:
-        assert sum(p.shape[1] for p in held.pieces[clip.id, 0]) == soundfile.info(clip.path).frames
+        assert sum(p.shape[1] for p in held.chunks[clip.id, 0]) == soundfile.info(clip.path).frames
 
 
 def test_no_more_is_held_than_was_asked_for(inputs):
-    everything = held_by(inputs)[1]
-    first = everything.items[everything.clips[0].id].nbytes
-    assert len(held_by(inputs, most=first)[1].clips) == 1
-    assert len(held_by(inputs, most=first + 1)[1].clips) == 2
+    everything = held_by(inputs)
+    first = everything.loaded[everything.clips[0].id].nbytes
+    assert len(held_by(inputs, most=first).clips) == 1
+    assert len(held_by(inputs, most=first + 1).clips) == 2
 
 
 def test_nothing_that_can_be_read(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     with pytest.raises(UsageError, match="found none"):
-        held_by(collect([str(tmp_path)], stdin=None))  # type: ignore[arg-type]
+        held_by(collect_inputs([str(tmp_path)], stdin=None))  # type: ignore[arg-type]
 
 
 def test_the_command(hlfeat, tmp_path):

@@ -1,4 +1,4 @@
-"""The example scripts around the command, with a stand-in for it; tests/test_recipes.py runs the real one."""
+"""The example scripts around the command, with a stand-in for it; tests/docs/test_recipes.py runs the real one."""
 
 from __future__ import annotations
 

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hlfeat
 from hlfeat.config import yaml12
+from hlfeat.config.base import models_in, names_in, tag_key
 from hlfeat.config.commented_yaml import commented
 from hlfeat.config.config import Config
+from hlfeat.config.frontends import FrontendConfig
 from hlfeat.config.json_schema import SCHEMA_FILE, schema, schema_text
+from hlfeat.config.layers import LayerConfig
 from hlfeat.config.loading import config_dir, config_from_dict, config_names, dump_config, load_config
 from hlfeat.config.output import shard_bytes
 from hlfeat.errors import ConfigError
@@ -100,6 +103,8 @@ def configs(draw) -> Config:
 
 
 @given(config=configs())
+@example(config=Config(description="\x85"))  # one of Unicode's line breaks
+@example(config=Config(description="a\u2028b"))
 def test_what_is_shown_can_be_read_again_whatever_it_is(config):
     for text in (commented(config), dump_config(config)):
         assert config_from_dict(yaml.load(text, yaml12.Yaml12Loader)) == config, text
@@ -374,3 +379,12 @@ def test_windows_have_one_spelling():
 def test_plain_data_is_checked_too():
     with pytest.raises(ConfigError, match=r"configuration: frontend\.n_filters: expected a whole number"):
         config_from_dict({"frontend": {"n_filters": "x"}})
+
+
+def test_the_words_beside_a_layer_and_a_frontend_are_those_of_the_types():
+    for union in (LayerConfig, FrontendConfig):
+        names = names_in(union)
+        assert len(names) == len(set(names)) >= 4
+        for model in models_in(union):
+            described = model.model_fields[tag_key(model)].description
+            assert described == f"{', '.join(names[:-1])} or {names[-1]}"

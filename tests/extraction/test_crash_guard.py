@@ -15,7 +15,7 @@ import soundfile
 from hlfeat.audio.clip import Clip, Span
 from hlfeat.errors import ClipError
 from hlfeat.extraction.crash_guard import CrashGuard
-from hlfeat.extraction.decode_probe import check_alone
+from hlfeat.extraction.decode_probe import probe
 
 # what every Python process does first that finds it on its path: reading audio of 12,345 Hz is the end of it
 CRASH = """
@@ -59,7 +59,7 @@ def test_the_same_command_goes_on_without_the_clip(clips, tmp_path, hlfeat):
 def test_what_is_being_read_outlives_the_process(tmp_path, monkeypatch):
     path, clip, other = tmp_path / "b", Clip("a\udc80", "x"), Clip("b", "y")
     asked: list[str] = []
-    monkeypatch.setattr("hlfeat.extraction.decode_probe.check_alone", lambda clip, _: asked.append(clip.id))
+    monkeypatch.setattr("hlfeat.extraction.crash_guard.probe", lambda clip, _: asked.append(clip.id))
     with CrashGuard(path) as busy:
         with busy.reading(clip, "mix"):
             left = path.read_bytes()
@@ -99,10 +99,10 @@ def test_a_process_that_is_killed_from_outside_says_nothing_about_the_clip(tmp_p
     soundfile.write(tmp_path / "a.wav", np.zeros(100, np.float32), 12345)
     monkeypatch.setenv("PYTHONPATH", with_crash(tmp_path / "site", name)["PYTHONPATH"])
     if name == "SIGKILL":
-        check_alone(Clip("a", str(tmp_path / "a.wav")), "mix")
+        probe(Clip("a", str(tmp_path / "a.wav")), "mix")
     else:
         with pytest.raises(ClipError, match=name):
-            check_alone(Clip("a", str(tmp_path / "a.wav")), "mix")
+            probe(Clip("a", str(tmp_path / "a.wav")), "mix")
 
 
 def test_a_member_of_an_archive_is_read_there_too(tmp_path, monkeypatch):
@@ -113,4 +113,4 @@ def test_a_member_of_an_archive_is_read_there_too(tmp_path, monkeypatch):
     span = Span("a.wav", 10, len(data), (info.st_size, info.st_mtime_ns))
     monkeypatch.setenv("PYTHONPATH", with_crash(tmp_path / "site")["PYTHONPATH"])
     with pytest.raises(ClipError, match="SIGSEGV"):
-        check_alone(Clip("a", str(tmp_path / "a.tar"), span=span), 0)
+        probe(Clip("a", str(tmp_path / "a.tar"), span=span), 0)

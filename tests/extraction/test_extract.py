@@ -24,13 +24,15 @@ from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import load_config
 from hlfeat.errors import ClipError, InterruptedRunError, OutputError, TooManyFailuresError, UsageError
-from hlfeat.extraction import clip_loader, cpu_engine, prefetch, streaming
+from hlfeat.extraction import clip_loader, prefetch
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.cpu_engine import CpuEngine
+from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
 from hlfeat.extraction.extract import extract
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn import device
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
@@ -42,7 +44,7 @@ QUIET = Options(quiet=True, batch_seconds=2.0)
 def run(
     folder: Path | Inputs, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options = QUIET, **kw
 ):
-    inputs = folder if isinstance(folder, Inputs) else collect([str(folder)], io.BytesIO())
+    inputs = folder if isinstance(folder, Inputs) else collect_inputs([str(folder)], io.BytesIO())
     return extract(load_config(config, [*CHEAP, *overrides]), inputs, out, options, **kw)
 
 
@@ -55,7 +57,7 @@ def one_by_one(folder: Path, config: hlfeat.Config) -> dict[str, np.ndarray]:
     """The plain loop that the pipeline must equal: a clip at a time, no padding, no batches."""
     extractor, resampler = hlfeat.build(config).eval(), Resampler(config.audio.sample_rate)
     features = {}
-    for clip in collect([str(folder)], io.BytesIO()).clips:
+    for clip in collect_inputs([str(folder)], io.BytesIO()).clips:
         wave = reader.decode(clip, config.audio.channels)
         with torch.no_grad():
             y = extractor(resampler(torch.from_numpy(wave.samples), wave.sample_rate)[:1])
@@ -212,7 +214,7 @@ def test_inputs_as_on_the_command_line(clips, tmp_path):
 
 
 def test_more_clips_are_added_to_what_is_there(clips, tmp_path):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     bad = Clip("x/bad.wav", "nowhere.wav")
     run(Inputs([*inputs.clips[:5], bad]), tmp_path / "out")
     report = run(Inputs(inputs.clips), tmp_path / "out")
@@ -249,7 +251,7 @@ def test_files_that_are_not_hlfeats_are_not_touched(clips, tmp_path):
 
 
 def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     run(inputs, tmp_path / "out")
     first = inputs.clips[0]
     soundfile.write(tmp_path / "other.wav", helpers.tone(1, 8000), 8000)
@@ -257,13 +259,13 @@ def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
         run(Inputs([Clip(first.id, str(tmp_path / "other.wav"))]), tmp_path / "out")
     Path(first.path).write_bytes((tmp_path / "other.wav").read_bytes())
     run(inputs, tmp_path / "out")
-    assert "1 finished clips have changed since; --update computes them anew" in caplog.text
+    assert "1 finished clips have changed since; with the option update they are computed again" in caplog.text
 
 
 def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):
     """A change that keeps every length gives the directory that a run from nothing gives, stopped or not."""
     out, size = tmp_path / "out", "output.shard_size=3"
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     run(inputs, out, size)
     before = contents(out)
     for i in (4, 10):
@@ -288,12 +290,12 @@ def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):
 
 
 def test_update_does_not_lose_clips_that_are_no_inputs(clips, tmp_path):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     run(inputs, tmp_path / "out")
     want = contents(tmp_path / "out")
     first = inputs.clips[0]
     soundfile.write(first.path, helpers.tone(1, 8000), 8000)
-    with pytest.raises(UsageError, match=r"--update would lose .*, which shares a shard"):
+    with pytest.raises(UsageError, match=r"update: .* would lose .*, which shares a shard"):
         run(Inputs([first]), tmp_path / "out", options=Options(quiet=True, update=True))
     assert contents(tmp_path / "out") == want
 
@@ -330,7 +332,7 @@ def test_a_failure_whose_file_is_gone(clips, tmp_path):
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
 @pytest.mark.parametrize("form", ["npy", "pt"])
-def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer, config, form):
+def test_long_clips_are_computed_piece_by_piece(tmp_path, computer, config, form):
     """Among short ones, with a channel each, at another rate, and with a bad end: as if they were short."""
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -342,11 +344,10 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer,
     soundfile.write(folder / "e.wav", x, 16000, subtype="FLOAT")
     overrides = [f"output.format={form}", "audio.channels=each", "output.shard_size=5"]
     cheap = [] if config == "log-mel" else CHEAP
-    inputs = collect([str(folder)], io.BytesIO())
+    inputs = collect_inputs([str(folder)], io.BytesIO())
     extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "want", QUIET)
-    monkeypatch.setattr(clip_loader, "LONG", 50_000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 20_000)
-    report = extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "out", QUIET)
+    limits = Limits(long_samples=50_000, window_samples=20_000)
+    report = extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "out", QUIET, _limits=limits)
     assert [(f["id"], f["code"]) for f in report.failures] == [("e.wav", "non-finite")]
     want, found = hlfeat.FeatureStore(tmp_path / "want"), hlfeat.FeatureStore(tmp_path / "out")
     assert found.ids() == want.ids()
@@ -356,33 +357,31 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, monkeypatch, computer,
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in (tmp_path / "want").iterdir())
 
 
-def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, monkeypatch):
+def test_a_stream_that_does_not_say_how_long_it_is(tmp_path):
     """A FLAC from a pipe, long enough to be computed piece by piece."""
     soundfile.write(tmp_path / "a.flac", helpers.tone(5, 16000), 16000)
     data = bytearray((tmp_path / "a.flac").read_bytes())
     data[21] &= 0xF0  # the total number of samples, 36 bits of STREAMINFO
     data[22:26] = bytes(4)
     (tmp_path / "b.flac").write_bytes(data)
-    monkeypatch.setattr(clip_loader, "LONG", 20_000)
     inputs = Inputs([Clip(n, str(tmp_path / n)) for n in ("a.flac", "b.flac")])
-    assert run(inputs, tmp_path / "out").failures == []
+    assert run(inputs, tmp_path / "out", _limits=Limits(long_samples=20_000)).failures == []
     store = hlfeat.FeatureStore(tmp_path / "out")
     assert np.array_equal(store["a.flac"], store["b.flac"])
 
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel", "eleaf-default"])
-def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, monkeypatch, config):
-    """Clips of all lengths, alone, in bundles and in batches, on one thread or more."""
+def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, config):
+    """Clips of all lengths, alone, in chunks and in batches, on one thread or more."""
     folder = helpers.good_clips(tmp_path / "clips", 14, longest=2.5)
     cheap = [] if config == "log-mel" else CHEAP
     results = []
-    for bundle, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
-        monkeypatch.setattr(prefetch, "CHUNK_CLIPS", bundle)
-        monkeypatch.setattr(prefetch, "CHUNK_BYTES", 1 << 40)
-        monkeypatch.setattr(cpu_engine, "CPU_BATCH", batch)
-        out = tmp_path / f"{bundle}"
+    for chunk, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
+        limits = Limits(chunk_clips=chunk, chunk_bytes=1 << 40, cpu_batch_samples=batch)
+        out = tmp_path / f"{chunk}"
         options = Options(quiet=True, batch_seconds=seconds, workers=workers)
-        extract(load_config(config, cheap), collect([str(folder)], io.BytesIO()), out, options)
+        inputs = collect_inputs([str(folder)], io.BytesIO())
+        extract(load_config(config, cheap), inputs, out, options, _limits=limits)
         results.append(contents(out))
     assert results[0] == results[1] == results[2]
 
@@ -456,7 +455,7 @@ def test_two_runs_on_one_folder_the_second_is_refused(clips, tmp_path):
 
 def test_on_error_stop_and_max_failures(clips, tmp_path):
     codes = helpers.broken_clips(clips / "broken")
-    with pytest.raises(TooManyFailuresError, match="--on-error stop"):
+    with pytest.raises(TooManyFailuresError, match=r"on_error: stopped at .*: "):
         run(clips, tmp_path / "a", options=Options(quiet=True, on_error="stop"))
     with pytest.raises(TooManyFailuresError, match="more than 3 clips failed"):
         run(clips, tmp_path / "b", options=Options(quiet=True, max_failures=3))
@@ -520,7 +519,7 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
     helpers.broken_clips(clips / "broken")
     for config in ("eleaf-8g-opt", "eleaf-pcen", "log-mel"):
         overrides = [] if config == "log-mel" else CHEAP
-        inputs = collect([str(clips)], io.BytesIO())
+        inputs = collect_inputs([str(clips)], io.BytesIO())
         options = Options(quiet=True, batch_seconds=5)
         outs = [tmp_path / f"{config}-{i}" for i in range(2)]
         extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[0], options)
@@ -575,7 +574,6 @@ def test_a_reader_that_raises_anything_fails_one_clip(clips, tmp_path, monkeypat
 def test_a_clip_that_changes_while_it_is_read(tmp_path, monkeypatch):
     """A short one has the time from before it was read, so that --update sees it; a long one, read twice, fails."""
     path = tmp_path / "a.wav"
-    load = clip_loader.ClipLoader(Resampler(16000), "mix")
     clip = Clip("a.wav", str(path))
 
     def write(samples: int, time: int) -> None:
@@ -590,13 +588,14 @@ def test_a_clip_that_changes_while_it_is_read(tmp_path, monkeypatch):
     blocks = Reader.blocks
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "blocks", read)
-        assert load(clip, lambda: False).modified == 10**9
-    monkeypatch.setattr(clip_loader, "LONG", 1000)
-    item = load(clip, lambda: False)
-    assert item.long
+        loader = clip_loader.ClipLoader(Resampler(16000), "mix", Limits())
+        assert loader.load(clip, lambda: False).info.modified == 10**9
+    loader = clip_loader.ClipLoader(Resampler(16000), "mix", Limits(long_samples=1000))
+    loaded = loader.load(clip, lambda: False)
+    assert loaded.long
     write(9000, 3 * 10**9)
     with pytest.raises(ClipError, match="the file was changed while it was read"):
-        list(load.pieces(item, 0, lambda: False))
+        list(loader.channel_chunks(loaded.info, 0, lambda: False))
 
 
 def test_a_finished_run_does_not_read_a_file(tmp_path):
@@ -619,39 +618,39 @@ def test_a_finished_run_does_not_read_a_file(tmp_path):
 
 
 @given(
-    workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40), bundle=st.integers(1, 5)
+    workers=st.integers(1, 6), limit=st.sampled_from([1, 2000, 10**9]), n=st.integers(0, 40), chunk=st.integers(1, 5)
 )
-def test_the_loader_gives_every_clip_in_order_and_holds_little(workers, limit, n, bundle):
+def test_the_prefetcher_gives_every_clip_in_order_and_holds_little(workers, limit, n, chunk):
     clips = [Clip(str(i), "") for i in range(n)]
     held = []
 
-    def work(clips, over):
-        found = []
-        for clip in clips:
-            if int(clip.id) % 5 == 4:
-                found.append((clip, ClipError("corrupt", clip.id)))
-            else:
-                held.append(1)
-                found.append(clip_loader.Item(clip, 1, 1, 1.0, 0, 0, 1, 100, [torch.zeros(100)]))
-        return found
+    class Worker:
+        def start_worker(self):
+            pass
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefetch, "LOOK_AHEAD_BYTES", limit)
-        patch.setattr(prefetch, "CHUNK_CLIPS", bundle)
-        with prefetch.Prefetcher(clips, workers, work) as ahead:
-            order = []
-            for item in ahead:
-                waiting = len(held) - sum(1 for i in order if int(i) % 5 != 4) - 1
-                assert waiting * 400 <= limit + (2 * workers + 1) * bundle * 400
-                order.append(item.clip.id if isinstance(item, clip_loader.Item) else item[0].id)
+        def in_worker(self, clips, cancelled):
+            return [self.load(clip) for clip in clips]
+
+        def load(self, clip):
+            if int(clip.id) % 5 == 4:
+                return FailedClip(clip, ClipError("corrupt", clip.id))
+            held.append(1)
+            return LoadedClip(ClipInfo(clip, 1, 1, 1.0, 0, 0, 1, 100), [torch.zeros(100)], [True])
+
+    with prefetch.Prefetcher(clips, workers, Worker(), Limits(look_ahead_bytes=limit, chunk_clips=chunk)) as loaded:
+        order = []
+        for event in loaded:
+            waiting = len(held) - sum(1 for i in order if int(i) % 5 != 4) - 1
+            assert waiting * 400 <= limit + (2 * workers + 1) * chunk * 400
+            order.append(event.clip.id if isinstance(event, FailedClip) else event.info.clip.id)
     assert order == [c.id for c in clips]
 
 
 def test_devices():
-    with pytest.raises(UsageError, match="--device cuda:99"):
+    with pytest.raises(UsageError, match="device cuda:99"):
         device.choose_device("cuda:99")
     with pytest.raises(UsageError, match="no Apple GPU"):
         device.choose_device("mps")
-    with pytest.raises(UsageError, match="--device toaster: expected auto, cpu"):
+    with pytest.raises(UsageError, match="device toaster: expected auto, cpu"):
         device.choose_device("toaster")
     assert device.choose_device("cpu").type == "cpu"

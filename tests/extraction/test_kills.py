@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,14 @@ import torch
 
 from hlfeat import FeatureStore
 from hlfeat.config.loading import load_config
-from hlfeat.extraction import clip_loader, multi_device, streaming
+from hlfeat.extraction import multi_device
 from hlfeat.extraction.extract import extract
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
+from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
-from hlfeat.storage.records import FAILURE_KEYS, read_records
+from hlfeat.storage.records import read_failures
 from tests import helpers
 
 KILLS = int(os.environ.get("HLFEAT_KILLS", "30"))
@@ -52,9 +55,17 @@ def _no_syncing(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda f: None)
 
 
-def run(folder: Path, out: Path, options: Options = ONE, shard: int = 3, form: str = "npy") -> None:
+def run(
+    folder: Path,
+    out: Path,
+    options: Options = ONE,
+    shard: int = 3,
+    form: str = "npy",
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
     settings = [*CHEAP, f"output.shard_size={shard}", f"output.format={form}"]
-    extract(load_config("eleaf-8g-opt", settings), collect([str(folder)], io.BytesIO()), out, options)
+    inputs = collect_inputs([str(folder)], io.BytesIO())
+    extract(load_config("eleaf-8g-opt", settings), inputs, out, options, _limits=limits)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -146,7 +157,7 @@ def check_nothing_torn(out: Path, want: dict[str, bytes], moment: str) -> None:
         if path.name.startswith("shard") and path.suffix != ".tmp":
             assert path.read_bytes() == want[path.name], moment
         if path.name.startswith("failures") and path.suffix != ".tmp":
-            list(read_records(path, FAILURE_KEYS))
+            list(read_failures(path))
 
 
 def killed_anywhere(tmp: Path, out: Path, go: Callable[[Path], None]) -> tuple[Moments, dict[str, bytes]]:
@@ -160,18 +171,14 @@ def killed_anywhere(tmp: Path, out: Path, go: Callable[[Path], None]) -> tuple[M
     return moments, want
 
 
-@pytest.fixture
-def long_is_short(monkeypatch):
-    """Clips of half a second count as long, and are computed in pieces."""
-    monkeypatch.setattr(clip_loader, "LONG", 8000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 4000)
+LONG_IS_SHORT = Limits(long_samples=8000, window_samples=4000)  # clips of half a second are computed in windows
 
 
-@pytest.mark.usefixtures("long_is_short")
 @pytest.mark.parametrize("form", ["npy", "pt"])
 def test_killed_at_every_moment(tmp_path, form):
     folder = mixed_clips(tmp_path / "clips", 6)
-    moments, want = killed_anywhere(tmp_path, tmp_path / "out", lambda out: run(folder, out, form=form))
+    go = partial(run, folder, form=form, limits=LONG_IS_SHORT)
+    moments, want = killed_anywhere(tmp_path, tmp_path / "out", go)
     assert len(want) > 2 + 2 * 2
     assert len(moments.seen) > 25
     for moment, left in moments:
@@ -256,8 +263,8 @@ def test_retrying_killed_at_every_moment(tmp_path):
 
 def everything(folder: Path, out: Path) -> None:
     """Every clip is in the index or among the failures, once."""
-    ids = FeatureStore(out).ids() + [f["id"] for f in read_records(out / "failures.jsonl", FAILURE_KEYS)]
-    assert sorted(ids) == sorted(clip.id for clip in collect([str(folder)], io.BytesIO()).clips)
+    ids = FeatureStore(out).ids() + [f.id for f in read_failures(out / "failures.jsonl")]
+    assert sorted(ids) == sorted(clip.id for clip in collect_inputs([str(folder)], io.BytesIO()).clips)
 
 
 def test_updating_killed_at_every_moment(tmp_path):
@@ -265,7 +272,7 @@ def test_updating_killed_at_every_moment(tmp_path):
     folder, out = helpers.good_clips(tmp_path / "clips", 8, longest=0.4), tmp_path / "out"
     (folder / "d0/text.wav").write_text("no audio")
     run(folder, out, shard=2)
-    for clip in collect([str(folder)], io.BytesIO()).clips[1:6:2]:
+    for clip in collect_inputs([str(folder)], io.BytesIO()).clips[1:6:2]:
         if not clip.id.endswith("text.wav"):
             info = soundfile.info(clip.path)
             x, rate = soundfile.read(clip.path)
@@ -374,12 +381,11 @@ def test_parts_at_once_killed_at_random_moments(tmp_path, processes, seed):
 def test_a_device_whose_parent_was_killed_ends_in_silence(tmp_path, processes):
     folder, out = mixed_clips(tmp_path / "clips", 8), tmp_path / "out"
     config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2"])
-    inputs = collect([str(folder)], io.BytesIO())
+    inputs = collect_inputs([str(folder)], io.BytesIO())
     ours, theirs = multiprocessing.Pipe(duplex=False)
+    task = partial(extract_on_device, config, inputs, out, DEFAULT_LIMITS)
     options = replace(ONE, device="cpu", part=Part(2, 1))
-    child = processes.context.Process(
-        target=multi_device._child, args=(theirs, config, inputs, out, options, logging.ERROR)
-    )
+    child = processes.context.Process(target=multi_device._child, args=(theirs, task, options, logging.ERROR))
     child.start()
     theirs.close()
     while ours.recv()[0] != "shard":

@@ -21,9 +21,9 @@ import hlfeat as package
 from hlfeat.cli.job import parse_part, part_of_job
 from hlfeat.errors import InterruptedRunError, OutputError, UsageError
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
-from hlfeat.storage.layout import shard_place
+from hlfeat.storage.layout import FileName, Layout
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
 from tests.conftest import command
@@ -38,16 +38,16 @@ def test_parts_are_disjoint_complete_and_in_order(n, of, split):
     assert {len(clips[p.slice(n)]) for p in parts} <= {n // of, -(-n // of)}
     smaller = [q for p in parts for q in p.split(split)]
     assert smaller == WHOLE.split(of * split)
-    names = [p.shard(i) for p in parts for i in (0, 7)]
+    names = [Layout(Path(), p).index(i).name for p in parts for i in (0, 7)]
     assert sorted(names) == names
-    assert [shard_place(name) for name in names] == [(p, i) for p in parts for i in (0, 7)]
+    assert [Layout.parse(name) for name in names] == [FileName("index", p, i, False) for p in parts for i in (0, 7)]
 
 
 def test_names():
-    assert [WHOLE.shard(3), WHOLE.file("failures.jsonl")] == ["shard-00003", "failures.jsonl"]
-    assert Part(16, 2).shard(3) == "shard-p02of16-00003"
-    assert Part(4, 2).file("failures.jsonl") == "failures-p2of4.jsonl"
-    assert shard_place("shard-x") is None
+    assert [Layout(Path()).shard_name(3), str(Layout(Path()).failures)] == ["shard-00003", "failures.jsonl"]
+    assert Layout(Path(), Part(16, 2)).shard_name(3) == "shard-p02of16-00003"
+    assert str(Layout(Path(), Part(4, 2)).failures) == "failures-p2of4.jsonl"
+    assert Layout.parse("shard-x") is None
     assert parse_part("2/8") == Part(8, 2)
     for wrong in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2", "1/2/3", ""):
         with pytest.raises(UsageError, match="--part"):
@@ -131,7 +131,7 @@ def test_parts_in_one_folder_are_the_whole(clips, tmp_path):
 
 
 def test_more_parts_than_clips(tmp_path, clips):
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     inputs.clips = inputs.clips[:2]
     for part in WHOLE.split(3):
         report = part_run(inputs, tmp_path / "out", part)
@@ -142,7 +142,7 @@ def test_more_parts_than_clips(tmp_path, clips):
 def test_a_part_of_nothing_but_failures_is_a_part_too(tmp_path):
     bad = tmp_path / "bad"
     helpers.broken_clips(bad)
-    inputs, out = collect([str(bad)], io.BytesIO()), tmp_path / "out"
+    inputs, out = collect_inputs([str(bad)], io.BytesIO()), tmp_path / "out"
     inputs.clips = [clip for clip in inputs.clips if clip.id.endswith(".flac")][:1]
     part_run(inputs, out, Part(2, 2))
     assert not list(out.glob("shard-*"))
@@ -291,3 +291,14 @@ def children(pid: int) -> Iterator[Path]:
     """The command lines of a process's children."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return (Path(f"/proc/{child}/cmdline") for child in (listed.read_text() if listed.exists() else "").split())
+
+
+def test_extract_takes_several_devices_and_reports_of_all(clips, tmp_path):
+    config = package.load_config(overrides=CHEAP)
+    options = package.Options(device="cpu,cpu", quiet=True)
+    report = package.extract(config, [clips], tmp_path / "out", options)
+    assert (report.clips, report.failures, report.parts, report.complete) == (12, [], 2, True)
+    assert len(package.FeatureStore(tmp_path / "out")) == 12
+    assert report.as_dict()["clips"] == json.loads((tmp_path / "out/report.json").read_text())["clips"]
+    again = package.extract(config, [clips], tmp_path / "out", options)
+    assert (again.clips, again.clips_before) == (0, 12)

@@ -22,15 +22,14 @@ from hlfeat.cli import config as cli_config
 from hlfeat.cli import extract as cli_extract
 from hlfeat.config.loading import explained, load_config
 from hlfeat.errors import ClipError, ConfigError, InterruptedRunError, UsageError
-from hlfeat.extraction import clip_loader, streaming
 from hlfeat.extraction import setup as extraction_setup
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.extract import extract
-from hlfeat.extraction.multi_device import extract_on
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.plotting import store_view
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.storage.feature_dir import FeatureDir
@@ -42,7 +41,7 @@ POOLS = ["mean", "mean+std", "max", "window:0.25", "window:0.3,0.1"]
 
 def run(folder: Path, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options | None = None, **kw):
     cheap = [] if config == "log-mel" else CHEAP
-    inputs = collect([str(folder)], io.BytesIO())
+    inputs = collect_inputs([str(folder)], io.BytesIO())
     return extract(load_config(config, [*cheap, *overrides]), inputs, out, options or Options(quiet=True), **kw)
 
 
@@ -199,10 +198,9 @@ def test_a_run_writes_vectors(clips, tmp_path, computer, pool, form, dtype):
 
 
 @pytest.mark.parametrize("long", [1000, 1 << 20])
-def test_a_clip_whose_features_are_not_finite_fails_alone(clips, tmp_path, monkeypatch, computer, long):
+def test_a_clip_whose_features_are_not_finite_fails_alone(clips, tmp_path, computer, long):
     soundfile.write(clips / "d0/loud.wav", np.full(8000, 1e30, np.float32), 16000, subtype="FLOAT")
-    monkeypatch.setattr(clip_loader, "LONG", long)
-    report = run(clips, tmp_path / "out", "output.pool=max")
+    report = run(clips, tmp_path / "out", "output.pool=max", _limits=Limits(long_samples=long))
     assert [(f["id"], f["code"]) for f in report.failures] == [("d0/loud.wav", "non-finite")]
     store = hlfeat.FeatureStore(tmp_path / "out")
     assert len(store) == 12
@@ -219,7 +217,7 @@ def test_a_shards_size_counts_vectors(clips, tmp_path):
 
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
 @pytest.mark.parametrize("pool", POOLS)
-def test_long_clips_are_pooled_piece_by_piece(tmp_path, monkeypatch, computer, config, pool):
+def test_long_clips_are_pooled_piece_by_piece(tmp_path, computer, config, pool):
     folder = tmp_path / "clips"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -227,9 +225,8 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, monkeypatch, computer, c
         soundfile.write(folder / f"{name}.flac", rng.uniform(-0.5, 0.5, (int(seconds * rate), 2)), rate)
     overrides = [f"output.pool={pool}", "audio.channels=each"]
     run(folder, tmp_path / "whole", *overrides, config=config)
-    monkeypatch.setattr(clip_loader, "LONG", 50_000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 20_000)
-    run(folder, tmp_path / "pieces", *overrides, config=config)
+    limits = Limits(long_samples=50_000, window_samples=20_000)
+    run(folder, tmp_path / "pieces", *overrides, config=config, _limits=limits)
     whole, pieces = hlfeat.FeatureStore(tmp_path / "whole"), hlfeat.FeatureStore(tmp_path / "pieces")
     assert pieces.ids() == whole.ids()
     for id_, y in whole:
@@ -240,21 +237,27 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, monkeypatch, computer, c
 
 
 @pytest.mark.parametrize("pool", ["mean+std", "window:0.3,0.1"])
-def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, monkeypatch, pool):
+def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, pool):
     helpers.broken_clips(clips / "broken")
-    monkeypatch.setattr(clip_loader, "LONG", 20_000)  # some are long
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 10_000)
+    limits = Limits(long_samples=20_000, window_samples=10_000)  # some are long
     overrides = [f"output.pool={pool}", "output.shard_size=3"]
-    run(clips, tmp_path / "want", *overrides, options=Options(quiet=True, workers=1))
+    run(clips, tmp_path / "want", *overrides, options=Options(quiet=True, workers=1), _limits=limits)
     want = contents(tmp_path / "want")
-    run(clips, tmp_path / "four", *overrides, options=Options(quiet=True, workers=4))
+    run(clips, tmp_path / "four", *overrides, options=Options(quiet=True, workers=4), _limits=limits)
     assert contents(tmp_path / "four") == want
     stops = 0
     for patience in range(5, 400, 25):
         asked = []
         try:
             stopped = lambda a=asked, n=patience: (a.append(1), len(a) > n)[1]  # noqa: E731
-            run(clips, tmp_path / "out", *overrides, options=Options(quiet=True, workers=2), stopped=stopped)
+            run(
+                clips,
+                tmp_path / "out",
+                *overrides,
+                options=Options(quiet=True, workers=2),
+                _limits=limits,
+                stopped=stopped,
+            )
             break
         except InterruptedRunError:
             stops += 1
@@ -328,10 +331,10 @@ def test_other_statistics_are_refused(clips, tmp_path, monkeypatch):
         with pytest.raises(UsageError, match=r"another configuration \(the statistics differ\)"):
             run(clips, tmp_path / "out", options=options)
     assert contents(tmp_path / "out") == want
-    config, inputs = load_config(overrides=[*CHEAP, "seed=4"]), collect([str(clips)], io.BytesIO())
+    config, inputs = load_config(overrides=[*CHEAP, "seed=4"]), collect_inputs([str(clips)], io.BytesIO())
     monkeypatch.setattr("multiprocessing.get_context", lambda kind: pytest.fail("a process was started"))
     with pytest.raises(ConfigError, match=r"s\.json: statistics of other features"):  # said once, not by each process
-        extract_on(["cpu", "cpu"], config, inputs, tmp_path / "b", with_stats)
+        extract(config, inputs, tmp_path / "b", replace(with_stats, device="cpu,cpu"))
     cut = {name: getattr(told, name)[:, :3] for name in ("mean", "variance", "min", "max")}
     replace(told, **cut).write(tmp_path / "s.json")
     with pytest.raises(ConfigError, match=r"s\.json: expected statistics of channels x bands \(2, 8\), got \(2, 3\)"):
@@ -370,7 +373,7 @@ def test_the_command_line(hlfeat, clips, tmp_path):
 
 def test_the_shape_is_said_beforehand(clips, tmp_path, capsys):
     pooled = load_config("log-mel", ["output.pool=mean+std"])
-    cli_extract._dry_run(pooled, collect([str(clips)], io.BytesIO()).clips, None, None)
+    cli_extract._dry_run(pooled, collect_inputs([str(clips)], io.BytesIO()).clips, None, None)
     assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in capsys.readouterr().err
     cli_config.config_check("log-mel", ["output.pool=mean+std"])
     assert "pooled over time by mean+std: [vectors, 160]" in capsys.readouterr().out

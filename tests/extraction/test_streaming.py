@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import hlfeat
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import config_from_dict
-from hlfeat.extraction import streaming
-from hlfeat.extraction.streaming import overlapped, stream
-from hlfeat.extraction.thread_map import Threads
+from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.streaming import apply_in_windows, stream_features
+from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.nn.frontends import spill
 from hlfeat.nn.frontends.spill import SpillFile
 
@@ -47,16 +47,13 @@ def in_pieces(extractor, x, rate, cuts, tmp_path, threads=2):
     pieces = [x[:, a:b] for a, b in pairwise(bounds) if b > a]
     with torch.inference_mode(), ThreadPoolExecutor(threads) as pool:
         resampler = Resampler(extractor.sample_rate)
-        return torch.cat(
-            list(stream(extractor, pieces, rate, resampler, Threads(pool, 2), lambda: SpillFile(tmp_path)))
-        )
+        spill, limits = lambda: SpillFile(tmp_path), Limits(window_samples=4000, window_frames=50)
+        return torch.cat(list(stream_features(extractor, pieces, rate, resampler, ThreadMap(pool, 2), spill, limits)))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("rate", [16000, 11025])
 def test_pieces_equal_the_whole(name, rate, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 4000)
-    monkeypatch.setattr(streaming, "WINDOW_FRAMES", 50)
     monkeypatch.setattr(spill, "MEDIAN_BYTES", 5000)
     extractor = hlfeat.build(config_from_dict(CONFIGS[name])).eval()
     generator = torch.Generator().manual_seed(1)
@@ -88,7 +85,7 @@ def test_windows_of_a_convolution(length, cuts, kernel, unit, units):
 
     bounds = [0, *sorted(min(c, length) for c in cuts), length]
     pieces = [x[..., a:b] for a, b in pairwise(bounds)]
-    found = list(overlapped(pieces, apply, map, unit=unit, out=1, reach=kernel, units=units))
+    found = list(apply_in_windows(pieces, apply, map, unit=unit, outputs=1, receptive_field=kernel, units=units))
     torch.testing.assert_close(torch.cat(found, -1), apply(x))
     assert all(y.shape[-1] <= units for y in found)
 

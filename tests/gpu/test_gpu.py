@@ -30,7 +30,7 @@ CONVOLUTIONS = {
 
 
 def on_gpu(conv, x, fused):
-    """What a module on the GPU gives, by either engine."""
+    """What a module on the GPU gives, by either backend."""
     time = {"stride": conv.stride[1], "padding": conv.padding[1], "dilation": conv.dilation[1], "groups": conv.groups}
     return hlfeat.harmonic_conv2d(x, conv.weight, conv.bias, conv.plan(x.shape[2]), **time, fused=fused)
 

@@ -25,7 +25,7 @@ from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.archives import members
 from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 from tests import helpers
 
 CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
@@ -59,7 +59,7 @@ def pack(folder: Path, path: Path) -> Path:
 
 
 def found(*paths: object, stdin: bytes = b"", manifests: tuple[str, ...] = ()) -> Inputs:
-    return collect([str(p) for p in paths], io.BytesIO(stdin), manifests=manifests)
+    return collect_inputs([str(p) for p in paths], io.BytesIO(stdin), manifests=manifests)
 
 
 def ids(*paths: object, stdin: bytes = b"", manifests: tuple[str, ...] = ()) -> list[str]:
@@ -228,7 +228,7 @@ def test_compressed_archives(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     for arguments in ({"paths": [str(tmp_path / name)]}, {"paths": [], "manifests": [str(tmp_path / name)]}):
         with pytest.raises(UsageError, match=r"not compressed: .*; decompress it first"):
-            collect(**arguments, stdin=io.BytesIO())
+            collect_inputs(**arguments, stdin=io.BytesIO())
     [clip] = found(tmp_path).clips  # among others in a folder it is one clip that fails
     assert (clip.id, clip.fault[0]) == (name, "unsupported")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hlfeat.errors import UsageError
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -20,12 +20,12 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def ids(*paths: object, stdin: bytes = b"", null: bool = False) -> list[str]:
-    return [c.id for c in collect([str(p) for p in paths], io.BytesIO(stdin), null).clips]
+    return [c.id for c in collect_inputs([str(p) for p in paths], io.BytesIO(stdin), null).clips]
 
 
 def test_a_folder_is_walked_in_the_order_of_names_and_other_files_are_counted(tmp_path):
     touch(tmp_path, "b.wav", "a/z.FLAC", "a/B/c.mp3", "._b.wav", "a/._z.FLAC", "c.m4a", "a.opus")
-    found = collect([str(tmp_path)], io.BytesIO())
+    found = collect_inputs([str(tmp_path)], io.BytesIO())
     assert [c.id for c in found.clips] == ["a/B/c.mp3", "a/z.FLAC", "a.opus", "b.wav", "c.m4a"]
     assert found.clips[0].path == f"{tmp_path}/a/B/c.mp3"
     assert found.ignored == 2  # what macOS puts beside files

@@ -14,7 +14,7 @@ import soundfile
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import decode
 from hlfeat.errors import ClipError, UsageError
-from hlfeat.inputs.collect import collect
+from hlfeat.inputs.collect import collect_inputs
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def clips(path: str, text: str | bytes | None = None, manifests: bool = False) -
     if text is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return collect([] if manifests else [path], io.BytesIO(), manifests=[path] if manifests else []).clips
+    return collect_inputs([] if manifests else [path], io.BytesIO(), manifests=[path] if manifests else []).clips
 
 
 @pytest.mark.parametrize("manifests", [False, True])

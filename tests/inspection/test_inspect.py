@@ -331,13 +331,13 @@ def test_long_clips_are_read_in_pieces(made, monkeypatch):
     monkeypatch.setattr("hlfeat.storage.formats.PIECE", 100)
     folder = FeatureDir(made)
     assert list(verify(folder)) == []
-    index = folder.indexes[0]
+    shard = folder.shards[0]
     store = package.FeatureStore(made)
-    for record in folder.records(index):
-        pieces = list(folder.shard(index, record["shard"]).read(record))
+    for entry in folder.entries(shard):
+        pieces = list(folder.open_shard(shard, entry.shard).read(entry))
         assert max(len(p) for p in pieces) == 1
-        np.testing.assert_array_equal(np.concatenate(pieces), store[record["id"]])
-    check(folder.compute(index).moments, np.concatenate([store[r["id"]] for r in folder.records(index)]))
+        np.testing.assert_array_equal(np.concatenate(pieces), store[entry.id])
+    check(folder.compute(shard).moments, np.concatenate([store[entry.id] for entry in folder.entries(shard)]))
 
 
 @pytest.mark.parametrize("made", ["npy"], indirect=True)
@@ -389,7 +389,7 @@ def test_very_many_clips_in_little_memory(tmp_path):
 import resource
 from pathlib import Path
 import numpy
-from hlfeat.inspection import inspect
+from hlfeat.inspection.summary import inspect
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = inspect(Path({str(tmp_path)!r}))
 assert found.moments.frames == len(found.durations) == {CLIPS}

@@ -59,11 +59,11 @@ def same(run: interop_export.Run, model: Extractor) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_pt2_is_the_model_for_any_number_of_clips_and_samples(name):
     model = trained(name)
-    found = interop_export.export(model, ".pt2", about="words")
-    assert not found.fixed
-    assert found.difference < 1e-5
+    exported = interop_export.export(model, ".pt2", about="words")
+    assert not exported.fixed
+    assert exported.difference < 1e-5
     words = {"hlfeat.yaml": ""}
-    run = torch.export.load(io.BytesIO(found.data), extra_files=words).module()
+    run = torch.export.load(io.BytesIO(exported.data), extra_files=words).module()
     assert words["hlfeat.yaml"] in ("words", b"words")
     same(run, model)
 
@@ -72,17 +72,17 @@ def test_pt2_is_the_model_for_any_number_of_clips_and_samples(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_onnx_is_the_model_for_any_number_of_clips_and_samples(name):
     model = trained(name)
-    found = interop_export.export(model, ".onnx", about="words")
-    assert found.difference < 1e-5
-    same(interop_export.run_onnx(found.data), model)
+    exported = interop_export.export(model, ".onnx", about="words")
+    assert exported.difference < 1e-5
+    same(interop_export.run_onnx(exported.data), model)
 
 
 def test_a_fixed_length():
     stack = [{"layer": "pool", "frames": 3, "kind": "max"}]
     model = hlfeat.build({"frontend": {"kind": "log-mel", "n_filters": 6}, "stack": stack})
-    found = interop_export.export(model, ".pt2", seconds=0.5)
-    assert (found.fixed, found.samples) == (True, 8000)
-    assert interop_export.run_pt2(found.data)(torch.zeros(5, 8000)).shape == (5, 1, 6, 17)
+    exported = interop_export.export(model, ".pt2", seconds=0.5)
+    assert (exported.fixed, exported.samples) == (True, 8000)
+    assert interop_export.run_pt2(exported.data)(torch.zeros(5, 8000)).shape == (5, 1, 6, 17)
     with pytest.raises(UsageError, match=r"expected clips of at least 0\.15 s, got 0\.1 s"):
         interop_export.export(model, ".pt2", seconds=0.1)
 

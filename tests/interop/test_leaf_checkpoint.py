@@ -88,11 +88,11 @@ def test_the_compression_follows_from_the_weights(tmp_path, kind):
     leaf = KINDS[kind]()
     leaf(torch.randn(3, 5000))  # running statistics that are none of the initial ones
     torch.save(leaf.state_dict(), tmp_path / "c.pt")
-    found = leaf_checkpoint.import_weights(tmp_path / "c.pt", None, [])
+    imported = leaf_checkpoint.import_weights(tmp_path / "c.pt", None, [])
     x = torch.randn(2, 4000)
     with torch.no_grad():
-        torch.testing.assert_close(leaf_checkpoint.build_with(found, tmp_path).frontend(x), leaf.eval()(x))
-    assert leaf_checkpoint.parity(found, tmp_path) < 1e-5
+        torch.testing.assert_close(leaf_checkpoint.build_with(imported, tmp_path).frontend(x), leaf.eval()(x))
+    assert leaf_checkpoint.parity(imported, tmp_path) < 1e-5
 
 
 SCRIPT = {  # what the published script writes to args.txt for these
@@ -112,9 +112,9 @@ def test_published_values_of_every_kind(tmp_path, name):
     state = {f"_frontend.{k[6:]}": torch.from_numpy(golden[k]) for k in golden if k.startswith("state/")}
     torch.save({"network": state}, tmp_path / "c.pth")
     (tmp_path / "args.txt").write_text(SCRIPT[name].replace(" ", "\n"))
-    found = leaf_checkpoint.import_weights(tmp_path / "c.pth", None, [])
+    imported = leaf_checkpoint.import_weights(tmp_path / "c.pth", None, [])
     with torch.no_grad():
-        y = leaf_checkpoint.build_with(found, tmp_path).frontend(torch.from_numpy(golden["x"])).numpy()
+        y = leaf_checkpoint.build_with(imported, tmp_path).frontend(torch.from_numpy(golden["x"])).numpy()
     assert np.linalg.norm(y - golden["features"]) / np.linalg.norm(golden["features"]) < 1e-5
 
 
@@ -134,11 +134,11 @@ def test_extract_takes_what_was_imported(hlfeat, tmp_path):
 def test_a_name_that_is_no_text_stays_out_of_the_yaml(tmp_path):
     from hlfeat.interop import leaf_checkpoint
 
-    found = leaf_checkpoint.import_weights(CHECKPOINT, None, [])
+    imported = leaf_checkpoint.import_weights(CHECKPOINT, None, [])
     for weights in (tmp_path / "new\nline: [.pt", tmp_path / os.fsdecode(b"\xff.pt")):
         configuration = leaf_checkpoint.configuration_path(weights, CHECKPOINT, False)
-        leaf_checkpoint.write(found, CHECKPOINT, weights, configuration)
-        assert load_config(configuration) == found.config
+        leaf_checkpoint.write(imported, CHECKPOINT, weights, configuration)
+        assert load_config(configuration) == imported.config
 
 
 def test_the_original_leaf_by_its_arguments(hlfeat, tmp_path):
@@ -153,7 +153,7 @@ def hlfeat_leaf() -> hlfeat.Leaf:
     return hlfeat.Leaf(6)
 
 
-def test_oddities_are_told(hlfeat, tmp_path):
+def test_notes_on_what_looks_wrong(hlfeat, tmp_path):
     state = frontend_state()
     state["filterbank.center_freqs"] = state["filterbank.center_freqs"].flip(0)
     state["filterbank.bandwidths"][2] = -1.0
@@ -170,11 +170,11 @@ def test_parity_sees_a_difference(tmp_path, monkeypatch):
     from hlfeat.interop import leaf_checkpoint
     from hlfeat.nn.frontends import gabor
 
-    found = leaf_checkpoint.import_weights(CHECKPOINT, None, [])
-    assert leaf_checkpoint.parity(found, CHECKPOINT) < 1e-5
+    imported = leaf_checkpoint.import_weights(CHECKPOINT, None, [])
+    assert leaf_checkpoint.parity(imported, CHECKPOINT) < 1e-5
     energies = gabor.energies
     monkeypatch.setattr(gabor, "energies", lambda *a: energies(*a) * 1.01)
-    assert leaf_checkpoint.parity(found, CHECKPOINT) > 1e-4
+    assert leaf_checkpoint.parity(imported, CHECKPOINT) > 1e-4
 
 
 class Evil:

@@ -1,4 +1,4 @@
-"""What config check says of a configuration, against what its modules do: shapes, reach, multiplications, doubts."""
+"""Summaries and warnings against what modules do: shapes, receptive fields, multiplications, harmonics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_last_row_is_what_comes_out_and_the_rows_add_up(name):
 
 
 @pytest.mark.parametrize("kind", ["spectrogram", "log-mel", "leaf", "eleaf"])
-def test_the_reach_is_what_a_feature_depends_on(kind):
+def test_the_receptive_field_is_what_a_feature_depends_on(kind):
     logs = {"compression": {"kind": "logtbn", "median_filter": False}} if kind in ("leaf", "eleaf") else {}
     more = {} if kind == "spectrogram" else {"n_filters": 12}
     stack = [{**part, "bands": 1} if part["layer"] == "pool" else part for part in LOCAL]
@@ -49,19 +49,19 @@ def test_the_reach_is_what_a_feature_depends_on(kind):
     y = extractor(x)
     y[..., y.shape[-1] // 2].square().sum().backward()
     assert x.grad is not None
-    seen = x.grad[0].nonzero()
-    samples = int(seen.max() - seen.min()) + 1
+    used = x.grad[0].nonzero()
+    samples = int(used.max() - used.min()) + 1
     claimed = summarise(config, extractor)[-1].after
     assert claimed.beyond == ""
     # the ends of a window of torchaudio, or of a Gaussian in float32, are zero or as good as zero
-    assert 0 <= claimed.reach * 16000 - samples <= (2 if kind in ("spectrogram", "log-mel") else 200)
+    assert 0 <= claimed.receptive_field * 16000 - samples <= (2 if kind in ("spectrogram", "log-mel") else 200)
 
 
 def test_what_sees_more_than_a_window_is_said():
-    assert summarise(*built(frontend={"compression": "logtbn"}))[0].after.seen() == "whole clip"
-    assert summarise(*built(frontend={"compression": "pcen"}))[0].after.seen() == "0.050 s and all before"
+    assert summarise(*built(frontend={"compression": "logtbn"}))[0].after.depends_on() == "whole clip"
+    assert summarise(*built(frontend={"compression": "pcen"}))[0].after.depends_on() == "0.050 s and all before"
     rows = summarise(*built(frontend={"kind": "log-mel"}, stack=[{"layer": "norm", "kind": "instance"}]))
-    assert [r.after.seen() for r in rows] == ["0.025 s", "whole clip"]
+    assert [r.after.depends_on() for r in rows] == ["0.025 s", "whole clip"]
 
 
 def test_the_multiplications_are_those_that_torch_counts():
@@ -105,7 +105,7 @@ SPECTRUM = {"kind": "spectrogram"}
 
 
 @pytest.mark.parametrize(
-    ("frontend", "layer", "doubt"),
+    ("frontend", "layer", "warning"),
     [
         ({}, {**HARMONIC, "axis": "linear"}, "stack.0: its axis (linear) is not that of its bands"),
         ({}, {**HARMONIC, "axis": "log", "bins_per_octave": 12}, "its axis (log, 12 rows an octave) is not that of"),
@@ -119,11 +119,11 @@ SPECTRUM = {"kind": "spectrogram"}
         ),
     ],
 )
-def test_what_looks_wrong_is_said(frontend, layer, doubt):
-    assert any(doubt in found for found in warnings_of(built(frontend=frontend, stack=[layer])[1]))
+def test_what_looks_wrong_is_said(frontend, layer, warning):
+    assert any(warning in line for line in warnings_of(built(frontend=frontend, stack=[layer])[1]))
 
 
-def test_a_chosen_axis_that_is_right_is_not_doubted():
+def test_a_chosen_axis_that_is_right_gives_no_warning():
     octaves = {"n_filters": 59, "scale": "log", "min_freq": 100, "filters_per_octave": 12}
     strided = {**HARMONIC, "stride": [2, 1], "axis": "log"}
     follows = {**HARMONIC, "kernel": [3, 3]}
@@ -138,5 +138,5 @@ def test_filters_out_of_order_are_said():
     _, extractor = built()
     with torch.no_grad():
         extractor.frontend.filterbank.center_freqs[3:5] = extractor.frontend.filterbank.center_freqs[3:5].flip(0)
-    (doubt,) = warnings_of(extractor)
-    assert "filters 3 and 4" in doubt
+    (warning,) = warnings_of(extractor)
+    assert "filters 3 and 4" in warning

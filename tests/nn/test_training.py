@@ -57,15 +57,15 @@ def test_gradients_reach_every_parameter(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_lies_beyond_a_clips_end_does_not_train(name):
-    x, found = waves(), []
+    x, results = waves(), []
     garbage = x.clone()
     for b, n in enumerate(LENGTHS.tolist()):
         garbage[b, n:] = 1e3
     for samples in (x, garbage):
         model = hlfeat.build(name)
         loss_of(model(samples, LENGTHS)).backward()
-        found.append((gradients(model), model.state_dict()))
-    for one, other in zip(*found, strict=True):
+        results.append((gradients(model), model.state_dict()))
+    for one, other in zip(*results, strict=True):
         for key in one:
             assert torch.equal(one[key], other[key]), key
 
@@ -126,13 +126,13 @@ for name in ("eleaf-8g-opt", "eleaf-pcen", "eleaf-harmonic"):
             m.eval()
     mine = slice(2 * rank, 2 * rank + 2)
     optimizer = torch.optim.SGD(model.parameters(), 1e-4)
-    found = []
+    steps = []
     for step in range(3):
         optimizer.zero_grad()
         loss_of(parallel(waves(step)[mine], LENGTHS[mine])).backward()
-        found.append(gradients(model))
+        steps.append(gradients(model))
         optimizer.step()
-    torch.save((found, model.state_dict()), f"{folder}/{name}-{rank}.pt")
+    torch.save((steps, model.state_dict()), f"{folder}/{name}-{rank}.pt")
     parallel.train()  # norms on each process's own clips: parameters stay equal all the same
     loss_of(parallel(waves()[mine], LENGTHS[mine])).backward()
     optimizer.step()
@@ -163,7 +163,7 @@ def test_two_processes_train_as_one(tmp_path):
         errors = process.communicate(timeout=200)[1]
         assert process.returncode == 0, errors
     for name in CONFIGS:
-        (found, state), (found_1, state_1) = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1))
+        (steps, state), (steps_1, state_1) = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1))
         assert all(torch.equal(state[k], state_1[k]) for k in state)
         trained, trained_1 = (torch.load(tmp_path / f"{name}-{rank}-trained.pt") for rank in (0, 1))
         assert all(map(torch.equal, trained, trained_1))
@@ -173,15 +173,15 @@ def test_two_processes_train_as_one(tmp_path):
                 m.eval()
         loss_of(model(waves(), LENGTHS)).backward()
         for key, want in gradients(model).items():
-            assert torch.equal(found[0][key], found_1[0][key]), key
+            assert torch.equal(steps[0][key], steps_1[0][key]), key
             # float32's rounding in sums over some 1e5 numbers, taken in another order
-            assert (found[0][key] - want).norm() <= 1e-4 * want.norm() + 1e-9, key
+            assert (steps[0][key] - want).norm() <= 1e-4 * want.norm() + 1e-9, key
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_mixed_precision(name):
     """Filters and compression stay in float32; the stack rounds to 8 bits, 2^-8 = 0.4 % an operation."""
-    found, energies = [], []
+    results, energies = [], []
     for enabled in (False, True):
         model = hlfeat.build(name)
         model.frontend.filterbank.register_forward_hook(lambda *a: energies.append(a[2]))
@@ -189,10 +189,10 @@ def test_mixed_precision(name):
             loss = loss_of(model(waves(), LENGTHS))
         assert torch.isfinite(loss)
         loss.backward()
-        found.append(gradients(model))
+        results.append(gradients(model))
     assert [e.dtype for e in energies] == [torch.float32] * 2
     assert torch.equal(*energies)
-    one, other = (torch.cat([g.flatten() for g in f.values()]) for f in found)
+    one, other = (torch.cat([g.flatten() for g in f.values()]) for f in results)
     assert (one - other).norm() <= (0.03 if "harmonic" in name else 1e-6) * one.norm()
 
 

@@ -31,8 +31,7 @@ from hlfeat.config.loading import load_config
 from hlfeat.errors import ConfigError, HlfeatError, OutputError, UsageError
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.collect import collect
-from hlfeat.nn.frontends.responses import filter_responses
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.plotting import figures
 from hlfeat.plotting.clip_view import stack_grid, view
@@ -53,7 +52,7 @@ def speech(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plot")
-    inputs = collect([str(helpers.good_clips(folder / "clips", 14))], io.BytesIO())
+    inputs = collect_inputs([str(helpers.good_clips(folder / "clips", 14))], io.BytesIO())
     extract(load_config("eleaf-8g-opt", FEW), inputs, folder / "out", Options(quiet=True))
     return folder / "out"
 
@@ -76,7 +75,7 @@ def test_gabor_responses_are_those_of_the_formula():
     with torch.no_grad():
         leaf.filterbank.center_freqs[3] *= 1.05
         leaf.filterbank.bandwidths[5] = 1e4  # clamped when used
-    found = filter_responses(leaf)
+    found = leaf.responses()
     centres, sigmas, _ = (p.detach().numpy()[:, None] for p in leaf.filterbank.clamped())
     w = 2 * np.pi * found.hertz / 16000
     inside = slice(1, 11)  # of the outer two, a part lies beyond the axis
@@ -88,7 +87,7 @@ def test_gabor_responses_are_those_of_the_formula():
 
 
 def test_mel_responses_are_librosas_filters():
-    found = filter_responses(hlfeat.LogMel(20, 60, 7800, n_fft=4096))
+    found = hlfeat.LogMel(20, 60, 7800, n_fft=4096).responses()
     mel = librosa.filters.mel(sr=16000, n_fft=4096, n_mels=20, fmin=60, fmax=7800, htk=True, norm=None)
     np.testing.assert_allclose(found.gain, mel, atol=1e-3)  # torchaudio's mel constants have four digits
     np.testing.assert_allclose(found.hertz, librosa.fft_frequencies(sr=16000, n_fft=4096), rtol=1e-9)
@@ -98,7 +97,7 @@ def test_mel_responses_are_librosas_filters():
 
 
 def test_a_spectrogram_has_no_filters():
-    assert filter_responses(hlfeat.Spectrogram()) is None
+    assert hlfeat.Spectrogram().responses() is None
 
 
 # --- where things lie ---------------------------------------------------------------------------------------
@@ -270,7 +269,7 @@ def test_bands_whose_frequencies_are_in_lost_weights_are_numbered(tmp_path, clip
     with torch.no_grad():
         model.frontend.filterbank.center_freqs *= 0.9
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    inputs = collect([str(clips)], io.BytesIO())
+    inputs = collect_inputs([str(clips)], io.BytesIO())
     extract(config, inputs, tmp_path / "out", Options(quiet=True, weights=tmp_path / "w.pt"))
     store = hlfeat.FeatureStore(tmp_path / "out")
     (image,) = stored(store, store.ids()[:1])

@@ -14,14 +14,14 @@ import hlfeat
 from hlfeat import files
 from hlfeat.audio import reader
 from hlfeat.errors import InterruptedRunError, OutputError
-from hlfeat.extraction import clip_loader, streaming
 from hlfeat.extraction.batch_engine import BatchEngine
+from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
 from hlfeat.storage import shard_writer
-from hlfeat.storage.layout import statistics_name
+from hlfeat.storage.layout import Layout, indexed_shards
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
 from tests.extraction.test_extract import contents, run
@@ -35,7 +35,7 @@ def sidecars(out: Path, bands: int = 8) -> dict[str, ShardStatistics]:
 def check_against_data(out: Path) -> None:
     indexes = sorted(out.glob("shard-*.jsonl"))
     found = sidecars(out)
-    assert list(found) == [statistics_name(p.stem) for p in indexes]
+    assert list(found) == [shard.statistics.name for shard in indexed_shards(out)]
     store = hlfeat.FeatureStore(out)
     for index, own in zip(indexes, found.values(), strict=True):
         ids = [json.loads(line)["id"] for line in index.read_text().splitlines()]
@@ -89,10 +89,9 @@ def test_of_long_clips_and_without_those_that_fail_on_the_way(tmp_path, monkeypa
         if bad:
             x[-5, 1] = np.nan
         soundfile.write(folder / f"{name}.wav", x, 16000, subtype="FLOAT")
-    monkeypatch.setattr(clip_loader, "LONG", 30_000)
     monkeypatch.setattr(reader, "BLOCK_SAMPLES", 20_000)
-    monkeypatch.setattr(streaming, "WINDOW_SAMPLES", 10_000)
-    run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}")
+    limits = Limits(long_samples=30_000, window_samples=10_000)
+    run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}", _limits=limits)
     check_against_data(tmp_path / "out")
     (own,) = sidecars(tmp_path / "out").values()
     assert (own.clips, own.silent) == (4, ["c.wav#0"])
@@ -102,7 +101,7 @@ def test_of_parts_and_names(clips, tmp_path):
     for part in WHOLE.split(2):
         run(clips, tmp_path / "out", "output.shard_size=3", options=Options(quiet=True, part=part))
     assert list(sidecars(tmp_path / "out")) == [f"stats-p{i}of2-{n:05d}.json" for i in (1, 2) for n in (0, 1)]
-    assert Part(16, 2).statistics(3) == "stats-p02of16-00003.json"
+    assert Layout(Path(), Part(16, 2)).statistics(3) == Path("stats-p02of16-00003.json")
     check_against_data(tmp_path / "out")
 
 
@@ -111,7 +110,7 @@ def test_are_taken_back_and_cleaned_away(clips, tmp_path):
     run(clips, out, "output.shard_size=5")
     want = contents(out)
     with OutputDir(out) as output:
-        output.uncommit(1)
+        output.catalog.take_back(1)
     assert {name for name in want if not (out / name).exists()} == {
         "shard-00001.jsonl", "shard-00001.npy", "stats-00001.json"}  # fmt: skip
     (out / "stats-00007.json").write_text("of a shard that was never finished")
@@ -144,7 +143,7 @@ def test_a_directory_of_an_earlier_version_goes_on_without(clips, tmp_path):
         path.unlink()
     run(clips, out, "output.shard_size=3")
     assert len(hlfeat.FeatureStore(out)) == 12
-    assert read_shard_statistics(out / statistics_name(before[0]), 2, 8) is None
+    assert read_shard_statistics(out / f"{before[0].replace('shard', 'stats')}.json", 2, 8) is None
     assert sidecars(out)
 
 

@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from hlfeat import FeatureStore, collate
 from hlfeat.errors import OutputError
 from hlfeat.files import write_atomically
+from hlfeat.storage.layout import Layout, ShardFiles
+from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 
 FEATURES = {f"d/{i}.wav": np.random.default_rng(i).normal(size=(3 + i, 2, 5)).astype(np.float32) for i in range(7)}
@@ -28,9 +30,9 @@ def write(folder: Path, form: str = "npy", dtype: str = "float32", clips: slice 
     (folder / "hlfeat.yaml").write_text("fingerprint: x\nfeatures: {channels: 2, bands: 5}\n")
     items = list(FEATURES.items())[clips]
     for number, part in enumerate(filter(None, (items[:4], items[4:]))):
-        with ShardWriter(folder, f"shard-{number:05d}", form, np.dtype(dtype), 2, 5) as shard:
+        with ShardWriter(ShardFiles(Layout(folder), number), form, np.dtype(dtype), 2, 5) as shard:
             for id_, y in part:
-                shard.append({"id": id_, "path": "p/" + id_, "duration": 1.0}, [y.astype(dtype)])
+                shard.append(IndexEntry(id_, "p/" + id_, duration=1.0), [y.astype(dtype)])
             shard.commit()
     return FeatureStore(folder)
 
@@ -211,9 +213,9 @@ def test_directories_that_do_not_go_together(tmp_path):
 def test_ids_of_any_file_name(tmp_path):
     ids = ["ä/ж.wav", "\udcff.wav", "a\u2028b.wav", "a", "aa", '"\\\n"']
     (tmp_path / "hlfeat.yaml").write_text("fingerprint: x\n")
-    with ShardWriter(tmp_path, "shard-00000", "npy", np.dtype("f4"), 2, 5) as shard:
+    with ShardWriter(ShardFiles(Layout(tmp_path), 0), "npy", np.dtype("f4"), 2, 5) as shard:
         for i, id_ in enumerate(ids):
-            shard.append({"id": id_, "path": id_, "duration": 1.0}, [np.full((1, 2, 5), i, np.float32)])
+            shard.append(IndexEntry(id_, id_, duration=1.0), [np.full((1, 2, 5), i, np.float32)])
         shard.commit()
     for store in (FeatureStore(tmp_path), pickle.loads(pickle.dumps(FeatureStore(tmp_path)))):
         assert store.ids() == ids
@@ -284,8 +286,8 @@ assert store.record(store.ids()[-1])["row"] == 499500
 
 
 def test_leaving_without_commit_leaves_no_trace(tmp_path):
-    with ShardWriter(tmp_path, "shard-00000", "npy", np.dtype("f4"), 2, 5) as shard:
-        shard.append({"id": "a", "path": "a"}, [FEATURES["d/0.wav"]])
+    with ShardWriter(ShardFiles(Layout(tmp_path), 0), "npy", np.dtype("f4"), 2, 5) as shard:
+        shard.append(IndexEntry("a", "a"), [FEATURES["d/0.wav"]])
         assert [p.name for p in tmp_path.iterdir()] == ["shard-00000.npy.tmp"]
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,6 @@
-"""Audio to time-frequency features, all under one interface; here those with fixed filters: LogMel, Spectrogram.
+"""Frontend: the interface of everything that turns audio into bands and frames.
 
     forward(x [B, T] or [B, 1, T], lengths=None [B]) -> [B, F, N] or [B, C, F, N]
-    num_frames(lengths) -> frames of each clip
-    centre_freqs() -> [F], hertz
 
 Frame n of a clip is centred on its sample n * hop. With lengths, everything past a clip's end counts as absent, and
 frames past the end come back as zero: a clip's features do not depend on its neighbours in the batch.
@@ -11,19 +9,28 @@ frames past the end come back as zero: a clip's features do not depend on its ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hlfeat.nn.axes import Axis, centre_axis
+from hlfeat.nn.frontends.compression import Quantity
+from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.nn.masking import Count, mask_frames
 
 
 class Frontend(nn.Module):
-    """What every frontend has in common: sizes, frame count, and the handling of shapes and lengths.
+    """Base class of frontends: handles shapes and lengths; says what pictures, tables and streaming have to know.
 
-    A subclass sets the four attributes and computes `local`, what a frame's neighbourhood alone decides, and `rest`,
-    what comes after and may look further.
+    A subclass sets the four attributes and defines `centre_freqs`, `receptive_field` and `compute_bands`, and those of
+    the others whose default is wrong for it. `@register(ConfigClass)` (hlfeat/nn/frontends/registry.py) lets
+    configurations name it.
+
+    The computation has two steps, so that a clip of any length fits into memory: `compute_bands` looks at a frame's
+    neighbourhood alone and runs on overlapping windows; `compress` may look at all earlier frames or at the whole clip,
+    and has a streaming form.
     """
 
     sample_rate: int
@@ -31,28 +38,66 @@ class Frontend(nn.Module):
     n_bands: int  # F
     n_channels: int  # C; one channel is left out of the output's shape
 
+    @classmethod
+    def from_config(cls, config: Any, sample_rate: int) -> Frontend:
+        """The frontend of a configuration, whose fields are arguments of the constructor. Raises ValueError."""
+        return cls(sample_rate=sample_rate, **config.model_dump(exclude={"kind"}))
+
     def centre_freqs(self) -> Tensor:
         """Centre frequency of each band, hertz: [F], detached."""
         raise NotImplementedError
 
-    def reach(self) -> int:
-        """Samples on either side of a frame's centre that `local` looks at."""
+    def axis(self) -> Axis:
+        """Where the bands lie, for harmonic convolution. Raises AxisError where their frequencies do not increase."""
+        return centre_axis(self.centre_freqs())
+
+    def axis_parameters(self) -> list[Tensor]:
+        """Parameters that move the axis when they are trained; none where the bands are fixed."""
+        return []
+
+    def receptive_field(self) -> int:
+        """Samples on either side of a frame's centre that `compute_bands` looks at."""
         raise NotImplementedError
 
-    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Shape: x [B, T], lengths [B] or None -> [B, F, N]; frames past a clip's end may hold anything."""
         raise NotImplementedError
 
-    def rest(self, y: Tensor, frames: Tensor | None) -> Tensor:
-        """Shape: y [B, F, N] of `local`, frames [B] or None -> [B, F, N] or [B, C, F, N]."""
-        return y
+    def compress(self, bands: Tensor, frames: Tensor | None) -> Tensor:
+        """Shape: bands [B, F, N] of `compute_bands`, frames [B] or None -> [B, F, N] or [B, C, F, N]."""
+        return bands
 
-    def rest_of(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
-        """The same for one clip in pieces of [1, F, n]; what needs all of them at once is kept in a spool."""
-        return iter(pieces)
+    def compress_stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+        """`compress` of one clip in chunks [1, F, n], in order. A spill file keeps what needs all of them."""
+        return iter(chunks)
+
+    def quantities(self) -> list[Quantity]:
+        """What each channel is, and its unit: C of them."""
+        return [Quantity("features", "")] * self.n_channels
+
+    def responses(self) -> Responses | None:
+        """What the filters let through; None where there are no filters but an FFT's own."""
+        return None
+
+    def multiply_adds(self) -> float:
+        """An estimate of what `compute_bands` takes for one second of audio; the default is one convolution a band."""
+        return float(self.window_samples() * self.n_bands * self.frame_rate)
+
+    def window_samples(self) -> int:
+        """Samples, from the first to the last, that have a say in one frame of `compute_bands`."""
+        return 2 * self.receptive_field() + 1
+
+    def compression_summary(self) -> tuple[str, str]:
+        """The compression's name, and which frames it looks at beside its own: "", "all before" or "whole clip"."""
+        return "", ""
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop
 
     def num_frames(self, lengths: Count) -> Count:
-        """Frames of clips of these lengths, one or a tensor of them: floor((T - 1) / hop) + 1."""
+        """Frames of clips of these lengths in samples, one or a tensor of them: floor((T - 1) / hop) + 1."""
         return (lengths - 1) // self.hop + 1
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -64,10 +109,10 @@ class Frontend(nn.Module):
             raise ValueError(f"expected lengths [{x.shape[0]}], one a clip, got {list(lengths.shape)}")
         if lengths is not None:
             check_lengths(lengths, x.shape[1])
-        if x.shape[0] == 0 and not self.training:  # the FFT and the matrix products know no empty batch
-            return self.rest(self.local(x.new_zeros(1, x.shape[1]), None), None)[:0]
+        if x.shape[0] == 0 and not self.training:  # the FFT and the matrix products cannot take an empty batch
+            return self.compress(self.compute_bands(x.new_zeros(1, x.shape[1]), None), None)[:0]
         frames = None if lengths is None else self.num_frames(lengths)
-        return mask_frames(self.rest(self.local(x, lengths), frames), frames)
+        return mask_frames(self.compress(self.compute_bands(x, lengths), frames), frames)
 
 
 def check_lengths(lengths: Tensor, longest: int) -> None:

@@ -1,33 +1,50 @@
-"""What follows the filterbank: logarithm with temporal batch norm, or per-channel energy normalisation (PCEN).
+"""Compression of a filterbank's energies: the interface, and logarithm with temporal batch norm (LogTBN).
 
-Sources: Schlüter & Gutenbrunner, "EfficientLEAF", EUSIPCO 2022, section 3; Wang et al., "Trainable Frontend For Robust
-and Far-Field Keyword Spotting", ICASSP 2017 (PCEN).
+PCEN, the other compression, is in hlfeat/nn/frontends/pcen.py. Source: Schlüter & Gutenbrunner, "EfficientLEAF",
+EUSIPCO 2022, section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hlfeat.nn._private_torch import exporting
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.nn.masking import batch_norm, frame_mask
-from hlfeat.nn.tracing import exporting
+
+
+class Quantity(NamedTuple):
+    """What a channel of features is, in words, and its unit."""
+
+    name: str
+    unit: str
 
 
 class Compression(nn.Module):
-    """A compression that can tell existing frames from padding: forward(x [B, F, N], frames [B] or None).
+    """Base class of compressions that tell existing frames from padding: forward(x [B, F, N], frames [B] or None).
 
-    `n_channels` is C of the output: [B, F, N] for one channel, [B, C, F, N] for more.
+    Attributes:
+        n_channels: C of the output: [B, F, N] for one channel, [B, C, F, N] for more.
+        name: as in a configuration.
+        depends_on: which frames one frame's output depends on beside its own: "", "all before" or "whole clip".
     """
 
     n_channels = 1
+    name = ""
+    depends_on = ""
 
-    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
-        """One clip in pieces of [1, F, n], in order. As it is here, for what treats every frame alone."""
-        return map(self, pieces)
+    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+        """One clip in chunks of [1, F, n], in order. As it is here, for what treats every frame alone."""
+        return map(self, chunks)
+
+    def quantities(self) -> list[Quantity]:
+        """What each channel is, and its unit."""
+        return [Quantity("energy, compressed", "")] * self.n_channels
 
 
 def median_over_time(x: Tensor, frames: Tensor | None) -> Tensor:
@@ -42,8 +59,8 @@ def median_over_time(x: Tensor, frames: Tensor | None) -> Tensor:
         on_host = torch.is_inference_mode_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
         if on_host and not torch.compiler.is_compiling() and not bool(x.isnan().any()):
             middle = (x.shape[-1] - 1) // 2
-            found = np.partition(x.numpy(), middle)[..., middle, None]  # takes a tenth of torch's time
-            return torch.from_numpy(np.ascontiguousarray(found))
+            medians = np.partition(x.numpy(), middle)[..., middle, None]  # takes a tenth of torch's time
+            return torch.from_numpy(np.ascontiguousarray(medians))
         return x.median(dim=-1, keepdim=True).values
     mask = frame_mask(frames, x.shape[-1])[:, None]  # [B, 1, N]
     ordered = x.masked_fill(~mask, torch.inf).sort(dim=-1).values
@@ -77,6 +94,11 @@ class TemporalBatchNorm(nn.Module):
         super().__init__()
         self.bn = nn.BatchNorm1d(num_bands, affine=affine)
 
+    def is_identity(self) -> bool:
+        """Whether the statistics and the scale are those of a new module: features are as they were before, then."""
+        state, new = self.bn.state_dict(), {"running_mean": 0, "running_var": 1, "weight": 1, "bias": 0}
+        return all(bool((state[name] == value).all()) for name, value in new.items() if name in state)
+
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         mask = None if frames is None else frame_mask(frames, x.shape[-1])
         assert self.bn.running_mean is not None  # statistics are tracked
@@ -85,18 +107,32 @@ class TemporalBatchNorm(nn.Module):
 
 
 class LogTBN(Compression):
-    """log(1 + 10^a x), optionally with the median over time removed, then temporal batch norm.
+    """log(1 + 10^a x), optionally less its median over time, then temporal batch norm ("TBN").
+
+    Source: Schlüter & Gutenbrunner, "EfficientLEAF", EUSIPCO 2022 (arXiv 2207.05508), section 3. EfficientLeaf's
+    "logtbn" is LogTBN(F, a=5, trainable=True, per_band=True, median_filter=True, append_filtered=True).
 
     Args:
         num_bands: bands F.
         affine: the batch norm has a trainable scale and offset.
         a: exponent of the factor in front of x.
         trainable, per_band: whether a is a parameter, and whether each band has its own.
-        median_filter: subtract each band's median over time.
-        append_filtered: keep the unfiltered bands and append the filtered ones as a second channel.
+        median_filter: subtract each band's median over the clip's frames; of an even count the lower of the two
+            middle values.
+        append_filtered: with median_filter, keep the unfiltered bands too: they are the first channel, the filtered
+            ones the second.
 
-    Shape: x [B, F, N], frames [B] or None -> [B, F, N], or [B, 2, F, N] with append_filtered.
+    Shape: x [B, F, N], energies, not negative; frames [B] that exist, or None for all -> [B, F, N], or [B, 2, F, N]
+        with append_filtered. In training mode the statistics are those of existing frames.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> compress = hlfeat.LogTBN(40, a=5, median_filter=True, append_filtered=True)
+        >>> compress(torch.rand(2, 40, 100)).shape
+        torch.Size([2, 2, 40, 100])
     """
+
+    name = "logtbn"
 
     def __init__(
         self,
@@ -113,7 +149,16 @@ class LogTBN(Compression):
         self.median_filter = median_filter
         self.append_filtered = append_filtered
         self.n_channels = 2 if median_filter and append_filtered else 1
+        self.depends_on = "whole clip" if median_filter else ""
         self.TBN = TemporalBatchNorm(self.n_channels * num_bands, affine)
+
+    def quantities(self) -> list[Quantity]:
+        unfiltered = Quantity("log energy", "ln(1 + 10ᵃE)")
+        filtered = Quantity("log energy less its median over the clip", "difference")
+        channels = [unfiltered, filtered] if self.n_channels == 2 else [filtered if self.median_filter else unfiltered]
+        if self.TBN.is_identity():
+            return channels
+        return [Quantity(f"{channel.name}, normalised", "") for channel in channels]
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         x = self.log1p(x)
@@ -125,13 +170,13 @@ class LogTBN(Compression):
             x = torch.stack([x, filtered], dim=1) if self.append_filtered else filtered
         return self.TBN(x, frames)  # type: ignore[no-any-return]
 
-    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
         if not self.median_filter:
-            yield from map(self, pieces)
+            yield from map(self, chunks)
             return
-        with spool() as logs:  # the median is known after the last piece
-            for piece in pieces:
-                logs.append(self.log1p(piece))
+        with open_spill() as logs:  # the median is known after the last chunk
+            for chunk in chunks:
+                logs.append(self.log1p(chunk))
             median = logs.median()
             for x in logs:
                 yield self._normalise(x, median)

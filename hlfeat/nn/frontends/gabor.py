@@ -12,18 +12,17 @@ widest and its highest filter ask for. Frequencies are in radians a sample, widt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hlfeat.nn._private_torch import WatchedModule, compiler_imported, exporting
 from hlfeat.nn.frontends.gemm import energies, plain_energies
 from hlfeat.nn.frontends.gemm_plan import Group, GroupFilters, group_filters
 from hlfeat.nn.masking import frame_mask, mask_frames
 from hlfeat.nn.parameter_cache import Kept
-from hlfeat.nn.tracing import compiler_is_there, exporting
 
 # Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
 Z = math.sqrt(2 * math.log(2)) / math.pi
@@ -106,7 +105,7 @@ def pooling_kernels(widths: Tensor, window: int, stride: int, pool_size: int) ->
     return torch.exp(-0.5 * (u / v).square())
 
 
-class GaborFilterbank(nn.Module):
+class GaborFilterbank(WatchedModule):
     """Squared magnitudes of Gabor filters, smoothed by Gaussian windows: energies at the frame rate.
 
     Parameters live outside their useful range only as values: forward sees them clamped to center_freqs [0, pi],
@@ -175,7 +174,7 @@ class GaborFilterbank(nn.Module):
         ]
 
     def filters(self) -> list[GroupFilters]:
-        """The matrices: kept from call to call in eval mode, made anew where a gradient has to reach the parameters."""
+        """The matrices: cached in eval mode, and made on each call where gradients have to reach the parameters."""
         params = (self.center_freqs, self.bandwidths, self.pooling_widths)
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
             return self.make_filters()
@@ -196,7 +195,7 @@ class GaborFilterbank(nn.Module):
             export = exporting()
             if export:
                 filters = self.kept_filters()
-            elif compiler_is_there():
+            elif compiler_imported():
                 from hlfeat.nn._untraced import untraced
 
                 filters = untraced(self.filters)
@@ -205,19 +204,15 @@ class GaborFilterbank(nn.Module):
             x = x.to(filters[0].parts[0].even.dtype)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-            found = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)
+            bands = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)
             if lengths is not None:
-                found = mask_frames(found, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
-            return found
+                bands = mask_frames(bands, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
+            return bands
 
-    def _drop(self) -> None:
+    def parameters_moved(self) -> None:
         self._filters.drop()
         self._groups.drop()
 
     def train(self, mode: bool = True) -> GaborFilterbank:
-        self._drop()
+        self.parameters_moved()
         return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaborFilterbank:  # .to(), .half(), ...
-        self._drop()
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]

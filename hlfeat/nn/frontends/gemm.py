@@ -15,19 +15,20 @@ from torch import Tensor
 from hlfeat.nn.frontends.gemm_plan import Frames, GroupFilters, kinds
 from hlfeat.nn.masking import mask_frames
 
-# Numbers in the intermediate results of one piece of work: on the CPU they stay in cache, elsewhere they bound memory.
-CPU_PIECE, DEVICE_PIECE = 1 << 22, 1 << 26
+# Values in the intermediate results of one chunk: on the CPU they stay in cache, elsewhere the limit bounds memory.
+CPU_CHUNK, DEVICE_CHUNK = 1 << 22, 1 << 26
 
-# A row of a matrix product is the same whatever the other rows are, as long as there are a few: MKL takes another way
-# for one to three, whose sums are rounded differently. So a piece has this many blocks at least, and a clip's energies
-# do not depend, to the bit, on what is computed with it (measured, and tested in tests/test_gabor.py).
+# A row of a matrix product does not depend on the other rows, if there are at least four: for one to three, MKL uses
+# other code, which rounds differently. So a chunk has at least this many blocks, and a clip's energies are the same to
+# the bit in every batch (measured, and tested in tests/nn/frontends/test_gabor.py).
 LEAST_BLOCKS = 4
 
 
 class Scratch:
-    """Memory that one call's pieces of work use in turn; without it, most of the time goes into fresh pages.
+    """Memory that the chunks of one call share; without it, most of the time goes into fresh pages of memory.
 
-    Where a gradient is wanted there is none: `take` gives None, and an operation's `out=None` makes new memory.
+    It is disabled where gradients are needed, which keep intermediate results: `take` then returns None, and an
+    operation with `out=None` allocates its result.
     """
 
     def __init__(self, like: Tensor, enabled: bool) -> None:
@@ -65,25 +66,27 @@ def group_energies(
     x = x.unfold(1, frames.width, frames.advance)  # [B, M, width]
     clips = x.shape[0]
     masks = outputs_inside(frames, samples, lengths, blocks, x.device)
-    numbers = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # in the results for one block
-    # blocks at once
-    rows = max(2 * LEAST_BLOCKS, (CPU_PIECE if x.device.type == "cpu" else DEVICE_PIECE) // numbers)
-    turns = -(-blocks // rows)
-    at_once = max(1, rows // blocks)
+    block_values = a_block * (2 * frames.width + 6 * frames.outputs * filters.parts[0].n)  # intermediate, of one block
+    chunk_blocks = max(2 * LEAST_BLOCKS, (CPU_CHUNK if x.device.type == "cpu" else DEVICE_CHUNK) // block_values)
+    turns = -(-blocks // chunk_blocks)
+    items = max(1, chunk_blocks // blocks)
     sums: list[list[Tensor]] = [[] for _ in filters.parts]
-    for i in range(0, clips, at_once):
+    for i in range(0, clips, items):
         for turn in range(turns):
-            j, end = turn * blocks // turns, (turn + 1) * blocks // turns  # about the same for each: never too few
-            some = x[i : i + at_once, j * a_block : end * a_block]
+            j, end = (
+                turn * blocks // turns,
+                (turn + 1) * blocks // turns,
+            )  # of about equal size
+            some = x[i : i + items, j * a_block : end * a_block]
             if lengths is not None:
-                inside: list[Tensor] | None = [m[i : i + at_once, j:end] for m in masks]
+                inside: list[Tensor] | None = [m[i : i + items, j:end] for m in masks]
             else:
                 inside = masks if end == blocks else None
-            for found, result in zip(sums, piece(some, filters, inside, scratch), strict=True):
-                found.append(result)
+            for chunks, result in zip(sums, chunk_energies(some, filters, inside, scratch), strict=True):
+                chunks.append(result)
     smooth = []
-    for part, found in zip(filters.parts, sums, strict=True):
-        total = torch.cat(found).view(clips, blocks, frames.reach, part.n)
+    for part, chunks in zip(filters.parts, sums, strict=True):
+        total = torch.cat(chunks).view(clips, blocks, frames.reach, part.n)
         smooth.append(overlap_add(total, frames.hops)[:, -frames.earliest :])
     return smooth[0] if len(smooth) == 1 else torch.cat(smooth, -1)
 
@@ -93,8 +96,8 @@ def blocks_of(frames: Frames, samples: int) -> int:
     return max(LEAST_BLOCKS, (samples - 1) // frames.group.stride // frames.block + 1)
 
 
-def piece(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch) -> list[Tensor]:
-    """What a piece of work adds to the feature frames that its blocks reach.
+def chunk_energies(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch) -> list[Tensor]:
+    """Smoothed energies that a chunk's blocks add to the feature frames in their reach.
 
     Shape: x [b, frames, width]; inside, of each kind of output, [b or 1, blocks (the last ones), frames of a block,
         outputs, 1] -> of each part [b blocks, reach n].
@@ -119,8 +122,8 @@ def piece(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch
             energy = torch.mul(real, real, out=scratch.take("energy", *real.shape))
             energy = energy.addcmul_(imag, imag) if scratch.enabled else energy.addcmul(imag, imag)
             if inside is not None:
-                there = energy.view(x.shape[0], -1, a_block, real.shape[1] // part.n, part.n)
-                there[:, -inside[kind].shape[1] :].mul_(inside[kind])
+                of_blocks = energy.view(x.shape[0], -1, a_block, real.shape[1] // part.n, part.n)
+                of_blocks[:, -inside[kind].shape[1] :].mul_(inside[kind])
             energy = energy.view(rows // a_block, -1)
             result = torch.mm(energy, pool) if result is None else result.addmm(energy, pool)
         assert result is not None
@@ -162,7 +165,7 @@ def plain_energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFil
 
     Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N].
     """
-    found = []
+    energies = []
     for f in filters:
         group, n = f.frames.group, f.pool.shape[0]
         y = F.conv1d(x[:, None], f.gabor.flatten(0, 1)[:, None], stride=group.stride, padding=group.kernel // 2)
@@ -170,8 +173,8 @@ def plain_energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFil
         if lengths is not None:
             energy = mask_frames(energy, (lengths - 1).div(group.stride, rounding_mode="floor") + 1)
         pool = f.pool[:, None]
-        found.append(F.conv1d(energy, pool, stride=group.pool_stride, padding=group.window // 2, groups=n))
-    return torch.cat(found, 1)
+        energies.append(F.conv1d(energy, pool, stride=group.pool_stride, padding=group.window // 2, groups=n))
+    return torch.cat(energies, 1)
 
 
 def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters], hop: int) -> Tensor:
@@ -188,5 +191,5 @@ def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters],
     padded = torch.cat([zeros[:, :before], x, zeros[:, before:]], 1)  # faster than F.pad
     scratch = Scratch(x, not torch.is_grad_enabled())
     n = (samples - 1) // hop + 1
-    found = [group_energies(padded, before, samples, lengths, f, scratch)[:, :n] for f in filters]
-    return torch.cat([e.transpose(1, 2) for e in found], 1)
+    by_group = [group_energies(padded, before, samples, lengths, f, scratch)[:, :n] for f in filters]
+    return torch.cat([e.transpose(1, 2) for e in by_group], 1)

@@ -171,15 +171,15 @@ def fold_kernels(frames: Frames, gabor: Tensor) -> tuple[Tensor, Tensor]:
     # a window that starts r strides further left shows the kernel r strides further right
     shifted = padded.unfold(-1, frames.width, group.stride)[:, :, :first].flip(2)  # [2, n, first, width]
     head, tail = shifted[..., : frames.folded], shifted.flip(-1)[..., : frames.folded]
-    share = torch.full((frames.folded,), 0.5, dtype=gabor.dtype, device=gabor.device)
+    factor = torch.full((frames.folded,), 0.5, dtype=gabor.dtype, device=gabor.device)
     if frames.width % 2:
-        share[-1] = 0.25  # the middle sample is added to itself
+        factor[-1] = 0.25  # the middle sample is added to itself
 
     def columns(x: Tensor, middle: int) -> Tensor:
         x = x.permute(3, 0, 2, 1)  # [folded, 2, first, n]
         return padded_columns(torch.cat([x[:, :, :pairs].flatten(1), x[:, middle, pairs:].flatten(1)], 1))
 
-    return columns((head + tail) * share, 0), columns((head - tail) * share, 1)
+    return columns((head + tail) * factor, 0), columns((head - tail) * factor, 1)
 
 
 def pool_matrices(frames: Frames, pool: Tensor) -> list[Tensor]:
@@ -213,8 +213,8 @@ def pool_taps(frames: Frames) -> list[Tensor]:
     group = frames.group
     feature = (torch.arange(frames.reach) + frames.earliest) * group.pool_stride  # its centre, in outputs
     first = torch.arange(0, frames.block, frames.outputs)[:, None]
-    found = []
+    taps = []
     for r in kinds(frames):
         tap = (first + r).flatten()[:, None] - feature + group.window // 2
-        found.append(tap.where((tap >= 0) & (tap < group.window), group.window))
-    return found
+        taps.append(tap.where((tap >= 0) & (tap < group.window), group.window))
+    return taps

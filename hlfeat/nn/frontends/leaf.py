@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
+from hlfeat.config.frontends import EleafConfig, LeafConfig, PCENConfig
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
-from hlfeat.nn.frontends.compression import Compression, LogTBN
+from hlfeat.nn.frontends.compression import Compression, LogTBN, Quantity
 from hlfeat.nn.frontends.gabor import GaborFilterbank, Grouping, odd
 from hlfeat.nn.frontends.pcen import PCEN
+from hlfeat.nn.frontends.registry import register
+from hlfeat.nn.frontends.responses import Responses, gabor_responses
 from hlfeat.nn.frontends.scales import Scale, initial_filters
 from hlfeat.nn.frontends.spill import SpillFile
 
 
 class LearnableFrontend(Frontend):
-    """A Gabor filterbank and a learnable compression. Build EfficientLeaf or Leaf."""
+    """What EfficientLeaf and Leaf have in common: a Gabor filterbank and a learnable compression."""
 
     def __init__(
         self,
@@ -51,23 +54,46 @@ class LearnableFrontend(Frontend):
     def centre_freqs(self) -> Tensor:
         return self.filterbank.clamped()[0].detach() * (self.sample_rate / (2 * math.pi))
 
-    def reach(self) -> int:
+    def axis_parameters(self) -> list[Tensor]:
+        return [self.filterbank.center_freqs]
+
+    def receptive_field(self) -> int:
         return max(g.kernel // 2 + g.window // 2 * g.stride for g in self.filterbank.groups())
 
-    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return self.filterbank(x, lengths)  # type: ignore[no-any-return]
 
-    def rest(self, y: Tensor, frames: Tensor | None) -> Tensor:
+    def compress(self, bands: Tensor, frames: Tensor | None) -> Tensor:
         if isinstance(self.compression, Compression):
-            return self.compression(y, frames)  # type: ignore[no-any-return]
-        return self.compression(y)  # type: ignore[no-any-return]
+            return self.compression(bands, frames)  # type: ignore[no-any-return]
+        return self.compression(bands)  # type: ignore[no-any-return]
 
-    def rest_of(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def compress_stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
         if isinstance(self.compression, Compression):
-            return self.compression.stream(pieces, spool)
-        return map(self.compression, pieces)
+            return self.compression.stream(chunks, open_spill)
+        return map(self.compression, chunks)
+
+    def quantities(self) -> list[Quantity]:
+        if isinstance(self.compression, Compression):
+            return self.compression.quantities()
+        return [Quantity("energy, compressed", "")]
+
+    def responses(self) -> Responses:
+        return gabor_responses(self.filterbank, self.sample_rate)
+
+    def multiply_adds(self) -> float:
+        return sum(
+            (g.stop - g.start) * (2 * (g.kernel + 1) * self.sample_rate / g.stride + g.window * self.frame_rate)
+            for g in self.filterbank.groups()
+        )
+
+    def compression_summary(self) -> tuple[str, str]:
+        if isinstance(self.compression, Compression):
+            return self.compression.name, self.compression.depends_on
+        return "", ""
 
 
+@register(EleafConfig)
 class EfficientLeaf(LearnableFrontend):
     """EfficientLEAF: grouped learnable Gabor filterbank and a learnable compression.
 
@@ -91,11 +117,22 @@ class EfficientLeaf(LearnableFrontend):
             frequencies themselves, rising from min_freq to max_freq.
 
     Shape:
-        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
-        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None where every clip is as long as x
+        - output: [B, C, F, N], or [B, F, N] for C = 1, with N = (T - 1) // hop + 1 and hop = sample_rate *
+          window_stride / 1000 samples; frames past a clip's end are zero
 
     Raises:
-        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+        ValueError: sizes or frequencies of which no filterbank can be made; a waveform of another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> leaf = hlfeat.EfficientLeaf(n_filters=40, num_groups=8, conv_win_factor=6, stride_factor=16)
+        >>> leaf(torch.randn(2, 16000)).shape  # log energies, and the same less their median
+        torch.Size([2, 2, 40, 100])
+        >>> leaf(torch.randn(2, 16000), lengths=torch.tensor([16000, 8000]))[1, :, :, 50:].any().item()
+        False
+        >>> [round(f) for f in leaf.centre_freqs()[:3].tolist()]  # hertz
+        [106, 155, 207]
     """
 
     def __init__(
@@ -120,20 +157,46 @@ class EfficientLeaf(LearnableFrontend):
             n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, grouping
         )
 
+    @classmethod
+    def from_config(cls, config: EleafConfig, sample_rate: int) -> EfficientLeaf:
+        c = config
+        return cls(
+            c.n_filters,
+            c.num_groups,
+            c.min_freq,
+            c.top_freq(),
+            sample_rate,
+            c.window_len,
+            c.window_stride,
+            c.conv_win_factor,
+            c.stride_factor,
+            compression_of(c),
+            scale=cast("Scale", c.scale),
+        )
 
+
+@register(LeafConfig)
 class Leaf(LearnableFrontend):
-    """The original LEAF: every filter as long as the pooling window, at full rate, then PCEN.
+    """The original LEAF: every filter has a kernel as long as the pooling window, runs at full rate, then PCEN.
 
-    Many times the work of EfficientLeaf; here for comparison and for trained weights.
+    It takes many times the work of EfficientLeaf; it is here for comparison, and for weights trained with it. Source:
+    Zeghidour et al., "LEAF: A Learnable Frontend for Audio Classification", ICLR 2021.
 
-    Args: as for EfficientLeaf. The original starts with scale="mel-matrix".
+    Args:
+        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale: as for
+            EfficientLeaf. The original starts with scale="mel-matrix".
 
     Shape:
-        - x: [B, T] or [B, 1, T]; lengths: [B] samples, or None
-        - output: [B, F, N] or [B, C, F, N], N = (T - 1) // hop + 1
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N] (with "logtbn" [B, 2, F, N]), N = (T - 1) // hop + 1; frames past a clip's end are zero
 
     Raises:
-        ValueError: a size or frequency that makes no filterbank; a waveform of another shape.
+        ValueError: sizes or frequencies of which no filterbank can be made; a waveform of another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> hlfeat.Leaf(n_filters=8)(torch.randn(1, 1600)).shape
+        torch.Size([1, 8, 10])
     """
 
     def __init__(
@@ -152,6 +215,20 @@ class Leaf(LearnableFrontend):
             n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, None
         )
 
+    @classmethod
+    def from_config(cls, config: LeafConfig, sample_rate: int) -> Leaf:
+        c = config
+        return cls(
+            c.n_filters,
+            c.min_freq,
+            c.top_freq(),
+            sample_rate,
+            c.window_len,
+            c.window_stride,
+            compression_of(c),
+            scale=cast("Scale", c.scale),
+        )
+
 
 def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
     """The compression of that name, with the published constants, or the module itself."""
@@ -162,3 +239,9 @@ def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
     if compression == "pcen":
         return PCEN(n_bands, s=0.04, alpha=0.96, delta=2.0, r=0.5, eps=1e-12, learn_logs=False, clamp=1e-5)
     raise ValueError(f'expected compression "logtbn", "pcen" or a module, got {compression!r}')
+
+
+def compression_of(config: EleafConfig | LeafConfig) -> Compression:
+    """The compression that a configuration describes."""
+    kind = PCEN if isinstance(config.compression, PCENConfig) else LogTBN
+    return kind(config.n_filters, **config.compression.model_dump(exclude={"kind"}))

@@ -1,4 +1,4 @@
-"""Per-channel energy normalisation (PCEN).
+"""PCEN: per-channel energy normalisation, in parallel over frames and in chunks of a long clip.
 
 Source: Wang et al., "Trainable Frontend For Robust and Far-Field Keyword Spotting", ICASSP 2017.
 """
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hlfeat.nn.frontends.compression import Compression
+from hlfeat.nn._private_torch import exporting
+from hlfeat.nn.frontends.compression import Compression, Quantity
 from hlfeat.nn.frontends.gabor import clamp_keep_grad
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.nn.tracing import exporting
 
 BLOCK = 32  # frames that one triangular product covers
 
@@ -59,9 +59,9 @@ DOUBLINGS = 20  # 2^20 frames: nearly three hours of 10 ms
 
 
 def doubling_sum(x: Tensor, a: Tensor) -> Tensor:
-    """The same for tracers that do not know N: sums over 1, 2, 4, ... frames, each from two of the one before.
+    """The same for torch.export, where N is not known: sums over 1, 2, 4, ... frames, each from two of the one before.
 
-    Frames further back than 2^DOUBLINGS are left out; their share a^(2^DOUBLINGS) is zero in float32 where a < 0.9999.
+    Frames further back than 2^DOUBLINGS are left out; their factor a^(2^DOUBLINGS) is zero in float32 where a < 0.9999.
 
     Shape: x [B, F, N], a [F] -> [B, F, N].
     """
@@ -82,19 +82,32 @@ def powers(a: Tensor, n: int) -> Tensor:
 
 
 class PCEN(Compression):
-    """Per-channel energy normalisation: y = (x / (eps + M)^alpha + delta)^r - delta^r, M the smoothed x.
+    """Per-channel energy normalisation: y = (x / (eps + M)^alpha + delta)^r - delta^r.
+
+    M is x smoothed over time: M_t = (1 - s) M_{t-1} + s x_t, M_0 = x_0. Source: Wang et al., "Trainable Frontend For
+    Robust and Far-Field Keyword Spotting", ICASSP 2017, equations 1 and 2. EfficientLeaf's "pcen" is PCEN(F, s=0.04,
+    alpha=0.96, delta=2, r=0.5, eps=1e-12, learn_logs=False, clamp=1e-5).
 
     Args:
-        num_bands: bands F; every parameter exists once a band.
+        num_bands: bands F; every band has its own s, alpha, delta and r.
         s: smoothing coefficient, 0 < s <= 1.
-        alpha, delta, r: gain exponent, offset, root.
+        alpha, delta, r: exponent of the gain, offset, exponent of the root.
         eps: added to M.
-        learn_logs: store the parameters' logarithms. Otherwise r is stored as 1 / r, and alpha is clamped to <= 1,
-            delta to >= 0, the stored r to >= 1.
-        clamp: x is first raised to at least this.
+        learn_logs: store the parameters' logarithms. Otherwise r is stored as 1 / r, and values are clamped: alpha to
+            at most 1, delta to at least 0, the stored r to at least 1. The gradient ignores the clamp.
+        clamp: energies below it are raised to it; None: they are not.
 
-    Shape: x [B, F, N], frames [B] or None -> [B, F, N]. Frames depend on earlier frames only.
+    Shape: x [B, F, N], energies, not negative; frames [B] or None -> [B, F, N]. A frame depends on itself and earlier
+        frames, so padding at the end has no influence.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> hlfeat.PCEN(40, s=0.04, alpha=0.96, delta=2.0, r=0.5)(torch.rand(2, 40, 100)).shape
+        torch.Size([2, 40, 100])
     """
+
+    name = "pcen"
+    depends_on = "all before"
 
     def __init__(
         self,
@@ -135,11 +148,14 @@ class PCEN(Compression):
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         return self._normalise(x, None)[0]
 
-    def stream(self, pieces: Iterable[Tensor], spool: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
         smoothed = None
-        for piece in pieces:
-            y, smoothed = self._normalise(piece, smoothed)
+        for chunk in chunks:
+            y, smoothed = self._normalise(chunk, smoothed)
             yield y
+
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("energy, PCEN", "")]
 
     def _normalise(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output, and M of the last frame: [B, F, N], [B, F, 1]."""

@@ -1,4 +1,4 @@
-"""Frequency responses of a frontend's filters: power gain, centre frequencies and bandwidths in hertz."""
+"""Frequency responses of filters: power gain, centre frequencies and bandwidths in hertz."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hlfeat.nn.frontends.base import Frontend
 from hlfeat.nn.frontends.gabor import GaborFilterbank, gabor_kernels
-from hlfeat.nn.frontends.leaf import LearnableFrontend
 from hlfeat.nn.frontends.scales import spaced_frequencies
-from hlfeat.nn.frontends.spectrograms import LogMel
 
 RESPONSE_FFT = 1 << 14  # at least: 1 Hz from point to point at 16 kHz
 
@@ -25,13 +23,6 @@ class Responses:
     gain: np.ndarray
     centres: np.ndarray
     bandwidths: np.ndarray
-
-
-def filter_responses(frontend: Frontend) -> Responses | None:
-    """What a frontend's filters let through; None where there are no filters but an FFT's own."""
-    if isinstance(frontend, LearnableFrontend):
-        return gabor_responses(frontend.filterbank, frontend.sample_rate)
-    return mel_responses(frontend) if isinstance(frontend, LogMel) else None
 
 
 @torch.no_grad()
@@ -55,10 +46,12 @@ def gabor_responses(bank: GaborFilterbank, sample_rate: int) -> Responses:
     )
 
 
-def mel_responses(frontend: LogMel) -> Responses:
-    """Weights of the mel filters over the power of the FFT's bins; triangles are half as wide as their feet."""
-    scale = frontend.mel.mel_scale
-    gain: np.ndarray = scale.fb.numpy().T  # [F, bins]
-    hertz = np.linspace(0, frontend.sample_rate / 2, gain.shape[1])
-    edges = spaced_frequencies(frontend.n_bands + 2, scale.f_min, scale.f_max)
+def mel_responses(matrix: Tensor, low: float, high: float, sample_rate: int) -> Responses:
+    """Weights of mel filters over the power of an FFT's bins; triangles are half as wide as their feet.
+
+    Shape: matrix [bins, F], of filters from `low` to `high` hertz.
+    """
+    gain: np.ndarray = matrix.numpy().T  # [F, bins]
+    hertz = np.linspace(0, sample_rate / 2, gain.shape[1])
+    edges = spaced_frequencies(len(gain) + 2, low, high)
     return Responses(hertz, gain, edges[1:-1], (edges[2:] - edges[:-2]) / 2)

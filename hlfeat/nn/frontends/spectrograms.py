@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
+from hlfeat.config.frontends import LogMelConfig, SpectrogramConfig
+from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
+from hlfeat.nn.frontends.compression import Quantity
+from hlfeat.nn.frontends.registry import register
+from hlfeat.nn.frontends.responses import Responses, mel_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.masking import frame_mask
 
 
+@register(LogMelConfig)
 class LogMel(Frontend):
-    """torchaudio's log-mel spectrogram under the frontends' interface: log(mel + floor) of the power, HTK mel scale.
+    """torchaudio's log-mel spectrogram with the interface of a frontend: ln(mel power + floor), HTK mel scale.
+
+    A frame is the Hann window around sample n * hop of the clip with zeros around it; a band is a triangle over FFT
+    bins. Nothing is learned.
 
     Args:
-        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride: as for EfficientLeaf.
-        n_fft: FFT size; None for the next power of two from the window up.
-        floor: added before the logarithm.
+        n_filters: bands F.
+        min_freq, max_freq: feet of the lowest and the highest triangle, hertz.
+        sample_rate: hertz.
+        window_len, window_stride: Hann window and distance of frames, milliseconds.
+        n_fft: FFT size, samples; None: the next power of two that holds the window.
+        floor: added to the power before the logarithm.
 
-    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    Shape:
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N], N = (T - 1) // hop + 1; frames past a clip's end are zero
+
+    Raises:
+        ValueError: frequencies that do not rise, a window below one sample or above the FFT's size; a waveform of
+            another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> hlfeat.LogMel(n_filters=64)(torch.randn(2, 16000)).shape
+        torch.Size([2, 64, 100])
     """
 
     n_channels = 1
@@ -63,21 +88,50 @@ class LogMel(Frontend):
     def centre_freqs(self) -> Tensor:
         return self.get_buffer("_centre_freqs")
 
-    def reach(self) -> int:
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("log-mel power", "ln(power)")]
+
+    def responses(self) -> Responses:
+        scale = self.mel.mel_scale
+        return mel_responses(scale.fb, scale.f_min, scale.f_max, self.sample_rate)
+
+    def receptive_field(self) -> int:
         return int(self.mel.n_fft) // 2
 
-    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def window_samples(self) -> int:
+        return int(self.mel.win_length)
+
+    def multiply_adds(self) -> float:
+        n_fft = int(self.mel.n_fft)
+        return fft_multiply_adds(n_fft, self.frame_rate) + self.frame_rate * (n_fft // 2 + 1) * self.n_bands
+
+    def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return torch.log(power(self.mel.spectrogram, x, lengths, self.mel.mel_scale) + self.floor)
 
 
+@register(SpectrogramConfig)
 class Spectrogram(Frontend):
-    """Log power spectrogram of torchaudio: row f is f * sample_rate / n_fft hertz, the linear axis.
+    """Log power spectrogram of torchaudio, ln(power + floor): row f is f * sample_rate / n_fft hertz.
 
     Args:
         sample_rate, window_len, window_stride, n_fft, floor: as for LogMel.
-        n_bands: keep the lowest rows only; None for all n_fft / 2 + 1.
+        n_bands: rows F that are kept, the lowest; None: all n_fft / 2 + 1.
 
-    Shape: x [B, T] or [B, 1, T], lengths [B] or None -> [B, F, N].
+    Shape:
+        - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
+        - output: [B, F, N], N = (T - 1) // hop + 1; frames past a clip's end are zero
+
+    Raises:
+        ValueError: more bands than the FFT has, a window below one sample or above the FFT's size; a waveform of
+            another shape.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> spectrogram = hlfeat.Spectrogram(n_fft=512)
+        >>> spectrogram(torch.randn(2, 16000)).shape
+        torch.Size([2, 257, 100])
+        >>> spectrogram.centre_freqs()[:3].tolist()  # hertz
+        [0.0, 31.25, 62.5]
     """
 
     n_channels = 1
@@ -104,10 +158,22 @@ class Spectrogram(Frontend):
     def centre_freqs(self) -> Tensor:
         return torch.arange(self.n_bands, dtype=torch.float64) * (self.sample_rate / self.n_fft)
 
-    def reach(self) -> int:
+    def axis(self) -> LinearAxis:
+        return LinearAxis()
+
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("log power", "ln(power)")]
+
+    def receptive_field(self) -> int:
         return self.n_fft // 2
 
-    def local(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def window_samples(self) -> int:
+        return int(self.stft.win_length)
+
+    def multiply_adds(self) -> float:
+        return fft_multiply_adds(self.n_fft, self.frame_rate)
+
+    def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return torch.log(power(self.stft, x, lengths)[:, : self.n_bands] + self.floor)
 
 
@@ -118,6 +184,11 @@ def fft_size(n_fft: int | None, window: int) -> int:
     if n_fft < window:
         raise ValueError(f"expected an FFT of at least the window's {window} samples, got {n_fft}")
     return n_fft
+
+
+def fft_multiply_adds(n_fft: int, frame_rate: float) -> float:
+    """An estimate for one second of frames, with their window."""
+    return frame_rate * n_fft * (1 + math.log2(n_fft))
 
 
 def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Module | None = None) -> Tensor:

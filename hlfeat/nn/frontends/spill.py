@@ -1,4 +1,4 @@
-"""Features of a clip that is too long for memory, kept on the disk between two passes over them."""
+"""SpillFile: bands of a clip that is too long for memory, on the disk between two passes over them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MEDIAN_BYTES = 64 << 20  # of one clip's bands that are in memory at once while their medians are sought
+MEDIAN_BYTES = 64 << 20  # of one clip's bands that are in memory while their medians are computed
 
 
 class SpillFile:
-    """Pieces of one clip in a file without a name, so that a killed process leaves nothing behind.
+    """Chunks of one clip in an unnamed temporary file, which disappears with the process, however that ends.
 
     Args:
         folder: where the disk has room.
@@ -32,11 +32,11 @@ class SpillFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, piece: Tensor) -> None:
+    def append(self, chunk: Tensor) -> None:
         """Shape: [1, F, n], kept in float32."""
-        self._bands, self._device = piece.shape[1], piece.device
-        self._frames.append(piece.shape[2])
-        self._file.write(piece.float().cpu().contiguous().numpy().data)
+        self._bands, self._device = chunk.shape[1], chunk.device
+        self._frames.append(chunk.shape[2])
+        self._file.write(chunk.float().cpu().contiguous().numpy().data)
 
     def __iter__(self) -> Iterator[Tensor]:
         self._file.seek(0)
@@ -44,12 +44,12 @@ class SpillFile:
             yield torch.from_numpy(self._read(self._bands, n))[None].to(self._device)
 
     def median(self) -> Tensor:
-        """Of each band over all pieces; of an even count the lower of the two middle values: [1, F, 1]."""
+        """Of each band over all chunks; of an even count the lower of the two middle values: [1, F, 1]."""
         total = sum(self._frames)
-        at_once = max(1, MEDIAN_BYTES // (4 * total))
+        bands_in_memory = max(1, MEDIAN_BYTES // (4 * total))
         medians = np.empty(self._bands, np.float32)
-        for first in range(0, self._bands, at_once):
-            some = min(at_once, self._bands - first)
+        for first in range(0, self._bands, bands_in_memory):
+            some = min(bands_in_memory, self._bands - first)
             bands, start, done = np.empty((some, total), np.float32), 0, 0
             for n in self._frames:
                 self._file.seek(start + 4 * first * n)

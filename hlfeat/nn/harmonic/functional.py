@@ -1,4 +1,4 @@
-"""Harmonic convolution as one operation that knows positions only, whatever the axis.
+"""harmonic_conv2d: harmonic convolution at given positions, whatever the axis.
 
     Y[o, f, t] = bias[o] + sum over c, k = 1..Kf, u of  W[o, c, k, u] * X[c, p_k(f), t + u]
 
@@ -8,10 +8,10 @@ Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Net
 Two backends compute it and its gradients: torch operations on rows gathered in chunks
 (hlfeat/nn/harmonic/torch_backend.py), and Triton kernels (hlfeat/nn/harmonic/triton_backend.py).
 
-Gradients: backward keeps the input and the weight only, and reads anew. Nothing is added to a shared place, so the
-result is deterministic. That is what the autograd.Function is for; autograd's own derivative would scatter. Second
-derivatives, torch.compile, torch.export, tracers, torch.func and forward-mode derivatives take `plain`, the same in
-ordinary torch operations (whose gradients torch makes deterministic on a GPU only if asked to).
+Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass. Every
+sum has a fixed order, so gradients are deterministic; autograd's own derivative of the gather would scatter. Second
+derivatives, torch.compile, torch.export, torch.jit.trace, torch.func and forward-mode differentiation take `plain`, the
+same in ordinary torch operations (whose gradients on a GPU are deterministic only if torch is asked for it).
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from hlfeat.nn.harmonic import torch_backend as harmonic_pieces
-from hlfeat.nn.harmonic.plan import Plan, Time, lerp_rows, plan_for
+from hlfeat.nn._private_torch import differentiated_elsewhere
+from hlfeat.nn.harmonic import torch_backend
+from hlfeat.nn.harmonic.plan import Plan, Time, linear_interpolation, plan_for
 
 
-class Engine(Protocol):
-    """What computes Y, and the gradients of x and of the weight from that of Y; x is in its LAYOUT, types are one."""
+class Backend(Protocol):
+    """A module that computes Y, and the gradients of x and of the weight from that of Y.
+
+    x is in its memory format LAYOUT; x, weight and bias have one type.
+    """
 
     LAYOUT: torch.memory_format
 
@@ -41,12 +44,12 @@ class Engine(Protocol):
 
 class _HarmonicConv(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time, engine: Engine) -> Tensor:
-        return engine.convolve(x, weight, bias, plan, time)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time, backend: Backend) -> Tensor:
+        return backend.convolve(x, weight, bias, plan, time)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, ctx.plan, ctx.time, ctx.engine = inputs
+        x, weight, _, ctx.plan, ctx.time, ctx.backend = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
@@ -56,38 +59,41 @@ class _HarmonicConv(torch.autograd.Function):
         gb = gy.sum((0, 2, 3)) if need_b else None
         if torch.is_grad_enabled():  # a second derivative is wanted
             wanted = [v for v, need in ((x, need_x), (weight, need_w)) if need]
-            y = plain(x, weight, None, ctx.plan.pair, ctx.plan.share, ctx.time)
-            found = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
-            return next(found) if need_x else None, next(found) if need_w else None, gb, None, None, None
-        gx, gw = ctx.engine.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
+            y = plain(x, weight, None, ctx.plan.lerp_rows, ctx.plan.lerp_weights, ctx.time)
+            grads = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
+            return next(grads) if need_x else None, next(grads) if need_w else None, gb, None, None, None
+        gx, gw = ctx.backend.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
         return gx, gw, gb, None, None, None
 
 
-def plain(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Tensor, share: Tensor, time: Time) -> Tensor:
+def plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lerp_rows: Tensor, lerp_weights: Tensor, time: Time
+) -> Tensor:
     """The same operation in differentiable torch operations, one harmonic after the other.
 
-    Shape: pair, share [2, Kf, G] as from `interpolation`.
+    Shape: lerp_rows, lerp_weights [2, Kf, G] as from `linear_interpolation`.
     """
-    pair, share = pair.to(x.device), share.to(x.dtype).to(x.device).unsqueeze(-1)
+    low, high = lerp_rows.to(x.device)  # [Kf, G]
+    low_weight, high_weight = lerp_weights.to(x.dtype).to(x.device).unsqueeze(-1)  # [Kf, G, 1]
     y: Tensor | None = None
     for k in range(weight.shape[2]):
-        rows = x.index_select(2, pair[0, k]) * share[0, k] + x.index_select(2, pair[1, k]) * share[1, k]
+        rows = x.index_select(2, low[k]) * low_weight[k] + x.index_select(2, high[k]) * high_weight[k]
         part = time.conv(rows, weight[:, :, k : k + 1], bias if k == 0 else None)
         y = part if y is None else y + part
     assert y is not None  # a kernel has at least one row
     return y
 
 
-def _fused_engine(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Engine:
+def _triton_backend(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Backend:
     """The Triton kernels. Raises ValueError where they cannot be used."""
     try:
-        from hlfeat.nn.harmonic import triton_backend as harmonic_fused
+        from hlfeat.nn.harmonic import triton_backend
     except ImportError as e:
         raise ValueError("fused: expected Triton, which is not installed") from e
-    missing = harmonic_fused.needs(x, weight, plan, time)
+    missing = triton_backend.needs(x, weight, plan, time)
     if missing:
         raise ValueError(f"fused: expected {missing}")
-    return harmonic_fused
+    return triton_backend
 
 
 def harmonic_conv2d(
@@ -102,13 +108,18 @@ def harmonic_conv2d(
     groups: int = 1,
     fused: bool | None = None,
 ) -> Tensor:
-    """Harmonic convolution at given positions; stride, padding and dilation are those of time.
+    """Harmonic convolution at given positions: the operation behind HarmonicConv2d, for axes of one's own.
 
-    Positions are fractional rows, read by linear interpolation; outside [0, F - 1] there is nothing, so zero. Gradients
-    with respect to x, weight and bias are exact and deterministic.
+        Y[o, g, t] = bias[o] + sum over c, k, u of  W[o, c, k, u] * X[c, positions[k, g], t + u]
+
+    Positions are fractional rows, read by linear interpolation; outside [0, F - 1] they read zero. Gradients with
+    respect to x, weight and bias are exact and deterministic.
 
     Args:
-        stride, padding, dilation, groups: as for conv1d.
+        x, weight, bias: input, kernel of Kf harmonics and Kt frames, and bias.
+        positions: the row that harmonic k of output row g reads.
+        stride, padding, dilation: of time, as for conv1d.
+        groups: as for conv1d.
         fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
             in float32, float16 or bfloat16. None or False: torch operations, which compiled and traced programs and
             torch.func always take.
@@ -118,10 +129,16 @@ def harmonic_conv2d(
 
     Raises:
         ValueError: x, weight, bias and positions do not go together; `fused` where the kernels cannot be used.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> positions = torch.arange(129.0) * torch.tensor([[1.0], [2.0], [3.0]])  # three harmonics, linear axis
+        >>> hlfeat.harmonic_conv2d(torch.randn(1, 2, 129, 50), torch.randn(4, 2, 3, 5), None, positions).shape
+        torch.Size([1, 4, 129, 46])
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
     if torch.compiler.is_compiling() and isinstance(positions, Tensor):  # a plan cannot be traced, and need not be
-        return plain(x, weight, bias, *lerp_rows(positions, x.shape[2]), time)
+        return plain(x, weight, bias, *linear_interpolation(positions, x.shape[2]), time)
     traced = _traced(x, weight, bias)
     if not traced:
         _check(x, weight, bias, time)
@@ -132,31 +149,28 @@ def harmonic_conv2d(
             f"got {x.shape[2]} and {weight.shape[2]}"
         )
     if traced or device not in ("cpu", "cuda"):
-        return plain(x, weight, bias, plan.pair, plan.share, time)
+        return plain(x, weight, bias, plan.lerp_rows, plan.lerp_weights, time)
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is; inside, all is of one type
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
-        engine: Engine = _fused_engine(x, weight, plan, time) if fused else harmonic_pieces
-        x = x.contiguous(memory_format=engine.LAYOUT)
+        backend: Backend = _triton_backend(x, weight, plan, time) if fused else torch_backend
+        x = x.contiguous(memory_format=backend.LAYOUT)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
-            return engine.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
-        y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, engine)  # type: ignore[no-untyped-call]
+            return backend.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
+        y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, backend)  # type: ignore[no-untyped-call]
         return y
 
 
 def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether somebody looks on who has to see each operation: a compiler, a tracer, torch.func, forward-mode AD."""
+    """Whether each operation has to be visible: to a compiler, a tracer, torch.func or forward-mode differentiation."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    there = (v for v in (x, weight, bias) if v is not None)
-    return any(forward_ad.unpack_dual(v).tangent is not None for v in there)  # type: ignore[no-untyped-call]
+    return differentiated_elsewhere(x, weight, bias)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:
-    """Raise ValueError for what does not go together: a kernel would read beyond it."""
+    """Raise ValueError for sizes that do not go together: a kernel would read past the end of a tensor."""
     if (
         x.dim() != 4
         or weight.dim() != 4

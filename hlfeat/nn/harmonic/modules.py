@@ -1,4 +1,4 @@
-"""Harmonic convolution as modules: parameters, argument checks, and an axis that says where harmonics lie.
+"""Harmonic convolution as modules: HarmonicConv2d, LogHarmonicConv2d and MixedHarmonicConv2d.
 
 A row of the output looks at the harmonics of its frequency, not at its neighbours; the mathematics is in
 hlfeat/nn/harmonic/functional.py, the axes are in hlfeat/nn/axes.py.
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hlfeat.nn._private_torch import exporting, without_functorch
 from hlfeat.nn.axes import Axis, LinearAxis, LogAxis, centre_axis
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import Plan
-from hlfeat.nn.tracing import exporting
 
 Pair = SupportsIndex | tuple[int, int] | Sequence[int]
 
@@ -95,7 +95,7 @@ class AxisHarmonicConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def set_axis(self, axis: Axis) -> None:
-        """Look for harmonics on another axis from now on."""
+        """Read harmonics where this axis has them, from the next call on."""
         if axis != self.axis:
             self.axis = axis
             self._plans = {}
@@ -108,14 +108,17 @@ class AxisHarmonicConv2d(nn.Module):
         return self.axis.positions(n_rows, self.kernel_size[0], self.anchor)[:, :: self.stride[0]]
 
     def plan(self, n_rows: int) -> Plan:
-        """What is read where, for an input of so many rows; made once."""
+        """The rows that are read and the blocks of work, for an input of `n_rows` rows; made once."""
         if n_rows not in self._plans:
-            with torch._C._DisableFuncTorch():  # a plan is of numbers, whatever torch.func does with the input
+            with without_functorch():  # a plan is of numbers, whatever torch.func does with the input
                 self._plans[n_rows] = Plan(self.positions(n_rows), n_rows)
         return self._plans[n_rows]
 
     def places(self, n_rows: int) -> Plan | Tensor:
-        """The plan; for tracers, which cannot follow its making, the positions, unless an export finds it made."""
+        """The plan, or within torch.compile and torch.export, which cannot trace how it is made, the positions.
+
+        An export takes a plan that a call before it has made.
+        """
         if torch.compiler.is_compiling() and not (exporting() and n_rows in self._plans):
             return self.positions(n_rows)
         return self.plan(n_rows)
@@ -145,22 +148,36 @@ class AxisHarmonicConv2d(nn.Module):
 class HarmonicConv2d(AxisHarmonicConv2d):
     """Harmonic convolution on a linear axis, or on given centre frequencies; a drop-in for nn.Conv2d.
 
+        Y[o, f, t] = bias[o] + sum over c, k = 1..Kf, u of  W[o, c, k, u] * X[c, p_k(f), t + u]
+
+    p_k(f) is the row at k / anchor times the frequency of row f, read by linear interpolation; outside the axis it is
+    zero. Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Networks", ICLR 2020; Takeuchi et
+    al., "Harmonic Lowering", Interspeech 2020.
+
     Args:
         in_channels, out_channels, stride, groups, bias, device, dtype: as for nn.Conv2d; stride[0] keeps every
             stride[0]-th row.
         kernel_size: (Kf harmonics, Kt frames).
-        padding, dilation: of time; padding[0] must be 0, dilation[0] must be 1.
+        padding, dilation: of time: (0, n) and (1, n). Along frequency they have no meaning.
         padding_mode: "zeros".
         anchor: n; harmonic k of row f is at k / n times its frequency.
-        centre_freqs: frequency of each row, increasing, in any unit (mel-spaced, learned); None: row f is f * bin_hz.
+        centre_freqs: frequency of each row, increasing, in any unit (mel-spaced, learned); None: row f is f times the
+            distance of rows.
 
     Shape:
         - input [B, C, F, T], weight [out, in / groups, Kf, Kt], bias [out]
         - output [B, out, ceil(F / stride[0]), T'], T' as for nn.Conv2d
 
     Raises:
-        ValueError: an argument out of range, centre frequencies that are not increasing (says which filters crossed),
-            an input of another number of channels or rows.
+        ValueError: an argument out of range, an input of another number of channels or rows.
+        AxisError (a ValueError): centre frequencies that do not increase; it names the rows that crossed.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> leaf = hlfeat.EfficientLeaf(n_filters=40)
+        >>> conv = hlfeat.HarmonicConv2d(2, 8, (5, 3), padding=(0, 1), centre_freqs=leaf.centre_freqs())
+        >>> conv(leaf(torch.randn(1, 16000))).shape
+        torch.Size([1, 8, 40, 100])
     """
 
     def __init__(
@@ -198,14 +215,28 @@ class HarmonicConv2d(AxisHarmonicConv2d):
 
 
 class LogHarmonicConv2d(AxisHarmonicConv2d):
-    """Harmonic convolution on a log axis: the row of frequency x is A log_C(B x).
+    """Harmonic convolution on a log axis: the row of x Hz is A log_C(B x), and harmonic k lies at a constant distance.
+
+    Source: Takeuchi et al., "Harmonic Lowering", Interspeech 2020.
 
     Args:
-        out_log_scale: A; in_log_scale: B; radix: C, None for e. With A = 12 and C = 2, an octave has 12 rows. B
-            moves the whole axis and with it every harmonic alike, so it does not change the result.
-        The others are those of HarmonicConv2d.
+        out_log_scale: A. With A = 12 and C = 2, an octave has 12 rows.
+        in_log_scale: B. It moves the whole axis, and every harmonic with it, so it does not change the result.
+        radix: C; None: e.
+        in_channels, ..., anchor, device, dtype: as for HarmonicConv2d.
 
-    Shape and errors: as for HarmonicConv2d.
+    Shape: as for HarmonicConv2d.
+
+    Raises:
+        ValueError: as for HarmonicConv2d; a scale of 0 or below, a radix of 1 or below.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> conv = hlfeat.LogHarmonicConv2d(1, 4, (3, 1), out_log_scale=12, radix=2)
+        >>> conv(torch.randn(2, 1, 84, 50)).shape
+        torch.Size([2, 4, 84, 50])
+        >>> conv.positions(84)[1, 0].item()  # the second harmonic of row 0 is an octave up
+        12.0
     """
 
     def __init__(
@@ -251,14 +282,25 @@ class LogHarmonicConv2d(AxisHarmonicConv2d):
 
 
 class MixedHarmonicConv2d(nn.Module):
-    """Several anchors side by side, mixed by a 1 x 1 convolution (Zhang et al., ICLR 2020, "mixed anchors").
+    """Harmonic convolutions with several anchors side by side, mixed by a 1 x 1 convolution.
+
+    Source: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Networks", ICLR 2020, "mixed anchors".
 
     Args:
-        anchors: one harmonic convolution each.
-        axis: where harmonics are looked for.
-        The others are those of HarmonicConv2d.
+        axis: LinearAxis, LogAxis or CentreAxis of the input's rows.
+        anchors: of one harmonic convolution each.
+        in_channels, ..., bias: as for HarmonicConv2d.
 
-    Shape: [B, in_channels, F, T] -> [B, out_channels, F', T'].
+    Shape: [B, in_channels, F, T] -> [B, out_channels, ceil(F / stride[0]), T'], T' as for nn.Conv2d.
+
+    Raises:
+        ValueError: as for HarmonicConv2d.
+
+    Example:
+        >>> import hlfeat, torch
+        >>> conv = hlfeat.MixedHarmonicConv2d(hlfeat.LinearAxis(), 1, 8, (3, 3), padding=(0, 1), anchors=(1, 2, 3))
+        >>> conv(torch.randn(2, 1, 129, 50)).shape
+        torch.Size([2, 8, 129, 50])
     """
 
     def __init__(
@@ -285,7 +327,7 @@ class MixedHarmonicConv2d(nn.Module):
         self.mix = nn.Conv2d(len(anchors) * out_channels, out_channels, 1, bias=bias)
 
     def set_axis(self, axis: Axis) -> None:
-        """Look for harmonics on another axis from now on."""
+        """Read harmonics where this axis has them, from the next call on."""
         for branch in self.branches:
             assert isinstance(branch, AxisHarmonicConv2d)
             branch.set_axis(axis)

@@ -1,4 +1,4 @@
-"""Which rows a harmonic convolution reads, and in what blocks: made once for given positions, on the host.
+"""Plan: the rows that a harmonic convolution reads, and the blocks of its work; made once for given positions.
 
 Interpolation acts on rows only and the kernel's time direction on columns only. So for any block of output rows, with A
 the harmonics that read something there,
@@ -23,11 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hlfeat.nn._private_torch import without_functorch
+
 SNAP = 1e-9  # a position this close to a whole row is that row (rounding in f * k / n and in logarithms)
-PIECE_BYTES = 8 << 20  # gathered rows of one piece of work: they stay in cache, and the allocator reuses their pages
-PIECE_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
+CHUNK_BYTES = 8 << 20  # gathered rows of one chunk: they stay in cache, and the allocator reuses their pages
+CPU_BLOCK_COST = 14_000_000  # multiply-adds that one more block is worth: oneDNN takes 0.15 ms to set up
 # The same on a GPU: an estimate (three launches of 10 us at 20 T multiply-adds a second), not measured.
-DEVICE_COST = 600_000_000
+DEVICE_BLOCK_COST = 600_000_000
 
 
 class Time(NamedTuple):
@@ -54,19 +56,19 @@ class Time(NamedTuple):
 class Budget:
     """What decides how work is cut: bytes gathered at once, and multiply-adds that one more block is worth."""
 
-    piece_bytes: int
+    chunk_bytes: int
     block_cost: int
 
     @staticmethod
     def on(device: torch.device, bytes_in_and_out: int) -> Budget:
-        """Pieces that take no more memory than input and output; on the CPU they stay in cache, elsewhere they are few.
+        """Chunks that take no more memory than input and output; on the CPU they stay in cache, elsewhere they are few.
 
-        On the CPU a piece takes three times its gathered rows, with oneDNN's copy of them and the result; below half of
-        PIECE_BYTES, though, pieces would cost time.
+        On the CPU a chunk takes three times its gathered rows, with oneDNN's copy of them and the result; below half of
+        CHUNK_BYTES, though, chunks would cost time.
         """
         if device.type == "cpu":
-            return Budget(min(PIECE_BYTES, max(PIECE_BYTES // 2, bytes_in_and_out // 3)), PIECE_COST)
-        return Budget(max(PIECE_BYTES, bytes_in_and_out), DEVICE_COST)
+            return Budget(min(CHUNK_BYTES, max(CHUNK_BYTES // 2, bytes_in_and_out // 3)), CPU_BLOCK_COST)
+        return Budget(max(CHUNK_BYTES, bytes_in_and_out), DEVICE_BLOCK_COST)
 
 
 @dataclass(frozen=True)
@@ -131,61 +133,65 @@ class Block:
         self.adjoint = SparseGather(Rows.of(source - self.x_first, row, value[keep], n_x, low.size))
 
 
-def lerp_rows(positions: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The two rows around each position and their weights; both weights are 0 outside [0, rows - 1].
+def linear_interpolation(positions: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """The two rows around each position and their weights; both weights are 0 outside [0, n_rows - 1].
 
     Shape: positions float64 [Kf, G] -> rows int64 [2, Kf, G], weights float64 [2, Kf, G].
     """
     whole = positions.round()
     positions = torch.where((positions - whole).abs() <= SNAP, whole, positions)
-    inside = (positions >= 0) & (positions <= rows - 1)
+    inside = (positions >= 0) & (positions <= n_rows - 1)
     positions = torch.where(inside, positions, 0.0)
     low = positions.floor()
     upper = positions - low
-    pair = torch.stack([low, (low + 1).clamp(max=rows - 1)]).long()
-    return pair, torch.stack([1 - upper, upper]) * inside
+    rows = torch.stack([low, (low + 1).clamp(max=n_rows - 1)]).long()
+    return rows, torch.stack([1 - upper, upper]) * inside
 
 
 class Plan:
     """All that depends on the positions and the number of input rows alone.
 
-    Shape: positions float64 [Kf, G].
+    Args:
+        positions: fractional rows, float64 [Kf, G].
+        rows: rows of the input.
 
     Attributes:
-        kept: what an engine has made of it, by device.
+        lerp_rows, lerp_weights: the two rows around each position, and their weights, 2 x [2, Kf, G].
+        active: which positions lie on the axis, bool [Kf, G].
+        backend_data: tables that a backend has made of it, by device.
     """
 
     def __init__(self, positions: Tensor, rows: int) -> None:
         self.positions = positions
         self.rows, (self.harmonics, self.rows_out) = rows, positions.shape
-        self.kept: dict[torch.device, Any] = {}
+        self.backend_data: dict[torch.device, Any] = {}
         with torch.inference_mode(False):  # it may serve a training step later
-            self.pair, self.share = lerp_rows(positions.clone(), rows)
-        self.low, self.frac = self.pair[0].numpy(), self.share[1].numpy()
-        self.active = self.share.sum(0).numpy() > 0
+            self.lerp_rows, self.lerp_weights = linear_interpolation(positions.clone(), rows)
+        self.low, self.frac = self.lerp_rows[0].numpy(), self.lerp_weights[1].numpy()
+        self.active = self.lerp_weights.sum(0).numpy() > 0
         self._blocks: dict[tuple[int, int, Budget], list[Block]] = {}
 
     def __reduce__(self) -> tuple[type[Plan], tuple[Tensor, int]]:
-        """Copies and pickles are made anew: what is kept may lie on a device that is not there."""
+        """Copies and pickles are made from the positions: backend_data may lie on a device that is missing there."""
         return Plan, (self.positions, self.rows)
 
-    def pieces(self, batch: int, row_cost: int, row_bytes: int, budget: Budget) -> tuple[int, list[Block]]:
-        """Batch items to do at once, and the blocks of output rows.
+    def chunks(self, batch: int, row_cost: int, row_bytes: int, budget: Budget) -> tuple[int, list[Block]]:
+        """How many batch items a chunk has, and the blocks of output rows.
 
         Args:
-            batch: items there are.
+            batch: batch items of the input.
             row_cost, row_bytes: multiply-adds of, and bytes gathered for, one row of one harmonic of one item.
         """
         needed = max(1, int(self.active.sum()) * row_bytes)
-        at_once = max(1, min(batch, budget.piece_bytes // needed))
-        return at_once, self.blocks(at_once * row_cost, at_once * row_bytes, budget)
+        items = max(1, min(batch, budget.chunk_bytes // needed))
+        return items, self.blocks(items * row_cost, items * row_bytes, budget)
 
     def blocks(self, row_cost: int, row_bytes: int, budget: Budget) -> list[Block]:
         """Cut the output rows into blocks of least total work.
 
         A block costs budget.block_cost + rows * harmonics * row_cost. A cut can only pay where the set of active
         harmonics changes; the best choice of cuts follows from a short dynamic programme. Blocks that gather more than
-        budget.piece_bytes are then divided evenly.
+        budget.chunk_bytes are then divided evenly.
         """
         key = (row_cost, row_bytes, budget)
         if key in self._blocks:
@@ -197,16 +203,16 @@ class Plan:
             work = [(last - i) * int(self.active[:, i:last].any(1).sum()) for i in cuts[:j]]
             cost, i = min((best[i][0] + budget.block_cost + work[i] * row_cost, i) for i in range(j))
             best.append((cost, [*best[i][1], last]))
-        found = []
+        blocks = []
         for first, last in pairwise(best[-1][1]):
             ks = np.flatnonzero(self.active[:, first:last].any(1))
-            parts = -(-(last - first) * len(ks) * row_bytes // budget.piece_bytes)
+            parts = -(-(last - first) * len(ks) * row_bytes // budget.chunk_bytes)
             edges = np.linspace(first, last, max(1, min(parts, last - first)) + 1).astype(int).tolist()
-            found += [Block(self, a, b, ks) for a, b in pairwise(edges)]
+            blocks += [Block(self, a, b, ks) for a, b in pairwise(edges)]
         if len(self._blocks) >= 8:
             self._blocks.pop(next(iter(self._blocks)))
-        self._blocks[key] = found
-        return found
+        self._blocks[key] = blocks
+        return blocks
 
 
 @functools.lru_cache(maxsize=32)
@@ -215,8 +221,8 @@ def _cached(shape: tuple[int, int], data: bytes, rows: int) -> Plan:
 
 
 def plan_for(positions: np.ndarray | Tensor, rows: int) -> Plan:
-    """The plan for a [Kf, G] table of positions over an input of `rows` rows; the latest are kept."""
-    with torch._C._DisableFuncTorch():  # a plan is of numbers, whatever torch.func does with the input
+    """The plan for a [Kf, G] table of positions over an input of `rows` rows; the latest 32 are cached."""
+    with without_functorch():  # a plan is of numbers, whatever torch.func does with the input
         table = torch.as_tensor(positions, dtype=torch.float64, device="cpu")
         if table.dim() != 2 or 0 in table.shape:
             raise ValueError(f"expected positions [Kf, G], got {list(table.shape)}")

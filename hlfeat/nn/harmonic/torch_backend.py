@@ -1,8 +1,8 @@
-"""Harmonic convolution in torch operations: rows are gathered in pieces, and convolved.
+"""Torch backend of harmonic convolution: gathers rows in chunks and convolves them.
 
 Lowering gathers every row that every harmonic reads and runs one ordinary convolution over it; that copy is Kf times
-the input. Here it is made in pieces (some batch items times a block of output rows) that stay in cache, and rows that a
-harmonic does not reach are left out (hlfeat/nn/harmonic/plan.py). Since the channels of a piece are ordered (c, k), the
+the input. Here it is made in chunks (some batch items times a block of output rows) that stay in cache, and rows that a
+harmonic does not reach are left out (hlfeat/nn/harmonic/plan.py). Since the channels of a chunk are ordered (c, k), the
 weight of the inner convolution is the weight as it lies in memory, groups included.
 
 The gradient of the gather is the product with the transposed sparse matrix, a gather again, each sum in a fixed order:
@@ -30,12 +30,12 @@ def kernel_of(weight: Tensor, block: Block) -> Tensor:
     return weight[:, :, block.ks].flatten(1, 2).unsqueeze(2)
 
 
-def pieces(x: Tensor, weight: Tensor, plan: Plan, frames: int) -> tuple[int, list[Block]]:
-    """Batch items at once, and blocks of rows, from the work of one row of one harmonic."""
+def chunks(x: Tensor, weight: Tensor, plan: Plan, frames: int) -> tuple[int, list[Block]]:
+    """Batch items of a chunk, and blocks of output rows, from the work of one row of one harmonic."""
     row_bytes = x.shape[1] * x.shape[3] * x.element_size()
     size_out = len(x) * len(weight) * plan.rows_out * frames
     budget = Budget.on(x.device, (x.numel() + size_out) * x.element_size())
-    return plan.pieces(len(x), frames * weight.numel() // plan.harmonics, row_bytes, budget)
+    return plan.chunks(len(x), frames * weight.numel() // plan.harmonics, row_bytes, budget)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
@@ -44,17 +44,17 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: T
     Shape: as `harmonic_conv2d`; x in LAYOUT.
     """
     frames = time.frames(x.shape[3], weight.shape[3])
-    at_once, blocks = pieces(x, weight, plan, frames)
-    if len(blocks) == 1 and len(x) == at_once and blocks[0].n_ks:  # one piece is the whole result
+    items, blocks = chunks(x, weight, plan, frames)
+    if len(blocks) == 1 and len(x) == items and blocks[0].n_ks:  # one chunk is the whole result
         return time.conv(gather(x, blocks[0]), kernel_of(weight, blocks[0]), bias)
     y = x.new_empty(len(x), len(weight), plan.rows_out, frames)
     for block in blocks:
         kernel = kernel_of(weight, block)
-        for i in range(0, len(x), at_once):
+        for i in range(0, len(x), items):
             part: Tensor | float = 0.0 if bias is None else bias[:, None, None]
             if block.n_ks:
-                part = time.conv(gather(x[i : i + at_once], block), kernel, bias)
-            y[i : i + at_once, :, block.first : block.last] = part
+                part = time.conv(gather(x[i : i + items], block), kernel, bias)
+            y[i : i + items, :, block.first : block.last] = part
     return y
 
 
@@ -64,15 +64,15 @@ def gradients(
     """The gradients of x and of the weight, as far as they are needed, from that of Y."""
     gx = torch.zeros_like(x) if need_x else None
     gw = torch.zeros_like(weight) if need_w else None
-    at_once, blocks = pieces(x, weight, plan, gy.shape[3])
+    items, blocks = chunks(x, weight, plan, gy.shape[3])
     for block in blocks:
         if not block.n_ks or not (need_x or need_w):
             continue
         kernel = kernel_of(weight, block)
-        for i in range(0, len(x), at_once):
-            low = gather(x[i : i + at_once], block)
+        for i in range(0, len(x), items):
+            low = gather(x[i : i + items], block)
             g_low, g_kernel, _ = torch.ops.aten.convolution_backward(
-                gy[i : i + at_once, :, block.first : block.last],
+                gy[i : i + items, :, block.first : block.last],
                 low,
                 kernel,
                 None,
@@ -87,7 +87,7 @@ def gradients(
             if gw is not None:
                 gw[:, :, block.ks] += g_kernel.view(len(gw), -1, block.n_ks, gw.shape[3])
             if gx is not None:
-                part = gx[i : i + at_once, :, block.x_first : block.x_last]
+                part = gx[i : i + items, :, block.x_first : block.x_last]
                 planes = low.shape[0] * x.shape[1]
                 part += block.adjoint(g_low.reshape(-1, x.shape[3]), planes).view(part.shape)
     return gx, gw

@@ -1,9 +1,9 @@
 """Harmonic convolution in Triton kernels, which interpolate rows while they multiply: no lowered copy exists.
 
-What is read where is a list for each row. Forward, row f of the output sums over the rows that its harmonics read; the
-gradient of the input is the same kernel with the list turned round: row r of the input sums over the output rows that
-read it. Entries of a list are pairs of rows with their weights, since that is what interpolation reads. Every sum has a
-fixed order, so that results are the same every time.
+Each row has a list of its reads. Forward, row f of the output sums over the input rows that its harmonics read. The
+gradient of the input uses the same kernel with inverted lists: row r of the input sums over the output rows that read
+it. An entry is a pair of rows with their weights, since interpolation reads two rows. Every sum has a fixed order, so
+results are deterministic.
 
 The kernels multiply with the precision that nn.Conv2d would, torch.backends.cudnn.conv.fp32_precision, and add in
 float32.
@@ -33,7 +33,7 @@ def _tensor(values: np.ndarray, dtype: type) -> Tensor:
 class Reads(NamedTuple):
     """For each destination i, the entries start[i] : start[i + 1], each of one place and two rows with their weights.
 
-    Shape: start [destinations + 1], place [entries], row, share [entries, 2].
+    Shape: start [destinations + 1], place [entries], row, row_weight [entries, 2].
 
     Attributes:
         most: entries of one destination; paired: some entry has two rows.
@@ -42,15 +42,15 @@ class Reads(NamedTuple):
     start: Tensor
     place: Tensor
     row: Tensor
-    share: Tensor
+    row_weight: Tensor
     most: int
     paired: bool
 
     @staticmethod
-    def of(to: np.ndarray, place: np.ndarray, row: np.ndarray, share: np.ndarray, n_to: int) -> Reads:
+    def of(to: np.ndarray, place: np.ndarray, row: np.ndarray, row_weight: np.ndarray, n_to: int) -> Reads:
         """From single reads in any order; those of one destination and place are joined two by two, by row."""
         order = np.lexsort((row, place, to))
-        to, place, row, share = to[order], place[order], row[order], share[order]
+        to, place, row, row_weight = to[order], place[order], row[order], row_weight[order]
         new = np.ones(len(to), bool)
         new[1:] = (to[1:] != to[:-1]) | (place[1:] != place[:-1])
         at = np.arange(len(to))
@@ -59,14 +59,14 @@ class Reads(NamedTuple):
         second = np.minimum(first + 1, max(len(to) - 1, 0))
         lone = (second == first) | (rank[second] % 2 == 0)
         rows = np.stack([row[first], np.where(lone, row[first], row[second])], 1)
-        shares = np.stack([share[first], np.where(lone, 0.0, share[second])], 1)
+        row_weights = np.stack([row_weight[first], np.where(lone, 0.0, row_weight[second])], 1)
         count = np.bincount(to[first], minlength=n_to)
         start = np.concatenate([[0], np.cumsum(count)])
         return Reads(
             _tensor(start, np.int32),
             _tensor(place[first], np.int32),
             _tensor(rows, np.int32),
-            _tensor(shares, np.float32),
+            _tensor(row_weights, np.float32),
             int(count.max()),
             not lone.all(),
         )
@@ -76,7 +76,7 @@ class Reads(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What is read, by destination; the place is the harmonic, or for `harmonics` the output row."""
+    """The reads of the three kernels by destination; their place is the harmonic, for `harmonics` the output row."""
 
     forward: Reads  # output row: rows of the input
     back: Reads  # row of the input: output rows
@@ -85,23 +85,23 @@ class Lists(NamedTuple):
 
 def lists(plan: Plan, device: torch.device) -> Lists:
     """The lists of a plan, which keeps them."""
-    if device not in plan.kept:
-        share = plan.share.numpy()  # [2, harmonics, rows out]
-        side, harmonic, out = np.nonzero(share > 0)
-        row, share = plan.pair.numpy()[side, harmonic, out], share[side, harmonic, out]
-        plan.kept[device] = Lists(
-            Reads.of(out, harmonic, row, share, plan.rows_out).on(device),
-            Reads.of(row, harmonic, out, share, plan.rows).on(device),
-            Reads.of(harmonic, out, row, share, plan.harmonics).on(device),
+    if device not in plan.backend_data:
+        weights = plan.lerp_weights.numpy()  # [2, harmonics, rows out]
+        side, harmonic, out = np.nonzero(weights > 0)
+        row, row_weight = plan.lerp_rows.numpy()[side, harmonic, out], weights[side, harmonic, out]
+        plan.backend_data[device] = Lists(
+            Reads.of(out, harmonic, row, row_weight, plan.rows_out).on(device),
+            Reads.of(row, harmonic, out, row_weight, plan.rows).on(device),
+            Reads.of(harmonic, out, row, row_weight, plan.harmonics).on(device),
         )
-    found: Lists = plan.kept[device]
-    return found
+    made: Lists = plan.backend_data[device]
+    return made
 
 
 class Blocks(NamedTuple):
-    """How a kernel cuts its work: at most so many frames, products (tap, channel) and output channels at once.
+    """Block sizes of a kernel: at most `t` frames, `k` products (tap, channel) and `o` output channels in one program.
 
-    `warps` and `stages` are Triton's: warps of a program, and loads under way at once.
+    `warps` and `stages` are Triton's: warps of a program, and loads in flight.
     """
 
     t: int
@@ -111,10 +111,10 @@ class Blocks(NamedTuple):
     stages: int
 
     def of(self, frames: int, products: int, channels: int) -> dict[str, int]:
-        """The kernel's arguments for such sizes: powers of two, 16 at least, as tensor cores want."""
-        there = {"BLOCK_T": (self.t, frames), "BLOCK_K": (self.k, products), "BLOCK_O": (self.o, channels)}
-        found = {name: min(most, max(16, triton.next_power_of_2(n))) for name, (most, n) in there.items()}
-        return {**found, "num_warps": self.warps, "num_stages": self.stages}
+        """The kernel's arguments for tensors of these sizes: powers of two of at least 16, as tensor cores need."""
+        sizes = {"BLOCK_T": (self.t, frames), "BLOCK_K": (self.k, products), "BLOCK_O": (self.o, channels)}
+        blocks = {name: min(most, max(16, triton.next_power_of_2(n))) for name, (most, n) in sizes.items()}
+        return {**blocks, "num_warps": self.warps, "num_stages": self.stages}
 
 
 # Chosen by the machine code (16-byte copies, tensor cores, no spilled registers), not by measurements.
@@ -123,7 +123,7 @@ CORRELATE = Blocks(t=32, k=64, o=64, warps=4, stages=3)
 
 
 def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
-    """What the kernels need and do not find here, or None."""
+    """The first requirement of the kernels that is not met, or None."""
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         return f"a CUDA device, got {x.device.type}"
     if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
@@ -164,16 +164,16 @@ def gradients(
     x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time, need_x: bool, need_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of x and of the weight, as far as they are needed, from that of Y."""
-    found = lists(plan, x.device)
+    reads = lists(plan, x.device)
     gx = gw = None
     if need_x:
         gx, turned = torch.empty_like(x), _packed(weight, time.groups, True)
         rows = gy.contiguous(memory_format=LAYOUT)
-        _convolve(rows, turned, None, gx, found.back, weight.shape[3], time, back=True)
+        _convolve(rows, turned, None, gx, reads.back, weight.shape[3], time, back=True)
     if need_w:
         if not gy.is_contiguous(memory_format=LAYOUT):
             gy = gy.contiguous()  # a gradient may be expanded, and strides be anything
-        gw = _correlate(x, weight, gy, found.harmonics, time)
+        gw = _correlate(x, weight, gy, reads.harmonics, time)
     return gx, gw
 
 

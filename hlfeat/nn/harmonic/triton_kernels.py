@@ -1,4 +1,4 @@
-"""Triton kernels for harmonic convolution: the interpolated rows are made where they are multiplied, and nowhere else.
+"""Triton kernels for harmonic convolution: they interpolate rows in registers, while they multiply.
 
 Both are matrix products over K = (tap, channel) whose left side, `_rows`, is read from two rows of the input and
 interpolated on the way. Channels lie next to each other in memory, so that frames that are read again for the next tap
@@ -22,7 +22,7 @@ def _rounded(value, PRECISION: tl.constexpr):
 
 @triton.jit
 def _rows(
-    plane, first, second, first_share, second_share, to, k, inside, frames_in, channels,
+    plane, first, second, first_weight, second_weight, to, k, inside, frames_in, channels,
     CHANNELS: tl.constexpr, STEP: tl.constexpr, DILATION: tl.constexpr, SHIFT: tl.constexpr, DIVISOR: tl.constexpr,
     PAIRED: tl.constexpr,
 ):  # fmt: skip
@@ -41,16 +41,16 @@ def _rows(
     inside &= at < frames_in
     at = at * channels + (k % CHANNELS)[None, :]
     line = frames_in * channels
-    rows = tl.load(plane + first * line + at, mask=inside, other=0.0).to(tl.float32) * first_share
+    rows = tl.load(plane + first * line + at, mask=inside, other=0.0).to(tl.float32) * first_weight
     if PAIRED:
         other = tl.load(plane + second * line + at, mask=inside & (second != first), other=0.0)
-        rows += other.to(tl.float32) * second_share
+        rows += other.to(tl.float32) * second_weight
     return rows
 
 
 @triton.jit
 def convolve(
-    x, weight, bias, y, start, harmonic, row, share,
+    x, weight, bias, y, start, harmonic, row, row_weight,
     harmonics, rows_in, frames_in, rows_out, frames_out, groups, y_item, y_channel, y_row, y_frame,
     CHANNELS: tl.constexpr, OUT: tl.constexpr, TAPS: tl.constexpr,
     STEP: tl.constexpr, DILATION: tl.constexpr, SHIFT: tl.constexpr, DIVISOR: tl.constexpr,
@@ -61,7 +61,7 @@ def convolve(
 
     Shape: x [B, rows_in, frames_in, groups, CHANNELS], weight [groups, harmonics, OUT, TAPS * CHANNELS],
         y [B, groups * OUT, rows_out, frames_out] with strides y_item, y_channel, y_row, y_frame; entry e of row f,
-        start[f] <= e < start[f + 1], reads rows row[e, 0] and row[e, 1] with weights share[e] for harmonic[e].
+        start[f] <= e < start[f + 1], reads rows row[e, 0] and row[e, 1] with weights row_weight[e] for harmonic[e].
     """
     place = tl.program_id(0)
     tiles, blocks = tl.cdiv(frames_out, BLOCK_T), (OUT + BLOCK_O - 1) // BLOCK_O
@@ -79,12 +79,12 @@ def convolve(
     total = tl.zeros((BLOCK_T, BLOCK_O), tl.float32)
     for e in range(tl.load(start + f), tl.load(start + f + 1)):
         first, second = tl.load(row + 2 * e), tl.load(row + 2 * e + 1)
-        first_share, second_share = tl.load(share + 2 * e), tl.load(share + 2 * e + 1)
+        first_weight, second_weight = tl.load(row_weight + 2 * e), tl.load(row_weight + 2 * e + 1)
         kernel = weight + (group * harmonics + tl.load(harmonic + e)) * TAPS * CHANNELS * OUT
         for begin in range(0, TAPS * CHANNELS, BLOCK_K):
             k = begin + tl.arange(0, BLOCK_K)
             inside = (to < frames_out)[:, None] & (k < TAPS * CHANNELS)[None, :]
-            left = _rows(plane, first, second, first_share, second_share, to, k, inside, frames_in, channels,
+            left = _rows(plane, first, second, first_weight, second_weight, to, k, inside, frames_in, channels,
                          CHANNELS, STEP, DILATION, SHIFT, DIVISOR, PAIRED)  # fmt: skip
             real = (k < TAPS * CHANNELS)[:, None] & (out < OUT)[None, :]
             right = tl.load(kernel + out[None, :] * (TAPS * CHANNELS) + k[:, None], mask=real, other=0.0)
@@ -102,7 +102,7 @@ def convolve(
 
 @triton.jit
 def correlate(
-    x, gy, partial, start, out_row, row, share,
+    x, gy, partial, start, out_row, row, row_weight,
     batch, length, harmonics, rows_in, frames_in, frames_out, groups, gy_item, gy_channel, gy_row, gy_frame,
     CHANNELS: tl.constexpr, OUT: tl.constexpr, TAPS: tl.constexpr,
     STEP: tl.constexpr, DILATION: tl.constexpr, SHIFT: tl.constexpr,
@@ -112,8 +112,9 @@ def correlate(
     """The gradient of the weight. One program: BLOCK_K of K, BLOCK_O channels, one harmonic, one part of the sum.
 
     Shape: x as for `convolve`, gy as y there, partial [parts, groups, harmonics, TAPS * CHANNELS, OUT]; entry e of
-        harmonic h, start[h] <= e < start[h + 1], is output row out_row[e], which reads row[e] with weights share[e]. A
-        part is `length` of the harmonic's terms, (batch item, entry), or what is left of them, which may be nothing.
+        harmonic h, start[h] <= e < start[h + 1], is output row out_row[e], which reads row[e] with weights
+        row_weight[e]. A part is `length` of the harmonic's terms, (batch item, entry), or what is left of them, which
+        may be nothing.
     """
     place = tl.program_id(0)
     k_blocks, blocks = (TAPS * CHANNELS + BLOCK_K - 1) // BLOCK_K, (OUT + BLOCK_O - 1) // BLOCK_O
@@ -137,11 +138,11 @@ def correlate(
         plane = x + (item * rows_in * frames_in * channels + group * CHANNELS)
         given = gy + (item * gy_item + tl.load(out_row + e) * gy_row)
         first, second = tl.load(row + 2 * e), tl.load(row + 2 * e + 1)
-        first_share, second_share = tl.load(share + 2 * e), tl.load(share + 2 * e + 1)
+        first_weight, second_weight = tl.load(row_weight + 2 * e), tl.load(row_weight + 2 * e + 1)
         for t in range(0, frames_out, BLOCK_T):
             to = t + tl.arange(0, BLOCK_T)
             inside = (to < frames_out)[:, None] & (k < TAPS * CHANNELS)[None, :]
-            left = _rows(plane, first, second, first_share, second_share, to, k, inside, frames_in, channels,
+            left = _rows(plane, first, second, first_weight, second_weight, to, k, inside, frames_in, channels,
                          CHANNELS, STEP, DILATION, SHIFT, 1, PAIRED)  # fmt: skip
             real = (to < frames_out)[:, None] & (out < OUT)[None, :]
             at = (group * OUT + out)[None, :] * gy_channel + to[:, None] * gy_frame

@@ -1,1 +1,1 @@
-"""Layers of a stack, which follow the frontend."""
+"""Layers of a stack, which follow the frontend. Each module registers its layers with build_layer (registry.py)."""

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hlfeat.nn.layers.base import Layer
+from hlfeat.config.layers import ActivationConfig, NormConfig
+from hlfeat.nn.layers.base import Layer, LayerInput
+from hlfeat.nn.layers.registry import build_layer
 from hlfeat.nn.masking import batch_norm, frame_mask, mask_frames
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+}
 
 
 class BatchNorm(Layer):
@@ -18,7 +33,7 @@ class BatchNorm(Layer):
         self.bn = nn.BatchNorm1d(channels, affine=affine)
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        if not self.bn.training:  # no statistics to take, so no frames to tell apart
+        if not self.bn.training:  # the running statistics decide, so no mask is needed
             bn = self.bn
             y = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
             return mask_frames(y, frames), frames
@@ -27,6 +42,9 @@ class BatchNorm(Layer):
             mask = frame_mask(frames, x.shape[-1])[:, None].expand(-1, x.shape[2], -1).reshape(x.shape[0], -1)
         y = batch_norm(self.bn, x.flatten(2), mask).view_as(x)
         return mask_frames(y, frames), frames
+
+    def describe(self, bands: int) -> str:
+        return "batch norm"
 
 
 class LayerNorm(Layer):
@@ -40,11 +58,14 @@ class LayerNorm(Layer):
         y = self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return mask_frames(y, frames), frames
 
+    def describe(self, bands: int) -> str:
+        return "layer norm"
+
 
 class InstanceNorm(Layer):
     """Normalisation of each channel over the bands and frames of its clip. Not local in time: needs the whole clip."""
 
-    reach = None
+    receptive_field = None
 
     def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
         super().__init__()
@@ -63,13 +84,34 @@ class InstanceNorm(Layer):
             y = y * self.weight[:, None, None] + self.bias[:, None, None]
         return mask_frames(y, frames), frames
 
+    def describe(self, bands: int) -> str:
+        return "instance norm"
+
 
 class Activation(Layer):
-    """Pointwise nonlinearity; what it makes of zero must not fill the padding."""
+    """Pointwise nonlinearity. Some are not zero at zero, so the padding is masked again."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.module = module
+        self.kind = kind
+        self.module = ACTIVATIONS[kind]()
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return mask_frames(self.module(x), frames), frames
+
+    def describe(self, bands: int) -> str:
+        return self.kind
+
+
+@build_layer.register
+def build_norm(config: NormConfig, before: LayerInput) -> Layer:
+    if config.kind == "batch":
+        return BatchNorm(before.channels, config.affine)
+    if config.kind == "layer":
+        return LayerNorm(before.channels, before.bands, config.affine)
+    return InstanceNorm(before.channels, config.affine)
+
+
+@build_layer.register
+def build_activation(config: ActivationConfig, before: LayerInput) -> Layer:
+    return Activation(config.kind)

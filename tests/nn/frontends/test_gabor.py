@@ -81,19 +81,19 @@ def test_energies_equal_the_plain_loop(n, groups, rate, stride_ms, factor, lengt
     assert relative(got, want) < 1e-5
 
 
-@given(lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=3), piece=st.sampled_from([1, 10_000, 40_000]))
-def test_pieces_equal_the_whole(lengths, piece):
+@given(lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=3), chunk=st.sampled_from([1, 10_000, 40_000]))
+def test_chunks_equal_the_whole(lengths, chunk):
     torch.manual_seed(sum(lengths))
     bank = hlfeat.EfficientLeaf(16, 4, stride_factor=16, conv_win_factor=6).filterbank.eval()
     x, ends = torch.randn(len(lengths), max(lengths)), torch.tensor(lengths)
     whole = bank(x, ends)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gemm, "CPU_PIECE", piece)
+        patch.setattr(gemm, "CPU_CHUNK", chunk)
         kept = bank(x, ends)
-        with torch.no_grad():  # in memory that the pieces share
-            pieces = bank(x, ends)
-    assert pieces.shape == whole.shape
-    assert relative(pieces, whole.detach()) < 1e-6
+        with torch.no_grad():  # in memory that the chunks share
+            chunks = bank(x, ends)
+    assert chunks.shape == whole.shape
+    assert relative(chunks, whole.detach()) < 1e-6
     assert relative(kept.detach(), whole.detach()) < 1e-6
 
 

@@ -109,13 +109,13 @@ def random_case(axis, rows, frames, channels, groups, kernel, anchor, stride, di
     return conv, torch.randn(2, channels[0] * groups, rows, frames)
 
 
-CUTTING = {"as it is": (None, None), "tiny pieces": (64, None), "every cut": (None, 0), "both": (64, 0)}
+CUTTING = {"as it is": (None, None), "tiny chunks": (64, None), "every cut": (None, 0), "both": (64, 0)}
 
 
 @pytest.fixture(params=CUTTING)
 def cutting(request, monkeypatch):
-    """How the work is cut into pieces must not show: whatever an estimate of work says, the result is the same."""
-    for name, value in zip(("PIECE_BYTES", "PIECE_COST"), CUTTING[request.param], strict=True):
+    """How the work is cut into chunks must not show: whatever an estimate of work says, the result is the same."""
+    for name, value in zip(("CHUNK_BYTES", "CPU_BLOCK_COST"), CUTTING[request.param], strict=True):
         if value is not None:
             monkeypatch.setattr(harmonic_plan, name, value)
 
@@ -418,15 +418,15 @@ def test_a_plan_made_for_inference_serves_training():
 
 def test_copies_do_not_hold_what_devices_hold():
     plan = plan_for(LinearAxis().positions(8, 3, 1), 8)
-    plan.kept[torch.device("cuda:7")] = "somewhere else"
+    plan.backend_data[torch.device("cuda:7")] = "somewhere else"
     for again in (copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):
-        assert not again.kept
-        assert torch.equal(again.pair, plan.pair)
-    plan.kept.clear()
+        assert not again.backend_data
+        assert torch.equal(again.lerp_rows, plan.lerp_rows)
+    plan.backend_data.clear()
 
 
 def test_little_memory_beside_input_and_output(monkeypatch):
-    """What is gathered at a time stays below a piece: lowering would hold 7 times the input."""
+    """What is gathered at a time stays below a chunk: lowering would hold 7 times the input."""
     gathered = []
     bags = harmonic_plan.SparseGather.__call__
     monkeypatch.setattr(
@@ -435,7 +435,7 @@ def test_little_memory_beside_input_and_output(monkeypatch):
     conv, x = hlfeat.HarmonicConv2d(16, 32, 7, padding=(0, 3), anchor=7), torch.randn(4, 16, 256, 256)
     with torch.no_grad():
         y = conv(x)
-    assert max(gathered) <= harmonic_plan.PIECE_BYTES * 1.1
+    assert max(gathered) <= harmonic_plan.CHUNK_BYTES * 1.1
     assert max(gathered) < x.nbytes + y.nbytes
     with torch.no_grad():
         peak = peak_bytes(lambda: conv(x), torch.device("cpu"))
@@ -457,24 +457,24 @@ def test_impossible_inputs():
         hlfeat.LogHarmonicConv2d(2, 3, 3, radix=1.0)
 
 
-def test_on_a_cpu_pieces_are_a_third_of_input_and_output_but_neither_tiny_nor_larger_than_a_cache():
-    sizes = [Budget.on(torch.device("cpu"), n << 20).piece_bytes >> 20 for n in (0, 12, 18, 30)]
+def test_on_a_cpu_chunks_are_a_third_of_input_and_output_but_neither_tiny_nor_larger_than_a_cache():
+    sizes = [Budget.on(torch.device("cpu"), n << 20).chunk_bytes >> 20 for n in (0, 12, 18, 30)]
     assert sizes == [4, 4, 6, 8]
 
 
-def test_on_a_gpu_pieces_are_few_and_take_no_more_memory_than_input_and_output():
+def test_on_a_gpu_chunks_are_few_and_take_no_more_memory_than_input_and_output():
     """Plans are made on the host, so a GPU's can be looked at without one."""
     plan = plan_for(LinearAxis().positions(256, 7, 1), 256)
     row_bytes, row_cost = 16 * 256 * 4, 256 * 16 * 32 * 7
     size = 16 * (16 + 32) * 256 * 256 * 4
     cpu, gpu = (Budget.on(torch.device(d), size) for d in ("cpu", "cuda"))
-    assert cpu.piece_bytes == harmonic_plan.PIECE_BYTES
+    assert cpu.chunk_bytes == harmonic_plan.CHUNK_BYTES
     counts = []
     for budget in (cpu, gpu):
-        at_once, blocks = plan.pieces(16, row_cost, row_bytes, budget)
-        counts.append(len(blocks) * -(-16 // at_once))
+        items, blocks = plan.chunks(16, row_cost, row_bytes, budget)
+        counts.append(len(blocks) * -(-16 // items))
         for block in blocks:
-            assert at_once * block.n_ks * (block.last - block.first) * row_bytes <= 1.1 * budget.piece_bytes
+            assert items * block.n_ks * (block.last - block.first) * row_bytes <= 1.1 * budget.chunk_bytes
         assert [b.first for b in blocks] == [0, *(b.last for b in blocks[:-1])]
         assert blocks[-1].last == 256
     assert counts[1] <= 4 < counts[0]

@@ -17,6 +17,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from hlfeat.bench import harmonic as bench
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
@@ -25,7 +26,7 @@ from tests import helpers
 
 triton = pytest.importorskip("triton")
 
-from hlfeat.nn.harmonic import triton_backend as harmonic_fused  # noqa: E402
+from hlfeat.nn.harmonic import triton_backend  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -72,22 +73,25 @@ def compare(x, weight, bias, positions, tolerance=1e-5, layout=torch.contiguous_
 @settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # the interpreter is too slow to look for small cases
 @given(
     axis=st.sampled_from(["linear", "log", "centre"]),
-    rows=st.integers(1, 6),
+    batch=st.integers(1, 2),
+    rows=st.integers(1, 4),
     frames=st.integers(1, 20),
-    channels=st.tuples(st.integers(1, 5), st.integers(1, 3)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 3)),
     groups=st.integers(1, 2),
-    kernel=st.tuples(st.integers(1, 4), st.integers(1, 5)),
-    anchor=st.integers(1, 5),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    anchor=st.integers(1, 4),
     stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
     dilation=st.integers(1, 2),
     padding=st.integers(0, 4),
     bias=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_equals_float64(axis, rows, frames, channels, groups, kernel, anchor, stride, dilation, padding, bias, seed):
+def test_equals_float64(
+    axis, batch, rows, frames, channels, groups, kernel, anchor, stride, dilation, padding, bias, seed
+):
     torch.manual_seed(seed)
     frames = max(frames, dilation * (kernel[1] - 1) + 1 - 2 * padding)
-    x = torch.randn(2, channels[0] * groups, rows, frames)
+    x = torch.randn(batch, channels[0] * groups, rows, frames)
     weight = torch.randn(channels[1] * groups, channels[0], *kernel)
     positions = axis_of(axis, rows).positions(rows, kernel[0], anchor)[:, :: stride[0]]
     time = {"stride": stride[1], "padding": padding, "dilation": dilation, "groups": groups}
@@ -96,9 +100,9 @@ def test_equals_float64(axis, rows, frames, channels, groups, kernel, anchor, st
 
 def test_more_than_one_block_of_everything(monkeypatch):
     """Frames, products and channels that no block holds; parts of the weight's gradient that share no term evenly."""
-    monkeypatch.setattr(harmonic_fused, "CONVOLVE", harmonic_fused.Blocks(16, 16, 16, 4, 2))
-    monkeypatch.setattr(harmonic_fused, "CORRELATE", harmonic_fused.Blocks(16, 16, 16, 4, 2))
-    monkeypatch.setattr(harmonic_fused, "PROGRAMS", 40)
+    monkeypatch.setattr(triton_backend, "CONVOLVE", triton_backend.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(triton_backend, "CORRELATE", triton_backend.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(triton_backend, "PROGRAMS", 40)
     x, weight = torch.randn(2, 11, 3, 37), torch.randn(19, 11, 2, 3)
     compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), padding=1)
 
@@ -158,6 +162,7 @@ def test_rows_of_weight_zero_are_not_read():
 
 
 def test_second_derivatives_are_those_of_torch_operations():
+    torch.manual_seed(0)
     x, positions = torch.randn(1, 2, 3, 4, device=DEVICE), LinearAxis().positions(3, 2, 1)
 
     def second(fused):
@@ -166,7 +171,8 @@ def test_second_derivatives_are_those_of_torch_operations():
         (gx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return torch.autograd.grad(gx.square().sum(), weight)[0]
 
-    torch.testing.assert_close(second(True), second(False))
+    fused, plain = second(True), second(False)
+    assert (fused - plain).norm() <= 1e-5 * plain.norm()  # float32; single values cancel
 
 
 @given(
@@ -178,24 +184,24 @@ def test_second_derivatives_are_those_of_torch_operations():
 def test_lists_say_what_interpolation_reads(rows, kernel, anchor, axis):
     positions = axis_of(axis, rows).positions(rows, kernel, anchor)
     plan = plan_for(positions, rows)
-    share = torch.zeros(kernel, rows, rows + 1)  # of each row of the input, for each harmonic and output row
+    weights = torch.zeros(kernel, rows, rows + 1)  # of each row of the input, for each harmonic and output row
     for (k, f), p in np.ndenumerate(positions.numpy()):
         low = round(p) if abs(p - round(p)) < 1e-6 else int(np.floor(p))
         if low >= 0 and p <= rows - 1 + 1e-6:
-            share[k, f, low] += 1 - max(0.0, p - low)
-            share[k, f, low + 1] += max(0.0, p - low)
-    share = share[..., :-1]
-    found = harmonic_fused.lists(plan, torch.device("cpu"))
-    for reads, order in ((found.forward, (1, 0, 2)), (found.back, (2, 0, 1)), (found.harmonics, (0, 1, 2))):
-        want = share.permute(order)
+            weights[k, f, low] += 1 - max(0.0, p - low)
+            weights[k, f, low + 1] += max(0.0, p - low)
+    weights = weights[..., :-1]
+    lists = triton_backend.lists(plan, torch.device("cpu"))
+    for reads, order in ((lists.forward, (1, 0, 2)), (lists.back, (2, 0, 1)), (lists.harmonics, (0, 1, 2))):
+        want = weights.permute(order)
         got = torch.zeros_like(want)
         for to in range(len(want)):
             for e in range(int(reads.start[to]), int(reads.start[to + 1])):
                 for side in range(2):
-                    got[to, reads.place[e], reads.row[e, side]] += reads.share[e, side]
+                    got[to, reads.place[e], reads.row[e, side]] += reads.row_weight[e, side]
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
         assert len(reads.place) == reads.start[-1] <= (want != 0).sum()
-        lone = reads.share[:, 1] == 0
+        lone = reads.row_weight[:, 1] == 0
         assert torch.equal(reads.row[lone, 0], reads.row[lone, 1])  # which is how a kernel knows
 
 
@@ -238,13 +244,17 @@ def test_compile_for_gpus(capability, tmp_path):
         assert facts["shared"] <= 99 * 1024, facts  # what the smallest such GPUs have for a program
 
 
-def test_tuning_tries_every_kernel(capsys):
+def test_tuning_tries_every_kernel(capsys, monkeypatch):
+    """Of a setting that is smaller than all of the bench's, as the interpreter takes a second for each of these."""
+    monkeypatch.setattr(bench, "IN_CHANNELS", 3)
+    monkeypatch.setattr(bench, "OUT_CHANNELS", 4)
     spec = importlib.util.spec_from_file_location("tune", helpers.ROOT / "scripts" / "tune_harmonic.py")
     tune = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tune)
-    before = harmonic_fused.CONVOLVE, harmonic_fused.CORRELATE
-    tune.main(["--setting", "9", "--batch", "1", "--device", DEVICE, "--quick"])
-    assert before == (harmonic_fused.CONVOLVE, harmonic_fused.CORRELATE)
+    monkeypatch.setattr(tune, "SETTINGS", [bench.Setting("tiny", 4, 16, 3, 1)])
+    before = triton_backend.CONVOLVE, triton_backend.CORRELATE
+    tune.main(["--setting", "tiny", "--batch", "1", "--device", DEVICE, "--quick"])
+    assert before == (triton_backend.CONVOLVE, triton_backend.CORRELATE)
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     kernels = ["forward", "gradient of the input", "gradient of the weight"]
     assert [row[0][2:] for row in rows] == [kernel for kernel in kernels for _ in range(3)]

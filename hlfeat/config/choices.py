@@ -1,0 +1,8 @@
+"""Words of the configuration that the command line lists too; imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ShardFormat = Literal["npy", "pt"]
+Dtype = Literal["float32", "float16"]

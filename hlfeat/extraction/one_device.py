@@ -1,0 +1,140 @@
+"""A run on one device: modules, output directory or statistics, and the loop over clips between them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hlfeat.audio.clip import Clip
+from hlfeat.config.config import Config
+from hlfeat.errors import UsageError
+from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.crash_guard import CrashGuard
+from hlfeat.extraction.decode_probe import CRASHED
+from hlfeat.extraction.failures import Failures
+from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Options
+from hlfeat.extraction.report import STAGES, Report, merge_reports
+from hlfeat.extraction.resume import ResumeState, scan_output
+from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
+from hlfeat.extraction.setup import describe_inputs, prepare
+from hlfeat.extraction.sinks import ShardMoments, ShardSink, StatisticsSink
+from hlfeat.files import disk_error
+from hlfeat.inputs.clip_list import Inputs
+from hlfeat.nn.device import choose_device, device_name, peak_memory
+from hlfeat.partition import WHOLE
+from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.records import FailureRecord
+
+log = logging.getLogger("hlfeat")
+
+
+def extract_on_device(
+    config: Config, inputs: Inputs, out: Path, limits: Limits, options: Options, hooks: Hooks
+) -> Report:
+    """Features of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s."""
+    job = _make_job(config, options, hooks, limits)
+    with OutputDir(out, options.part) as output:
+        try:
+            description = job.pipeline.description
+            if options.part != WHOLE:
+                description = replace(description, inputs=describe_inputs(inputs.clips))
+            output.initialise_or_resume(description, options.overwrite)
+            return _extract(job, inputs.clips[options.part.slice(len(inputs.clips))], output)
+        except OSError as e:
+            raise disk_error(e, out) from e
+
+
+def statistics_on_device(
+    config: Config, inputs: Inputs, scratch: Path, limits: Limits, options: Options, hooks: Hooks
+) -> tuple[Report, list[ShardMoments]]:
+    """The moments of the features of the clips of `options.part`, shard by shard, and no features.
+
+    Args:
+        scratch: a folder for what does not fit into memory.
+    """
+    job = _make_job(config, options, hooks, limits)
+    clips = inputs.clips[options.part.slice(len(inputs.clips))]
+    order = _order_of(clips)
+    clock, started = Clock(), time.perf_counter()
+    sink = StatisticsSink(job.pipeline.postprocessor.shape, clock)
+    failures = Failures((), {}, options)
+    run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock, Tally())
+    try:
+        run.process(clips, frozenset(), lambda *_: nullcontext(), scratch)
+    except OSError as e:
+        raise disk_error(e, scratch) from e
+    finally:
+        run.progress.close()
+    return _report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
+
+
+def _make_job(config: Config, options: Options, hooks: Hooks, limits: Limits) -> Job:
+    device = choose_device(options.device)
+    pipeline = prepare(config, options.weights, options.stats)
+    pipeline = pipeline._replace(extractor=pipeline.extractor.eval().to(device))
+    stack = pipeline.extractor.stack
+    if options.weights is None and any(True for _ in stack.parameters()):
+        log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+    if stack.receptive_field is None:
+        log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
+    return Job(config, options, pipeline, device, hooks, limits)
+
+
+def _order_of(clips: Sequence[Clip]) -> dict[str, int]:
+    """The place of each clip by its id. Raises UsageError for two clips of one id."""
+    order = {clip.id: i for i, clip in enumerate(clips)}
+    if len(order) < len(clips):
+        raise UsageError("expected clips of different ids")
+    return order
+
+
+def _extract(job: Job, clips: Sequence[Clip], output: OutputDir) -> Report:
+    """The run in a directory that is locked and of the right fingerprint."""
+    started, clock, options, order = time.perf_counter(), Clock(), job.options, _order_of(clips)
+    state = scan_output(output, clips, order, each=job.each, update=options.update, retry_failed=options.retry_failed)
+    if state.entries:
+        log.info("%d of %d clips are done already", len(clips) - len(state.todo), len(clips))
+    crashed = [f.id for f in output.catalog.failures() if f.code == CRASHED]
+    failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
+
+    def record_failures() -> None:
+        output.check_place()
+        failures.save()
+
+    shape, dtype = job.pipeline.postprocessor.shape, np.dtype(job.config.output.dtype)
+    sink = ShardSink(output, job.config.output.format, dtype, shape, job.each, state.shards, clock, record_failures)
+    progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
+    run = ClipRun(job, sink, failures, progress, clock, Tally())
+    try:
+        if state.todo:
+            output.begin()
+        with CrashGuard(output.layout.busy, crashed) as guard:
+            run.process(state.todo, state.fills_gap, guard.reading, output.folder)
+            assert progress.clips == len(clips), "a clip is neither in the index nor among the failures"
+    finally:
+        progress.close()
+        output.check_place()
+        failed = failures.save_in_order(order)
+    report = _report(run, state, failed, started)
+    return replace(report, complete=output.finish(report.as_dict(), merge_reports))
+
+
+def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], started: float) -> Report:
+    seconds = {stage: run.clock.seconds[stage] for stage in STAGES}
+    return Report(
+        clips=run.tally.clips,
+        audio_seconds=run.tally.seconds,
+        failures=[failure.as_dict() for failure in failed],
+        clips_before=state.entries,
+        seconds_before=state.seconds,
+        seconds={**seconds, "total": time.perf_counter() - started},
+        device=device_name(run.job.device),
+        peak_bytes=peak_memory(run.job.device),
+    )

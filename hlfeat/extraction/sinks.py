@@ -1,0 +1,187 @@
+"""Where features go: into shards, or into statistics alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hlfeat.errors import ClipError
+from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.events import ClipInfo, ComputedClip, FeatureChunk
+from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.statistics.shard_statistics import ShardStatistics
+from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.records import IndexEntry
+from hlfeat.storage.shard_writer import ShardWriter
+
+
+class Sink(Protocol):
+    """Takes the features of clips, in input order. As a context, it leaves nothing half-made."""
+
+    @property
+    def shard_name(self) -> str:
+        """The name of the open shard, which failures are recorded with."""
+
+    def write(self, clip: ComputedClip) -> None:
+        """Take a clip. Raises ClipError where it fails on the way; the sink is then as it was before the clip."""
+
+    def commit(self) -> Path | None:
+        """Close the shard. Returns its path if it is a file that is complete now."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _Summed:
+    """The features of one channel on their way to the sink, and the moments of those that have passed."""
+
+    def __init__(self, chunks: Iterable[FeatureChunk], row_shape: tuple[int, ...]) -> None:
+        self._chunks, self.moments = chunks, no_moments(*row_shape)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for features, moments in self._chunks:
+            self.moments += moments
+            yield features
+
+
+class ShardSink:
+    """Writes shards with their index and statistics.
+
+    Args:
+        output: the directory.
+        format, dtype: of the shards.
+        row_shape: of a row of the features.
+        each: whether every channel of a file is a clip of its own in the index.
+        taken: numbers of shards that are finished already.
+        clock: counts the computing of long clips, which happens while they are written.
+        record_failures: called before a shard is published: the failures beside it must not be lost.
+    """
+
+    def __init__(
+        self,
+        output: OutputDir,
+        format: str,
+        dtype: np.dtype[Any],
+        row_shape: tuple[int, ...],
+        each: bool,
+        taken: frozenset[int],
+        clock: Clock,
+        record_failures: Callable[[], None],
+    ) -> None:
+        self._output, self._format, self._dtype, self._row_shape = output, format, dtype, row_shape
+        self._each, self._clock, self._record_failures = each, clock, record_failures
+        self._numbers = (number for number in count() if number not in taken)
+        self._number = next(self._numbers)  # of the open shard
+        self._shard: ShardWriter | None = None
+        self._statistics = ShardStatistics.of(*row_shape)
+        self._open = ExitStack()  # closes the shard, whatever happens
+
+    def __enter__(self) -> ShardSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def shard_name(self) -> str:
+        return self._output.layout.shard_name(self._number)
+
+    def write(self, clip: ComputedClip) -> None:
+        shard = self._shard or self._begin()
+        channels: list[tuple[str, Moments, bool]] = []
+        for n, channel in enumerate(clip.channels):
+            entry = _index_entry(clip.info, n if self._each else None)
+            features = _Summed(self._clock.timed("compute", channel), self._row_shape)
+            try:
+                shard.append(entry, features)
+            except ClipError:
+                shard.drop(n)
+                raise
+            channels.append((entry.id, features.moments, channel.silent))
+        for statistics in channels:
+            self._statistics.add(*statistics)
+
+    def _begin(self) -> ShardWriter:
+        files = ShardFiles(self._output.layout, self._number)
+        self._shard = self._open.enter_context(ShardWriter(files, self._format, self._dtype, *self._row_shape))
+        self._statistics = ShardStatistics.of(*self._row_shape)
+        return self._shard
+
+    def commit(self) -> Path | None:
+        if self._shard is None or not self._shard.entries:
+            return None
+        self._record_failures()
+        path = self._shard.commit(self._statistics.dump())
+        self._open.close()
+        self._shard = None
+        self._number = next(self._numbers)
+        return path
+
+
+def _index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
+    """The index line of a clip, or of one channel of a file whose channels are clips of their own."""
+    clip = info.clip
+    return IndexEntry(
+        id=clip.id if channel is None else f"{clip.id}#{channel}",
+        path=clip.path,
+        duration=info.duration,
+        sample_rate=info.sample_rate,
+        channels=info.file_channels,
+        size=info.size,
+        modified=info.modified,
+        member=None if clip.span is None else clip.span.member,
+        start=clip.start,
+        end=clip.end,
+        channel=clip.channel if channel is None else channel,
+    )
+
+
+class ShardMoments(NamedTuple):
+    """The number of clips that a shard would hold, and the moments of their frames."""
+
+    clips: int
+    moments: Moments
+
+
+class StatisticsSink:
+    """Sums statistics and keeps no features.
+
+    Sums are made for each shard that would have been written, so that the result is the same, to the last bit, as that
+    of merging the statistics beside shards.
+
+    Attributes:
+        shards: those that are closed.
+    """
+
+    shard_name = ""
+
+    def __init__(self, row_shape: tuple[int, ...], clock: Clock) -> None:
+        self._row_shape, self._clock = row_shape, clock
+        self._open = ShardMoments(0, no_moments(*row_shape))
+        self.shards: list[ShardMoments] = []
+
+    def __enter__(self) -> StatisticsSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, clip: ComputedClip) -> None:
+        sums = [_Summed(self._clock.timed("compute", channel), self._row_shape) for channel in clip.channels]
+        for features in sums:
+            for _ in features:
+                pass
+        for features in sums:  # now that no channel can fail any more
+            self._open = ShardMoments(self._open.clips + 1, self._open.moments + features.moments)
+
+    def commit(self) -> None:
+        if self._open.clips:
+            self.shards.append(self._open)
+        self._open = ShardMoments(0, no_moments(*self._row_shape))

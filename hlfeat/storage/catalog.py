@@ -1,0 +1,86 @@
+"""The shards and failures that runs of one part have left in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hlfeat.errors import OutputError
+from hlfeat.files import json_lines, write_atomically
+from hlfeat.partition import WHOLE
+from hlfeat.storage.formats import check_shard
+from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
+from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
+
+_REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat's
+
+
+class ShardCatalog:
+    """What is finished, and what failed. Only the files of the layout's own part are read and changed."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def finished_shards(self) -> Iterator[tuple[int, list[IndexEntry]]]:
+        """The numbers of the finished shards, and their index, in order.
+
+        Raises OutputError where an index is damaged, or a shard's data is missing or shorter than its index says.
+        """
+        for shard in indexed_shards(self.layout.folder):
+            if shard.layout.part == self.layout.part:
+                entries = list(read_index(shard.index))
+                check_shard(self.layout.folder / _data_name(shard, entries), _count_rows(shard, entries))
+                yield shard.number, entries
+
+    def take_back(self, number: int) -> None:
+        """Remove a finished shard, its index first: without its index, a shard does not count as finished."""
+        shard = ShardFiles(self.layout, number)
+        for path in (shard.index, shard.statistics, *shard.data):
+            path.unlink(missing_ok=True)
+
+    def clean(self, everything: bool) -> None:
+        """Remove what a killed run of this part left half-made, or with `everything` all that any run has written."""
+        files = [(path, name) for path, name in own_files(self.layout.folder) if name.kind != "lock"]
+        finished = {(name.part, name.number) for _, name in files if name.kind == "index" and not name.temporary}
+        for path, name in sorted(files, key=_removal_order):
+            orphan = name.kind in ("shard", "statistics") and (name.part, name.number) not in finished
+            if everything or (name.part == self.layout.part and (orphan or name.temporary)):
+                path.unlink()
+
+    def failures(self) -> list[FailureRecord]:
+        """The failures that earlier runs recorded."""
+        path = self.layout.failures
+        return list(read_failures(path)) if path.exists() else []
+
+    def write_failures(self, failures: Iterable[FailureRecord]) -> None:
+        """Replace failures.jsonl, or the part's."""
+        write_atomically(self.layout.failures, json_lines(failure.as_dict() for failure in failures))
+
+    def other_partitions(self) -> list[int]:
+        """The numbers of parts, other than the run's own, into which runs have divided what is in the directory."""
+        kinds = ("index", "failures", "report")
+        names = (name for _, name in own_files(self.layout.folder) if name.kind in kinds and not name.temporary)
+        of = {name.part.of for name in names if name.kind == "index" or name.part != WHOLE}
+        return sorted(of - {self.layout.part.of})
+
+
+def _removal_order(file: tuple[Path, FileName]) -> tuple[bool, bool, str]:
+    """The index of a shard goes before its data."""
+    path, name = file
+    return name.kind == _REMOVED_LAST, name.kind != "index", path.name
+
+
+def _data_name(shard: ShardFiles, entries: list[IndexEntry]) -> str:
+    if not entries:
+        raise OutputError(f"{shard.index}: damaged: there is no clip in it")
+    return entries[-1].shard
+
+
+def _count_rows(shard: ShardFiles, entries: list[IndexEntry]) -> int:
+    """The rows of a shard. Raises OutputError if its clips are not one after the other."""
+    rows = 0
+    for entry in entries:
+        if entry.row != rows:
+            raise OutputError(f"{shard.index}: damaged: row {entry.row} where {rows} was expected")
+        rows += entry.frames
+    return rows

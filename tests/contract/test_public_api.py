@@ -1,0 +1,55 @@
+"""The public names, pinned: what is taken away or renamed here breaks other people's programs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import hlfeat
+
+PUBLIC = """
+    AxisError CentreAxis ClipError Config ConfigError EfficientLeaf ExportError Extractor FeatureBatch FeatureStore
+    HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis LogAxis LogHarmonicConv2d LogMel
+    LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram Statistics TooManyFailuresError
+    UsageError build collate collect_inputs config_names dump_config extract harmonic_conv2d load_config
+"""
+
+
+def test_public_names_are_pinned():
+    assert sorted(hlfeat.__all__) == sorted(PUBLIC.split())
+    assert set(hlfeat.__all__) == set(hlfeat._WHERE)
+    for name in hlfeat.__all__:
+        assert getattr(hlfeat, name) is not None
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(hlfeat.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"hlfeat.{module}" for name, module in hlfeat._WHERE.items()}
+
+
+def test_errors_are_one_family():
+    errors = [v for n in hlfeat.__all__ if isinstance(v := getattr(hlfeat, n), type) and issubclass(v, Exception)]
+    assert len(errors) == 10
+    assert all(issubclass(error, hlfeat.HlfeatError) for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("workers", 0), ("workers", 1.5), ("workers", True), ("batch_seconds", 0), ("batch_seconds", float("nan")),
+        ("on_error", "ignore"), ("max_failures", -1), ("device", "cpu,"), ("part", "1/2"),
+    ],
+)  # fmt: skip
+def test_options_check_themselves(option, value):
+    with pytest.raises(hlfeat.UsageError, match=f"^{option}: expected "):
+        hlfeat.Options(**{option: value})
+
+
+def test_the_library_reads_no_standard_input(tmp_path):
+    with pytest.raises(hlfeat.UsageError, match="got - without a stream"):
+        hlfeat.extract(hlfeat.load_config("log-mel"), ["-"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

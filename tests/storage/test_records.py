@@ -1,0 +1,59 @@
+"""Lines of an index and of failures.jsonl: what is written, and what is read of other versions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hlfeat.errors import OutputError
+from hlfeat.files import json_lines
+from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_offsets
+
+LINE = (
+    '{"id": "a.tar/b.wav", "path": "a.tar", "shard": "shard-00000.npy", "row": 3, "frames": 4, "duration": 0.5, '
+    '"sample_rate": 16000, "channels": 2, "size": 99, "modified": 12, "member": "b.wav", "start": 0.0, "end": 0.5, '
+    '"channel": 0, "crc32": 7}\n'
+)
+FAILURE = '{"id": "a", "path": "p", "code": "empty", "message": "no samples", "shard": "shard-00001"'
+
+
+def test_an_index_line_is_read_and_written_as_it_is(tmp_path):
+    path = tmp_path / "index"
+    path.write_text(LINE)
+    (entry,) = read_index(path)
+    assert json_lines([entry.as_dict()]) == LINE.encode()
+    assert entry.segment == {"member": "b.wav", "start": 0.0, "end": 0.5, "channel": 0}
+
+
+def test_keys_without_a_value_are_not_written():
+    entry = IndexEntry("a", "a", "shard-00000.npy", 0, 1, 1.0, crc32=0)
+    assert list(entry.as_dict()) == ["id", "path", "shard", "row", "frames", "duration", "crc32"]
+    assert entry.segment == {}
+
+
+def test_an_index_line_of_another_version(tmp_path):
+    path = tmp_path / "index"
+    path.write_text(LINE.replace('"crc32"', '"sha256"') * 2)
+    assert [(entry.frames, entry.crc32) for entry in read_index(path)] == [(4, None)] * 2
+    values = ("a.tar/b.wav", "a.tar", "shard-00000.npy", 3, 4, 0.5)
+    assert list(read_index_offsets(path)) == [(0, values), (len(LINE) + 1, values)]
+
+
+@pytest.mark.parametrize(
+    "more", ["", ', "member": "b.wav"', ', "attempts": [1, 2]', ', "member": "b.wav", "later": null']
+)
+def test_failures_are_written_back_as_they_are_whatever_version_wrote_them(tmp_path, more):
+    path = tmp_path / "failures.jsonl"
+    path.write_text(f"{FAILURE}{more}}}\n")
+    (failure,) = read_failures(path)
+    assert json_lines([failure.as_dict()]) == path.read_bytes()
+    assert failure.member == ("b.wav" if "member" in more else None)
+
+
+def test_a_failure_without_a_message_is_damaged(tmp_path):
+    path = tmp_path / "failures.jsonl"
+    whole = json.dumps(FailureRecord("a", "p", "empty", "", "s").as_dict())
+    path.write_text(f"{whole}\n{FAILURE.replace('message', 'text')}}}\n")
+    with pytest.raises(OutputError, match=r"failures\.jsonl: damaged: line 2: expected id, path, code, message, shard"):
+        list(read_failures(path))
