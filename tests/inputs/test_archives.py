@@ -507,6 +507,6 @@ def test_the_command(hlfeat, tmp_path):
     shards = [tmp_path / f"{i}.tar" for i in range(3)]
     result = hlfeat("extract", *shards[:2], "--manifest", shards[2], "-o", tmp_path / "out", *small)
     assert result.returncode == 3, result.stderr
-    assert "passed over 2 files" in result.stderr
+    assert "skipped 2 files" in result.stderr
     assert f"{shards[2]}: 2.wav: not-audio: " in result.stderr
     assert len(records(tmp_path / "out/shard-00000.jsonl")) == 2

@@ -107,8 +107,9 @@ def test_what_cannot_be_exported_says_so(monkeypatch):
     monkeypatch.setattr(torch.nn.modules.module, "_global_buffer_registration_hooks", hooks)
     model = trained("pcen")
     model.frontend.compression = Stubborn()
-    with pytest.raises(HlfeatError, match=r"cannot export this for clips of any length: .*--seconds S"):
+    with pytest.raises(HlfeatError, match="cannot export this for clips of any length: ") as caught:
         interop_export.export(model, ".pt2")
+    assert caught.value.remedy == "seconds"
     with pytest.raises(HlfeatError, match="cannot export this: "):
         interop_export.export(model, ".pt2", seconds=1)
 
