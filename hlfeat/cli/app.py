@@ -13,17 +13,15 @@ import typer
 from hlfeat import __version__
 from hlfeat.cli.bench import bench_app
 from hlfeat.cli.config import config_app
-from hlfeat.cli.errors import report
-from hlfeat.cli.exit_codes import Exit
+from hlfeat.cli.errors import Exit, InterruptedEarlyError, report
 from hlfeat.cli.export import EXPORT_EPILOG, export
 from hlfeat.cli.extract import EXTRACT_EPILOG, extract
 from hlfeat.cli.import_weights import IMPORT_WEIGHTS_EPILOG, import_weights
 from hlfeat.cli.inspect import INSPECT_EPILOG, inspect
 from hlfeat.cli.options import epilog
 from hlfeat.cli.plot import PLOT_EPILOG, plot
+from hlfeat.cli.process import open_streams
 from hlfeat.cli.stats import STATS_EPILOG, stats
-from hlfeat.cli.stop import InterruptedEarlyError
-from hlfeat.cli.streams import open_streams
 from hlfeat.text import escape_unprintable
 
 app = typer.Typer(

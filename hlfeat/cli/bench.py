@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hlfeat.cli.job import collect_clips
-from hlfeat.cli.log import set_up_logging
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
@@ -26,6 +25,7 @@ from hlfeat.cli.options import (
     need_matplotlib,
     need_writable,
 )
+from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
 from hlfeat.cli.options import DEFAULT, ConfigArgument, SetOption, VerboseOption, epilog
+from hlfeat.cli.process import set_up_logging
 
 config_app = typer.Typer(
     no_args_is_help=True,

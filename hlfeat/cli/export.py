@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
 from hlfeat.cli.options import ConfigArgument, OverwriteFileOption, SetOption, VerboseOption, WeightsOption, epilog
+from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import UsageError
 
 EXPORT_EPILOG = epilog(

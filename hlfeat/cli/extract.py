@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.exit_codes import EXIT_STATUS_OF_CLIPS, Exit
-from hlfeat.cli.job import choose_part, collect_clips, local_device
-from hlfeat.cli.log import failures_by_code, set_up_logging
+from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
+from hlfeat.cli.job import choose_part, collect_clips, failures_by_code, local_device
 from hlfeat.cli.options import (
     DEFAULT,
     WORKERS,
@@ -30,8 +29,7 @@ from hlfeat.cli.options import (
     WorkersOption,
     epilog,
 )
-from hlfeat.cli.stop import StopRequest
-from hlfeat.cli.streams import keep_stdout_for_paths, print_path
+from hlfeat.cli.process import StopRequest, keep_stdout_for_paths, print_path, set_up_logging
 from hlfeat.errors import UsageError
 from hlfeat.partition import Part
 

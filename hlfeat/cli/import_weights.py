@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
 from hlfeat.cli.options import OverwriteFileOption, SetOption, VerboseOption, epilog
+from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import HlfeatError
 
 IMPORT_WEIGHTS_EPILOG = epilog(

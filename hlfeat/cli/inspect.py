@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.exit_codes import EXIT_STATUS, Exit
-from hlfeat.cli.log import set_up_logging
+from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.cli.options import VerboseOption, epilog
-from hlfeat.cli.streams import print_line
+from hlfeat.cli.process import print_line, set_up_logging
 
 if TYPE_CHECKING:
     from hlfeat.storage.feature_dir import FeatureDir

@@ -1,4 +1,4 @@
-"""Which clips a process does: its inputs, and its part of them (--part, SLURM arrays, torchrun)."""
+"""The clips that a process does: its inputs, its part of them (--part, SLURM arrays, torchrun), those that failed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
 
 if TYPE_CHECKING:
+    from hlfeat.extraction.report import Report
     from hlfeat.inputs.clip_list import Inputs
 
 CHOOSE = "--part I/N says which part this is"
@@ -27,6 +28,15 @@ def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -
     if clips.ignored:
         logging.getLogger("hlfeat").info("skipped %s (not an audio extension)", count(clips.ignored, "file"))
     return clips
+
+
+def failures_by_code(report: Report) -> str:
+    """'3 clips failed (empty 1, truncated 2)'."""
+    from hlfeat.text import count
+
+    facts = report.as_dict()
+    codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
+    return f"{count(facts['failures'], 'clip')} failed ({codes})"
 
 
 def choose_part(option: str | None) -> tuple[Part, str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hlfeat.cli.exit_codes import EXIT_STATUS, Exit
+from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.errors import UsageError
 from hlfeat.extraction.options import default_workers
 

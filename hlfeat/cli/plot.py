@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
@@ -20,7 +19,7 @@ from hlfeat.cli.options import (
     need_matplotlib,
     refuse,
 )
-from hlfeat.cli.streams import print_path
+from hlfeat.cli.process import print_path, set_up_logging
 from hlfeat.errors import UsageError
 
 if TYPE_CHECKING:

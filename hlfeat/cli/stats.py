@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.exit_codes import EXIT_STATUS_OF_CLIPS, Exit
-from hlfeat.cli.job import collect_clips
-from hlfeat.cli.log import failures_by_code, set_up_logging
+from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
+from hlfeat.cli.job import collect_clips, failures_by_code
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
@@ -29,7 +28,7 @@ from hlfeat.cli.options import (
     epilog,
     refuse,
 )
-from hlfeat.cli.streams import print_path
+from hlfeat.cli.process import print_path, set_up_logging
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.extraction.stop_signals import when_stopped
 
