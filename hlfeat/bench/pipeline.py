@@ -42,13 +42,12 @@ from hlfeat.extraction.events import (
     LoadedClip,
     WorkerEvent,
 )
-from hlfeat.extraction.extract import extract
+from hlfeat.extraction.extract import extract_clips
 from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import Prefetcher
+from hlfeat.extraction.prefetch import Prefetcher, ThreadMap
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
-from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import no_moments
@@ -262,7 +261,7 @@ def measure(
         RESAMPLE: emptied(lambda folder: consume(resampling, held.clips, options.workers, folder, limits)),
         COMPUTE: emptied(lambda folder: consume(computing, held.clips, options.workers, folder, limits)),
         WRITE: emptied(lambda folder: write(config, extractor, finish, held, block, folder)),
-        WHOLE: emptied(lambda folder: extract(config, inputs, folder, quiet, _limits=limits)),
+        WHOLE: emptied(lambda folder: extract_clips(config, inputs, folder, quiet, limits=limits)),
     }
     if all(clip.span is None and clip.start is None and clip.end is None for clip in held.clips):
         calls[PLAIN] = emptied(lambda folder: plain_loop(held.clips, config.audio.sample_rate, folder))

@@ -1,4 +1,4 @@
-"""hlfeat config ...: list, show and check configurations."""
+"""hlfeat config ...: list, show and check configurations, and print their JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips, or their features, of different lengths to padded batches, by a rule that depends on the lengths alone."""
+"""Padded batches of clips of different lengths, by a rule that depends on the lengths alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from torch import Tensor
 def plan_batches(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
     """Group clips of similar length, so that little is padded.
 
-    A batch takes at most `max_samples` samples with its padding; a clip longer than that is a batch of its own. The
-    longest come first: if memory does not suffice, that shows at once.
+    A batch has at most `max_samples` samples with its padding; a clip longer than that is a batch of its own. The
+    longest clips come first: if memory does not suffice, that shows at once.
+
+    Returns the places of the clips of each batch.
+
+    >>> plan_batches([100, 900, 120], max_samples=500)
+    [[1], [2, 0]]
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -24,7 +29,7 @@ def plan_batches(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
 
 
 def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Right-pad with zeros.
+    """Pad with zeros on the right.
 
     Shape: B times [T_i] -> [B, max T_i], lengths [B].
     """

@@ -24,7 +24,7 @@ from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels,
 from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
 from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.thread_map import ThreadMap
+from hlfeat.extraction.prefetch import ThreadMap
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import moments

@@ -25,8 +25,8 @@ from hlfeat.extraction.events import (
 )
 from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.postprocess import PostProcessor
+from hlfeat.extraction.prefetch import ThreadMap
 from hlfeat.extraction.streaming import MapInOrder, stream_features
-from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.statistics.moments import moments

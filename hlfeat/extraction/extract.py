@@ -18,6 +18,7 @@ from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.multi_device import run_on_devices, split_devices
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
+from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import prepare
@@ -33,7 +34,7 @@ def extract(
     *,
     stopped: Callable[[], bool] = lambda: False,
     finished_shard: Callable[[Path], None] = lambda path: None,
-    _limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[int, int, bool], Progress] = Progress,
 ) -> Report:
     """Write the features of all clips to `out`; resumes an earlier run of the same configuration.
 
@@ -47,6 +48,7 @@ def extract(
         options: how to run.
         stopped: called often; when it returns True, the run ends with InterruptedRunError and can be resumed.
         finished_shard: called with the path of each shard that is complete.
+        progress: makes the object that counts finished clips: (clips, of these done before, quiet).
 
     Returns:
         What the run did. Clips that could not be used are in `report.failures` and in failures.jsonl.
@@ -68,12 +70,22 @@ def extract(
     >>> report.clips, len(report.failures)
     (1, 0)
     """
-    options, out = options or Options(), Path(out)
     if not isinstance(inputs, Inputs):
         inputs = collect_inputs([os.fspath(path) for path in inputs])
+    return extract_clips(config, inputs, Path(out), options or Options(), Hooks(stopped, finished_shard, progress))
+
+
+def extract_clips(
+    config: Config,
+    inputs: Inputs,
+    out: Path,
+    options: Options,
+    hooks: Hooks = Hooks(),  # noqa: B008
+    limits: Limits = DEFAULT_LIMITS,
+) -> Report:
+    """As `extract`, with limits of memory: on one device in this process, on several in a process each."""
     check_channels(config, inputs)
-    task = partial(extract_on_device, config, inputs, out, _limits)
-    hooks = Hooks(stopped, finished_shard)
+    task = partial(extract_on_device, config, inputs, out, limits)
     devices = split_devices(options.device)
     if len(devices) == 1:
         return task(options, hooks)

@@ -52,7 +52,7 @@ def run_on_devices(devices: Sequence[str], clips: int, task: Task[T], options: O
     """
     children = [_Child(task, replace(options, device=device, part=part))
                 for device, part in zip(devices, options.part.split(len(devices)), strict=True)]  # fmt: skip
-    progress = Progress(len(range(clips)[options.part.slice(clips)]), 0, options.quiet)
+    progress = hooks.progress(len(range(clips)[options.part.slice(clips)]), 0, options.quiet)
     terminated = finished = False
     running = {child.connection: child for child in children}
     errors: list[Exception] = []

@@ -104,12 +104,8 @@ def _extract(job: Job, clips: Sequence[Clip], output: OutputDir) -> Report:
     crashed = [f.id for f in output.catalog.failures() if f.code == CRASHED]
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
-    def record_failures() -> None:
-        output.check_place()
-        failures.save()
-
     shape, dtype = job.pipeline.postprocessor.shape, np.dtype(job.config.output.dtype)
-    sink = ShardSink(output, job.config.output.format, dtype, shape, job.each, state.shards, clock, record_failures)
+    sink = ShardSink(output, job.config.output.format, dtype, shape, job.each, state.shards, clock, failures)
     progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
     run = ClipRun(job, sink, failures, progress, clock, Tally())
     try:

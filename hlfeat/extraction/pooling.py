@@ -1,4 +1,7 @@
-"""Frames to vectors: mean, mean and standard deviation, maximum, windows."""
+"""Pooling over time, from frames to vectors: mean, mean and standard deviation, maximum, means over windows.
+
+Every pool takes a clip's frames chunk by chunk and sums in float64.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +16,40 @@ import numpy as np
 Chunks = Iterable[np.ndarray]
 
 
-def mean_pool(pieces: Chunks) -> Iterator[np.ndarray]:
+def mean_pool(chunks: Chunks) -> Iterator[np.ndarray]:
     """Shape: [n, D] each -> one [1, D]."""
     total: np.ndarray = np.zeros(1)
     frames = 0
-    for y in pieces:
+    for y in chunks:
         total = total + y.sum(0, dtype=np.float64)
         frames += len(y)
     yield (total / frames)[None]
 
 
-def mean_std_pool(pieces: Chunks) -> Iterator[np.ndarray]:
+def mean_std_pool(chunks: Chunks) -> Iterator[np.ndarray]:
     """Means, then standard deviations (of the population: those of a single frame are 0).
 
-    Squares are summed about each piece's own mean, and pieces joined as by Chan, Golub and LeVeque (1979): nothing
-    cancels, however far a mean is from zero.
+    Squares are summed about each chunk's own mean, and chunks are merged by the formula of Chan, Golub and LeVeque,
+    "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979): nothing cancels, however far a
+    mean is from zero.
 
     Shape: [n, D] each -> one [1, 2 D].
     """
-    centre: np.ndarray = np.zeros(1)
+    mean: np.ndarray = np.zeros(1)
     squares: np.ndarray = np.zeros(1)
     frames = 0
-    for y in pieces:
-        own = y.mean(0, dtype=np.float64)
-        share, offset = len(y) / (frames + len(y)), own - centre
-        squares = squares + ((y - own) ** 2).sum(0) + offset**2 * (frames * share)
-        centre = centre + offset * share
+    for y in chunks:
+        chunk_mean = y.mean(0, dtype=np.float64)
+        weight, offset = len(y) / (frames + len(y)), chunk_mean - mean
+        squares = squares + ((y - chunk_mean) ** 2).sum(0) + offset**2 * (frames * weight)
+        mean = mean + offset * weight
         frames += len(y)
-    yield np.concatenate([centre, np.sqrt(squares / frames)])[None]
+    yield np.concatenate([mean, np.sqrt(squares / frames)])[None]
 
 
-def max_pool(pieces: Chunks) -> Iterator[np.ndarray]:
+def max_pool(chunks: Chunks) -> Iterator[np.ndarray]:
     """Shape: [n, D] each -> one [1, D]."""
-    yield np.max([y.max(0) for y in pieces], axis=0)[None]
+    yield np.max([y.max(0) for y in chunks], axis=0)[None]
 
 
 POOLS: dict[str, Callable[[Chunks], Iterator[np.ndarray]]] = {
@@ -57,13 +61,14 @@ POOLS: dict[str, Callable[[Chunks], Iterator[np.ndarray]]] = {
 
 @dataclass(frozen=True)
 class Windows:
-    """Means over windows: the w-th has the frames n with w * step <= n < w * step + length, in exact arithmetic.
+    """Means over windows: window w has the frames n with w * step <= n < w * step + length, in exact arithmetic.
 
-    There are as many as it takes to have every frame in one. So the last may have fewer frames than others, but has one
-    at least that no other has.
+    There are as many windows as it takes for every frame to be in one. So the last window may have fewer frames than
+    the others, but it has at least one frame that no other has.
 
     Args:
-        length, step: in `unit`ths of a frame, with unit <= step <= length: no window is empty, no frame is left out.
+        length, step: in units of 1 / `unit` frames, with unit <= step <= length: then no window is empty, and no frame
+            is left out.
     """
 
     length: int
@@ -72,9 +77,9 @@ class Windows:
 
     @classmethod
     def of(cls, pool: str, rate: Fraction) -> Windows:
-        """Of `window:SECONDS` or `window:SECONDS,HOP`, and frames a second.
+        """Parse `window:SECONDS` or `window:SECONDS,HOP`. `rate`: frames per second.
 
-        Raises ValueError where these are shorter than from frame to frame.
+        Raises ValueError where these are shorter than the time from frame to frame.
         """
         seconds = [Fraction(s) for s in pool.removeprefix("window:").split(",")]
         length, step = seconds[0] * rate, seconds[-1] * rate
@@ -92,14 +97,14 @@ class Windows:
         return -(-(w * self.step + self.length) // self.unit)
 
     def count(self, frames: int) -> int:
-        """Windows of a clip: up to the first that has the last frame."""
+        """The number of windows of a clip: up to the first window that has the last frame."""
         return max(0, ((frames - 1) * self.unit - self.length) // self.step + 1) + 1
 
-    def __call__(self, pieces: Chunks) -> Iterator[np.ndarray]:
+    def __call__(self, chunks: Chunks) -> Iterator[np.ndarray]:
         """Shape: [n, D] each -> [windows, D] each."""
         totals: deque[np.ndarray] = deque()  # of the windows that have begun but not ended
         done = seen = 0  # windows; frames
-        for y in pieces:
+        for y in chunks:
             means, after = [], seen + len(y)
             for w, total in enumerate(totals, done):
                 total += y[: self.end(w) - seen].sum(0, dtype=np.float64)

@@ -1,8 +1,8 @@
-"""What is done to features before they are written: normalised by a set's statistics, then pooled over time.
+"""Normalises features by the statistics of a data set and pools them over time, before they are written.
 
-Both take a clip's features piece by piece, in time order, so that a long clip is finished in the memory of its pieces.
-All of it is done in float64 on the host: the result does not depend on the device's arithmetic, on the number of
-threads, or, but for float64's rounding, on where the pieces were cut.
+Both take a clip's features chunk by chunk, in time order, so that a long clip needs no more memory than its chunks.
+Everything is computed in float64 on the host: the result does not depend on the device's arithmetic, on the number of
+threads or, up to float64's rounding, on where the chunks were cut.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from hlfeat.statistics.dataset_statistics import Statistics, read_statistics
 
 
 class PostProcessor:
-    """Features to what is written.
+    """From features to the rows that are written.
 
     Args:
         channels, bands: of the features.
-        rate: frames a second.
-        statistics: what to normalise by; None: not at all.
-        pool: as `output.pool` of the configuration; None: not at all.
+        rate: frames per second.
+        statistics: of the data set; None: do not normalise.
+        pool: as `output.pool` of the configuration; None: do not pool.
 
-    Raises ValueError for windows that would hold no frame.
+    Raises ValueError for windows that are too short to hold a frame.
 
     Attributes:
-        changes: whether it does anything.
-        shape: of a row of what is written: (channels, bands), pooled (dims,).
+        changes: whether features are normalised or pooled at all.
+        shape: of a row that is written: (channels, bands), or (dims,) of pooled features.
     """
 
     def __init__(
@@ -55,21 +55,21 @@ class PostProcessor:
                 self._pool = self._windows = Windows.of(pool, rate)
 
     def rows(self, frames: int) -> int:
-        """How many rows are written of a clip of so many frames."""
+        """The number of rows that are written of a clip of so many frames."""
         if self._windows is not None:
             return self._windows.count(frames)
         return frames if self._pool is None else 1
 
-    def __call__(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """A clip's features to its rows; what there is nothing to do about stays as it is.
+    def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The rows of a clip; its features as they are if there is nothing to change.
 
-        Raises ClipError where features are not finite: pooled, they might not show.
+        Raises ClipError where features are not finite, as pooling may hide it (a maximum of -inf does not show).
 
         Shape: [n, C, F] each, in time order -> [rows, *shape] each.
         """
         if not self.changes:
-            return iter(pieces)
-        frames = self._frames(pieces)
+            return iter(chunks)
+        frames = self._frames(chunks)
         return map(torch.from_numpy, frames if self._pool is None else self._pool(frames))
 
     def whole(self, y: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ class PostProcessor:
         rows = list(self([y]))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
-    def _frames(self, pieces: Iterable[Tensor]) -> Iterator[np.ndarray]:
-        """Normalised and, where they are to be pooled, [n, C * F]; no piece is empty."""
-        for piece in pieces:
-            y = piece.cpu().numpy()
+    def _frames(self, chunks: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        """Normalised frames [n, C, F], or [n, C * F] where they are pooled next; no chunk is empty."""
+        for chunk in chunks:
+            y = chunk.cpu().numpy()
             if not np.isfinite(y).all():
                 raise ClipError("non-finite", "features that are not finite, before they are normalised or pooled")
             if len(y):
@@ -89,7 +89,7 @@ class PostProcessor:
 
 
 class MeanVarianceNorm:
-    """(y - mean) / standard deviation of every channel and band; what did not vary is divided by 1."""
+    """(y - mean) / standard deviation, for every channel and band; a band that does not vary is divided by 1."""
 
     def __init__(self, statistics: Statistics) -> None:
         self.mean = statistics.mean
@@ -103,9 +103,9 @@ class MeanVarianceNorm:
 def make_postprocessor(
     config: Config, extractor: Extractor, weights_sha256: str | None, stats: Path | None
 ) -> tuple[PostProcessor, str | None]:
-    """What a configuration and a file of statistics say is to be done, and the file's SHA-256.
+    """The post-processor that a configuration and a file of statistics describe, and the SHA-256 of the file.
 
-    Raises ConfigError where the statistics are not of these features, and for windows that are too short.
+    Raises ConfigError for statistics of other features, and for windows that are too short.
     """
     statistics = digest = None
     if stats is not None:

@@ -8,12 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import torch
 
 from hlfeat.audio.clip import Clip
 from hlfeat.extraction.events import WorkerEvent
 from hlfeat.extraction.limits import Limits
-from hlfeat.extraction.thread_map import ThreadMap
+
+X = TypeVar("X")
+Y = TypeVar("Y")
 
 _BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
 
@@ -129,3 +133,34 @@ class Prefetcher:
         finally:
             self._begin_more(sum(event.nbytes for event in events), finished=1)
         return events
+
+
+class ThreadMap:
+    """Maps functions over items in a pool of threads, without gradients.
+
+    Args:
+        pool: of the threads.
+        ahead: how many items may be begun before the first of their results is taken.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, ahead: int) -> None:
+        self.pool, self.ahead = pool, ahead
+
+    def __call__(self, apply: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
+        """The function of each item, in the order of the items."""
+        pending: deque[Future[Y]] = deque()
+        try:
+            for item in items:
+                pending.append(self.pool.submit(_without_gradients, apply, item))
+                if len(pending) > self.ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _without_gradients(apply: Callable[[X], Y], x: X) -> Y:
+    with torch.inference_mode():  # a thread does not inherit the mode of another
+        return apply(x)

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere, nothing when asked for quiet."""
+"""Shows how far a run is: a bar on a terminal, a line now and then elsewhere, nothing if the run is quiet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Progress:
     """Counts clips and the hours of audio in them, on standard error.
 
     Args:
-        total: clips of the run; done: of these, before it began.
+        total: clips of the run; done: of these, finished before it began.
         quiet: show nothing.
     """
 
@@ -30,7 +30,7 @@ class Progress:
         )
 
     def add(self, clips: int, seconds: float) -> None:
-        """So many clips are finished, with so many seconds of audio."""
+        """Count clips that are finished, and the seconds of audio in them."""
         self.clips += clips
         self.seconds += seconds
         elapsed = max(time.monotonic() - self.started, 1e-9)
@@ -42,5 +42,5 @@ class Progress:
             log.info("%d of %d clips, %s", self.clips, self.total, speed)
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         self.bar.close()

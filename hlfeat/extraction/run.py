@@ -25,6 +25,7 @@ from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.setup import Pipeline, make_engine, make_shard_plan
 from hlfeat.extraction.sinks import Sink
+from hlfeat.storage.shard_plan import ShardPlan
 from hlfeat.text import duration
 
 log = logging.getLogger("hlfeat")
@@ -91,13 +92,14 @@ class ClipRun:
         """
         job, clock = self.job, self.clock
         engine = self._make_engine(guard)
+        plan = make_shard_plan(job.config, job.pipeline.postprocessor)
         threads = torch.get_num_threads()
         try:
             with (
                 self.sink,
                 Prefetcher(clips, job.options.workers, engine, job.limits, job.hooks.stopped) as loaded,
             ):
-                for event in engine.compute(self._mark(clock.timed("wait", loaded), fills_gap)):
+                for event in engine.compute(self._mark(clock.timed("wait", loaded), plan, fills_gap)):
                     self._check_stopped()
                     match event:
                         case ShardBreak():
@@ -128,12 +130,11 @@ class ClipRun:
             job.limits,
         )
 
-    def _mark(self, loaded: Iterable[WorkerEvent], fills_gap: frozenset[str]) -> Iterator[Event]:
+    def _mark(self, loaded: Iterable[WorkerEvent], plan: ShardPlan, fills_gap: frozenset[str]) -> Iterator[Event]:
         """The same, with a ShardBreak before each clip with which a new shard begins.
 
         A clip that was read counts even if computing it has failed: whether it has depends on the device.
         """
-        plan = make_shard_plan(self.job.config, self.job.pipeline.postprocessor)
         extractor, postprocessor = self.job.pipeline.extractor, self.job.pipeline.postprocessor
         for event in loaded:
             info = event.info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from hlfeat.errors import ClipError
 from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.events import ClipInfo, ComputedClip, FeatureChunk
+from hlfeat.extraction.failures import Failures
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.layout import ShardFiles
@@ -61,7 +62,7 @@ class ShardSink:
         each: whether every channel of a file is a clip of its own in the index.
         taken: numbers of shards that are finished already.
         clock: counts the computing of long clips, which happens while they are written.
-        record_failures: called before a shard is published: the failures beside it must not be lost.
+        failures: are saved before a shard is published: the clips that failed beside it must not be lost.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class ShardSink:
         each: bool,
         taken: frozenset[int],
         clock: Clock,
-        record_failures: Callable[[], None],
+        failures: Failures,
     ) -> None:
         self._output, self._format, self._dtype, self._row_shape = output, format, dtype, row_shape
-        self._each, self._clock, self._record_failures = each, clock, record_failures
+        self._each, self._clock, self._failures = each, clock, failures
         self._numbers = (number for number in count() if number not in taken)
         self._number = next(self._numbers)  # of the open shard
         self._shard: ShardWriter | None = None
@@ -117,7 +118,8 @@ class ShardSink:
     def commit(self) -> Path | None:
         if self._shard is None or not self._shard.entries:
             return None
-        self._record_failures()
+        self._output.check_place()
+        self._failures.save()
         path = self._shard.commit(self._statistics.dump())
         self._open.close()
         self._shard = None

@@ -22,7 +22,7 @@ from hlfeat.statistics.moments import no_moments
 
 
 def statistics_of_clips(
-    config: Config, inputs: Inputs, out: Path, options: Options, _limits: Limits = DEFAULT_LIMITS
+    config: Config, inputs: Inputs, out: Path, options: Options, limits: Limits = DEFAULT_LIMITS
 ) -> tuple[Statistics | None, Report]:
     """The statistics of all clips' features, frame by frame (None where there are none), and the report of the run.
 
@@ -39,7 +39,7 @@ def statistics_of_clips(
     except OSError as e:
         raise OutputError(f"{scratch}: cannot be written: {e.strerror}") from e
     description = prepare(config, options.weights, options.stats).description
-    task = partial(statistics_on_device, config, inputs, scratch, _limits)
+    task = partial(statistics_on_device, config, inputs, scratch, limits)
     devices = split_devices(options.device)
     if len(devices) == 1:
         report, shards = task(options, Hooks())

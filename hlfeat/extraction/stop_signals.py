@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop. Under `nohup` the end of the terminal is none of them."""
+"""The signals that ask a run to stop. Under `nohup`, the end of the terminal is not one of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def when_stopped(handler: Callable[[int, Any], Any]) -> list[signal.Signals]:
-    """Have the handler called for them. Returns those that are heard.
+    """Call the handler for these signals. Returns those that are handled.
 
-    SIGINT is, even where a shell that has put the run into the background ignores it: who sends it means it.
+    SIGINT is handled even if a shell, which put the run into the background, has it ignored: whoever sends it means it.
     """
     heard = [s for s in STOPS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
     for s in heard:

@@ -1,6 +1,6 @@
-"""What a picture shows: a clip as a configuration sees it, clips of a feature directory, what filters let through.
+"""What the picture of a clip shows: its samples, features and filter responses, with their hertz and seconds.
 
-Arrays with their places in hertz and seconds; drawing them is hlfeat/plotting/figures.py's.
+hlfeat/plotting/figures.py draws them.
 """
 
 from __future__ import annotations

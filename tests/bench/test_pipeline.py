@@ -103,7 +103,7 @@ class Noting(CpuEngine):
 @pytest.mark.parametrize("long", [8000, 1 << 30])
 def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch, long):
     limits = Limits(long_samples=long)
-    extraction_extract.extract(CONFIG, inputs, tmp_path / "out", Options(quiet=True), _limits=limits)
+    extraction_extract.extract_clips(CONFIG, inputs, tmp_path / "out", Options(quiet=True), limits=limits)
     held = held_by(inputs, limits=limits)
     assert any(loaded.long for loaded in held.loaded.values()) == (long == 8000)
     monkeypatch.setattr(clip_loader, "Reader", None)

@@ -290,7 +290,11 @@ SLOW = ["-c", "eleaf-default", "--shard-size", "4", "--batch-seconds", "6", "--w
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [command(), "extract", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [command(), "extract", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests may run under nohup
     )
 
 

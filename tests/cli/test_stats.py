@@ -30,7 +30,7 @@ from hlfeat.storage.merge_statistics import merge_statistics
 from hlfeat.storage.shard_writer import ShardWriter
 from tests import helpers
 from tests.conftest import command
-from tests.extraction.test_extract import CHEAP, run
+from tests.extraction.runs import CHEAP, run
 
 
 def check(found: Statistics, *outs: Path) -> None:
@@ -106,6 +106,18 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "out", "pooled"]
     with pytest.raises(UsageError, match=r"expected frames, has vectors pooled over time \(mean\)"):
         merge_statistics([tmp_path / "out", tmp_path / "pooled"])
+
+
+def test_of_clips_on_several_devices(clips, tmp_path):
+    """To the last bit those of the shards that parts write."""
+    for part in WHOLE.split(2):
+        run(clips, tmp_path / "out", "output.shard_size=2", options=Options(quiet=True, part=part))
+    config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2"])
+    inputs = collect_inputs([str(clips)], io.BytesIO())
+    devices = Options(quiet=True, device="cpu,cpu")
+    statistics, report = statistics_of_clips(config, inputs, tmp_path / "s.json", devices)
+    same(statistics, merge_statistics([tmp_path / "out"]))
+    assert (report.clips, report.parts) == (12, 2)
 
 
 def test_features_are_normalised_by_them(clips, tmp_path):

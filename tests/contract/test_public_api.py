@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_type_checkers_see_the_same_names():
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert seen == {name: f"hlfeat.{module}" for name, module in hlfeat._WHERE.items()}
+
+
+def test_arguments_are_pinned():
+    taken = {
+        name: list(inspect.signature(getattr(hlfeat, name)).parameters) for name in ("extract", "build", "collate")
+    }
+    assert taken == {
+        "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
+        "build": ["configuration", "weights"],
+        "collate": ["items"],
+    }
 
 
 def test_errors_are_one_family():

@@ -28,7 +28,6 @@ from hlfeat.extraction import clip_loader, prefetch
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
-from hlfeat.extraction.extract import extract
 from hlfeat.extraction.limits import Limits
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.clip_list import Inputs
@@ -36,21 +35,7 @@ from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn import device
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
-
-CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
-QUIET = Options(quiet=True, batch_seconds=2.0)
-
-
-def run(
-    folder: Path | Inputs, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options = QUIET, **kw
-):
-    inputs = folder if isinstance(folder, Inputs) else collect_inputs([str(folder)], io.BytesIO())
-    return extract(load_config(config, [*CHEAP, *overrides]), inputs, out, options, **kw)
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """Everything in a finished directory but the report, which has times in it."""
-    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != "report.json"}
+from tests.extraction.runs import CHEAP, contents, run
 
 
 def one_by_one(folder: Path, config: hlfeat.Config) -> dict[str, np.ndarray]:
@@ -343,11 +328,9 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, computer, config, form
     x[-5] = np.nan
     soundfile.write(folder / "e.wav", x, 16000, subtype="FLOAT")
     overrides = [f"output.format={form}", "audio.channels=each", "output.shard_size=5"]
-    cheap = [] if config == "log-mel" else CHEAP
-    inputs = collect_inputs([str(folder)], io.BytesIO())
-    extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "want", QUIET)
+    run(folder, tmp_path / "want", *overrides, config=config)
     limits = Limits(long_samples=50_000, window_samples=20_000)
-    report = extract(load_config(config, [*cheap, *overrides]), inputs, tmp_path / "out", QUIET, _limits=limits)
+    report = run(folder, tmp_path / "out", *overrides, config=config, limits=limits)
     assert [(f["id"], f["code"]) for f in report.failures] == [("e.wav", "non-finite")]
     want, found = hlfeat.FeatureStore(tmp_path / "want"), hlfeat.FeatureStore(tmp_path / "out")
     assert found.ids() == want.ids()
@@ -365,7 +348,7 @@ def test_a_stream_that_does_not_say_how_long_it_is(tmp_path):
     data[22:26] = bytes(4)
     (tmp_path / "b.flac").write_bytes(data)
     inputs = Inputs([Clip(n, str(tmp_path / n)) for n in ("a.flac", "b.flac")])
-    assert run(inputs, tmp_path / "out", _limits=Limits(long_samples=20_000)).failures == []
+    assert run(inputs, tmp_path / "out", limits=Limits(long_samples=20_000)).failures == []
     store = hlfeat.FeatureStore(tmp_path / "out")
     assert np.array_equal(store["a.flac"], store["b.flac"])
 
@@ -374,14 +357,12 @@ def test_a_stream_that_does_not_say_how_long_it_is(tmp_path):
 def test_on_a_cpu_neither_batches_nor_threads_change_a_byte(tmp_path, config):
     """Clips of all lengths, alone, in chunks and in batches, on one thread or more."""
     folder = helpers.good_clips(tmp_path / "clips", 14, longest=2.5)
-    cheap = [] if config == "log-mel" else CHEAP
     results = []
     for chunk, batch, workers, seconds in ((1, 1, 1, 64), (32, 1 << 18, 3, 1), (5, 1 << 15, 2, 9)):
         limits = Limits(chunk_clips=chunk, chunk_bytes=1 << 40, cpu_batch_samples=batch)
         out = tmp_path / f"{chunk}"
         options = Options(quiet=True, batch_seconds=seconds, workers=workers)
-        inputs = collect_inputs([str(folder)], io.BytesIO())
-        extract(load_config(config, cheap), inputs, out, options, _limits=limits)
+        run(folder, out, config=config, options=options, limits=limits)
         results.append(contents(out))
     assert results[0] == results[1] == results[2]
 
@@ -518,14 +499,12 @@ def test_out_of_memory_halves_the_batch(clips, tmp_path, monkeypatch, computer):
 def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
     helpers.broken_clips(clips / "broken")
     for config in ("eleaf-8g-opt", "eleaf-pcen", "log-mel"):
-        overrides = [] if config == "log-mel" else CHEAP
-        inputs = collect_inputs([str(clips)], io.BytesIO())
         options = Options(quiet=True, batch_seconds=5)
         outs = [tmp_path / f"{config}-{i}" for i in range(2)]
-        extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[0], options)
+        run(clips, outs[0], "output.shard_size=5", config=config, options=options)
         with monkeypatch.context() as patch:
             patch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
-            extract(load_config(config, [*overrides, "output.shard_size=5"]), inputs, outs[1], options)
+            run(clips, outs[1], "output.shard_size=5", config=config, options=options)
         a, b = map(hlfeat.FeatureStore, outs)
         assert a.ids() == b.ids()
         assert all({**a.record(i), "crc32": 0} == {**b.record(i), "crc32": 0} for i in a.ids())

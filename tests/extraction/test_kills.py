@@ -14,7 +14,6 @@ import multiprocessing.process
 import multiprocessing.synchronize
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -34,7 +33,6 @@ import torch
 from hlfeat import FeatureStore
 from hlfeat.config.loading import load_config
 from hlfeat.extraction import multi_device
-from hlfeat.extraction.extract import extract
 from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import Options
@@ -42,10 +40,11 @@ from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.records import read_failures
 from tests import helpers
+from tests.extraction import runs
+from tests.extraction.runs import CHEAP, contents
 
 KILLS = int(os.environ.get("HLFEAT_KILLS", "30"))
 THOROUGH = os.environ.get("HLFEAT_TESTS") == "thorough"
-CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
 ONE = Options(quiet=True, workers=2)
 
 
@@ -63,14 +62,8 @@ def run(
     form: str = "npy",
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    settings = [*CHEAP, f"output.shard_size={shard}", f"output.format={form}"]
-    inputs = collect_inputs([str(folder)], io.BytesIO())
-    extract(load_config("eleaf-8g-opt", settings), inputs, out, options, _limits=limits)
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """Everything in a finished directory but reports, which have times in them."""
-    return {p.name: p.read_bytes() for p in out.iterdir() if not re.fullmatch(r"report.*\.json", p.name)}
+    settings = [f"output.shard_size={shard}", f"output.format={form}"]
+    runs.run(folder, out, *settings, options=options, limits=limits)
 
 
 def mixed_clips(folder: Path, n: int, seconds: float = 2) -> Path:

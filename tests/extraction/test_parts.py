@@ -21,13 +21,14 @@ import hlfeat as package
 from hlfeat.cli.job import parse_part, part_of_job
 from hlfeat.errors import InterruptedRunError, OutputError, UsageError
 from hlfeat.extraction.options import Options
+from hlfeat.extraction.progress import Progress
 from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.layout import FileName, Layout
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
 from tests.conftest import command
-from tests.extraction.test_extract import CHEAP, contents, run
+from tests.extraction.runs import CHEAP, contents, run
 
 
 @given(n=st.integers(0, 50), of=st.integers(1, 12), split=st.integers(1, 4))
@@ -296,8 +297,15 @@ def children(pid: int) -> Iterator[Path]:
 def test_extract_takes_several_devices_and_reports_of_all(clips, tmp_path):
     config = package.load_config(overrides=CHEAP)
     options = package.Options(device="cpu,cpu", quiet=True)
-    report = package.extract(config, [clips], tmp_path / "out", options)
+    counters = []
+
+    def progress(*about):
+        counters.append(Progress(*about))
+        return counters[-1]
+
+    report = package.extract(config, [clips], tmp_path / "out", options, progress=progress)
     assert (report.clips, report.failures, report.parts, report.complete) == (12, [], 2, True)
+    assert [(c.total, c.clips) for c in counters] == [(12, 12)]
     assert len(package.FeatureStore(tmp_path / "out")) == 12
     assert report.as_dict()["clips"] == json.loads((tmp_path / "out/report.json").read_text())["clips"]
     again = package.extract(config, [clips], tmp_path / "out", options)

@@ -34,19 +34,9 @@ from hlfeat.plotting import store_view
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.storage.feature_dir import FeatureDir
 from tests import helpers
+from tests.extraction.runs import CHEAP, contents, run
 
-CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
 POOLS = ["mean", "mean+std", "max", "window:0.25", "window:0.3,0.1"]
-
-
-def run(folder: Path, out: Path, *overrides: str, config: str = "eleaf-8g-opt", options: Options | None = None, **kw):
-    cheap = [] if config == "log-mel" else CHEAP
-    inputs = collect_inputs([str(folder)], io.BytesIO())
-    return extract(load_config(config, [*cheap, *overrides]), inputs, out, options or Options(quiet=True), **kw)
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != "report.json"}
 
 
 def frames_of_windows(frames: int, rate: Fraction, pool: str) -> list[list[int]]:
@@ -200,7 +190,7 @@ def test_a_run_writes_vectors(clips, tmp_path, computer, pool, form, dtype):
 @pytest.mark.parametrize("long", [1000, 1 << 20])
 def test_a_clip_whose_features_are_not_finite_fails_alone(clips, tmp_path, computer, long):
     soundfile.write(clips / "d0/loud.wav", np.full(8000, 1e30, np.float32), 16000, subtype="FLOAT")
-    report = run(clips, tmp_path / "out", "output.pool=max", _limits=Limits(long_samples=long))
+    report = run(clips, tmp_path / "out", "output.pool=max", limits=Limits(long_samples=long))
     assert [(f["id"], f["code"]) for f in report.failures] == [("d0/loud.wav", "non-finite")]
     store = hlfeat.FeatureStore(tmp_path / "out")
     assert len(store) == 12
@@ -226,7 +216,7 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, computer, config, pool):
     overrides = [f"output.pool={pool}", "audio.channels=each"]
     run(folder, tmp_path / "whole", *overrides, config=config)
     limits = Limits(long_samples=50_000, window_samples=20_000)
-    run(folder, tmp_path / "pieces", *overrides, config=config, _limits=limits)
+    run(folder, tmp_path / "pieces", *overrides, config=config, limits=limits)
     whole, pieces = hlfeat.FeatureStore(tmp_path / "whole"), hlfeat.FeatureStore(tmp_path / "pieces")
     assert pieces.ids() == whole.ids()
     for id_, y in whole:
@@ -241,9 +231,9 @@ def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, pool):
     helpers.broken_clips(clips / "broken")
     limits = Limits(long_samples=20_000, window_samples=10_000)  # some are long
     overrides = [f"output.pool={pool}", "output.shard_size=3"]
-    run(clips, tmp_path / "want", *overrides, options=Options(quiet=True, workers=1), _limits=limits)
+    run(clips, tmp_path / "want", *overrides, options=Options(quiet=True, workers=1), limits=limits)
     want = contents(tmp_path / "want")
-    run(clips, tmp_path / "four", *overrides, options=Options(quiet=True, workers=4), _limits=limits)
+    run(clips, tmp_path / "four", *overrides, options=Options(quiet=True, workers=4), limits=limits)
     assert contents(tmp_path / "four") == want
     stops = 0
     for patience in range(5, 400, 25):
@@ -255,7 +245,7 @@ def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, pool):
                 tmp_path / "out",
                 *overrides,
                 options=Options(quiet=True, workers=2),
-                _limits=limits,
+                limits=limits,
                 stopped=stopped,
             )
             break

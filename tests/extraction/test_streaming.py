@@ -15,8 +15,8 @@ import hlfeat
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import config_from_dict
 from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.prefetch import ThreadMap
 from hlfeat.extraction.streaming import apply_in_windows, stream_features
-from hlfeat.extraction.thread_map import ThreadMap
 from hlfeat.nn.frontends import spill
 from hlfeat.nn.frontends.spill import SpillFile
 

@@ -29,7 +29,7 @@ from hlfeat.partition import WHOLE
 from hlfeat.statistics.moments import moments
 from hlfeat.storage.feature_dir import FeatureDir
 from tests import helpers
-from tests.extraction.test_extract import run
+from tests.extraction.runs import run
 from tests.statistics.test_moments import check
 
 

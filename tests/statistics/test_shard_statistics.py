@@ -24,7 +24,7 @@ from hlfeat.storage import shard_writer
 from hlfeat.storage.layout import Layout, indexed_shards
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
-from tests.extraction.test_extract import contents, run
+from tests.extraction.runs import contents, run
 from tests.statistics.test_moments import check
 
 
@@ -91,7 +91,7 @@ def test_of_long_clips_and_without_those_that_fail_on_the_way(tmp_path, monkeypa
         soundfile.write(folder / f"{name}.wav", x, 16000, subtype="FLOAT")
     monkeypatch.setattr(reader, "BLOCK_SAMPLES", 20_000)
     limits = Limits(long_samples=30_000, window_samples=10_000)
-    run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}", _limits=limits)
+    run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}", limits=limits)
     check_against_data(tmp_path / "out")
     (own,) = sidecars(tmp_path / "out").values()
     assert (own.clips, own.silent) == (4, ["c.wav#0"])

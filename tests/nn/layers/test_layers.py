@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hlfeat
@@ -53,6 +53,7 @@ def disturb(module: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", STACKS)
+@example(lengths=[212, 1], seed=0)
 @given(lengths=st.lists(st.integers(1, 5000), min_size=2, max_size=4), seed=st.integers(0, 2**31))
 def test_a_clip_does_not_depend_on_its_batch(name, lengths, seed):
     torch.manual_seed(seed)
@@ -63,6 +64,9 @@ def test_a_clip_does_not_depend_on_its_batch(name, lengths, seed):
     )
     disturb(extractor.stack)
     x = torch.randn(len(lengths), max(lengths))
+    tolerance = 1e-5
+    if name == "instance norm":  # divides a clip of few frames by next to nothing: rounding, too, becomes large
+        extractor, x, tolerance = extractor.double(), x.double(), 1e-9
     with torch.no_grad():
         together = extractor(x, torch.tensor(lengths))
         assert together.shape[1:3] == (extractor.n_channels, extractor.n_bands)
@@ -71,7 +75,7 @@ def test_a_clip_does_not_depend_on_its_batch(name, lengths, seed):
             alone = extractor(x[b : b + 1, :n])[0]
             assert alone.shape[-1] == frames[b]
             assert torch.all(together[b, ..., frames[b] :] == 0)
-            assert (together[b, ..., : frames[b]] - alone).abs().max() <= 1e-5 * alone.abs().max()
+            assert (together[b, ..., : frames[b]] - alone).abs().max() <= tolerance * alone.abs().max()
 
 
 @pytest.mark.parametrize("name", config_names())

@@ -1,0 +1,38 @@
+"""Small runs of `hlfeat.extract`, and what they leave, for the tests of several folders."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from hlfeat.config.loading import load_config
+from hlfeat.extraction.extract import extract_clips
+from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
+from hlfeat.extraction.options import Options
+from hlfeat.extraction.report import Report
+from hlfeat.extraction.run import Hooks
+from hlfeat.inputs.collect import Inputs, collect_inputs
+
+CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
+QUIET = Options(quiet=True, batch_seconds=2.0)
+
+
+def run(
+    folder: Path | Inputs,
+    out: Path,
+    *overrides: str,
+    config: str = "eleaf-8g-opt",
+    options: Options = QUIET,
+    limits: Limits = DEFAULT_LIMITS,
+    **hooks: Any,
+) -> Report:
+    """Features of a folder or of clips, with a small filterbank where the configuration has a learnable one."""
+    cheap = [] if config == "log-mel" else CHEAP
+    inputs = folder if isinstance(folder, Inputs) else collect_inputs([str(folder)], io.BytesIO())
+    return extract_clips(load_config(config, [*cheap, *overrides]), inputs, out, options, Hooks(**hooks), limits)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Everything in a finished directory but the reports, which have times in them."""
+    return {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith("report")}
