@@ -26,7 +26,7 @@ from hlfeat.text import escape_unprintable
 
 app = typer.Typer(
     name="hlfeat",
-    help="Turn folders of audio into learnable time-frequency features, without losing a clip.",
+    help="Turn folders of audio into learnable features.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

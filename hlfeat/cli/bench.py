@@ -146,7 +146,7 @@ def _check_targets(json: Path | None, plot: Path | None) -> None:
 def bench_pipeline(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUTS...", help="What extract takes: folders of audio, files, archives, manifests."),
+        typer.Argument(metavar="INPUTS", help="What extract takes: folders of audio, files, archives, manifests."),
     ],
     config: Annotated[
         list[str] | None,

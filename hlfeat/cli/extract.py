@@ -90,7 +90,7 @@ def extract(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUTS]...",
+            metavar="INPUTS",
             help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin.",
         ),
     ] = None,

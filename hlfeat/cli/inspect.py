@@ -32,7 +32,7 @@ INSPECT_EPILOG = epilog(
 
 
 def inspect(
-    outs: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of features.")],
+    outs: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of features.")],
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Read every shard again, and print mismatches.")] = False,
     bands: Annotated[bool, typer.Option("--bands", help="Print a line for every band, not for every channel.")] = False,

@@ -53,7 +53,7 @@ STATS_EPILOG = epilog(
 def stats(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUTS]...", help="Folders of features; or clips, as for extract."),
+        typer.Argument(metavar="INPUTS", help="Folders of features; or clips, as for extract."),
     ] = None,
     *,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the statistics go, as JSON.")],
