@@ -43,8 +43,7 @@ from hlfeat.extraction.events import (
     WorkerEvent,
 )
 from hlfeat.extraction.extract import extract_clips
-from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import Prefetcher, ThreadMap
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare

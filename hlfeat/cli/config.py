@@ -93,8 +93,7 @@ def config_check(
     set_up_logging(verbose)
     from hlfeat.config.loading import explained, load_config
     from hlfeat.extraction.setup import prepare
-    from hlfeat.nn.lint import warnings_of
-    from hlfeat.nn.summary import summarise, table
+    from hlfeat.nn.summary import summarise, table, warnings_of
 
     cfg = load_config(name, settings or [])
     with explained(name, settings or []):

@@ -205,10 +205,9 @@ def _run(cfg: Config, clips: Inputs, folder: Path, options: Options, stop: StopR
     """The extraction itself, which `stop` can interrupt."""
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract
-    from hlfeat.extraction.multi_device import split_devices
     from hlfeat.nn.device import choose_device
 
-    for name in split_devices(options.device):
+    for name in options.devices:
         choose_device(name)
     keep_stdout_for_paths()
     stop.working = True

@@ -17,7 +17,7 @@ from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.errors import OUT_OF_FILES, ClipError
 from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 from hlfeat.nn.device import out_of_memory
 
 log = logging.getLogger("hlfeat")

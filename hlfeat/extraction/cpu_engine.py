@@ -22,7 +22,7 @@ from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
 from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import ThreadMap
 from hlfeat.nn.device import out_of_memory

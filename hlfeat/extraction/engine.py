@@ -23,7 +23,7 @@ from hlfeat.extraction.events import (
     LoadedClip,
     WorkerEvent,
 )
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import ThreadMap
 from hlfeat.extraction.streaming import MapInOrder, stream_features

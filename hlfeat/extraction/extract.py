@@ -14,10 +14,9 @@ from pathlib import Path
 
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
-from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
-from hlfeat.extraction.multi_device import run_on_devices, split_devices
+from hlfeat.extraction.multi_device import run_on_devices
 from hlfeat.extraction.one_device import extract_on_device
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
@@ -86,11 +85,10 @@ def extract_clips(
     """As `extract`, with limits of memory: on one device in this process, on several in a process each."""
     check_channels(config, inputs)
     task = partial(extract_on_device, config, inputs, out, limits)
-    devices = split_devices(options.device)
-    if len(devices) == 1:
+    if len(options.devices) == 1:
         return task(options, hooks)
     prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
-    return Report.of_parts(run_on_devices(devices, len(inputs.clips), task, options, hooks))
+    return Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
 
 
 def check_channels(config: Config, inputs: Inputs) -> None:

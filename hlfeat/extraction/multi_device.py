@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
@@ -39,7 +39,7 @@ class _RemoteProgress(Progress):
         self.parent.send(("progress", (clips, seconds)))
 
 
-def run_on_devices(devices: Sequence[str], clips: int, task: Task[T], options: Options, hooks: Hooks) -> list[T]:
+def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) -> list[T]:
     """A process for each device, which does its share of `options.part` of the clips.
 
     Args:
@@ -50,13 +50,14 @@ def run_on_devices(devices: Sequence[str], clips: int, task: Task[T], options: O
 
     Raises what the first process raised that failed, after all have ended: the others do not stop for it.
     """
-    children = [_Child(task, replace(options, device=device, part=part))
-                for device, part in zip(devices, options.part.split(len(devices)), strict=True)]  # fmt: skip
+    children: list[_Child[T]] = []
     progress = hooks.progress(len(range(clips)[options.part.slice(clips)]), 0, options.quiet)
     terminated = finished = False
-    running = {child.connection: child for child in children}
     errors: list[Exception] = []
     try:
+        for device, part in zip(options.devices, options.part.split(len(options.devices)), strict=True):
+            children.append(_Child(task, replace(options, device=device, part=part)))
+        running = {child.connection: child for child in children}
         while running:
             if hooks.stopped() and not terminated:
                 terminated = True
@@ -153,8 +154,3 @@ def _child(parent: Connection, task: Task[Any], options: Options, level: int) ->
         except Exception as e:
             log.debug("", exc_info=True)
             parent.send(("failed", RuntimeError(f"{options.device}: {type(e).__name__}: {e}")))
-
-
-def split_devices(device: str) -> list[str]:
-    """The devices of `cuda:0,cuda:1`."""
-    return device.split(",")

@@ -14,17 +14,15 @@ import numpy as np
 from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
-from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.crash_guard import CrashGuard
 from hlfeat.extraction.decode_probe import CRASHED
-from hlfeat.extraction.failures import Failures
-from hlfeat.extraction.limits import Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import Limits, Options
+from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
 from hlfeat.extraction.setup import describe_inputs, prepare
-from hlfeat.extraction.sinks import ShardMoments, ShardSink, StatisticsSink
+from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.nn.device import choose_device, device_name, peak_memory

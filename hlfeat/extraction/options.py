@@ -1,4 +1,4 @@
-"""How to run, as opposed to what to compute."""
+"""How to run, as opposed to what to compute: Options are the user's, Limits are for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ class Options:
     weights: Path | None = None
     stats: Path | None = None
 
+    @property
+    def devices(self) -> list[str]:
+        """Each device by itself."""
+        return self.device.split(",")
+
     def __post_init__(self) -> None:
         _check("workers", self.workers, _is_whole(self.workers, 1), "a whole number from 1")
         seconds = self.batch_seconds
@@ -69,7 +74,7 @@ class Options:
         _check("on_error", self.on_error, self.on_error in ("skip", "stop"), "skip or stop")
         most = self.max_failures
         _check("max_failures", most, most is None or _is_whole(most, 0), "a whole number from 0, or None")
-        named = isinstance(self.device, str) and all(self.device.split(","))
+        named = isinstance(self.device, str) and all(self.devices)
         _check("device", self.device, named, "names separated by commas")
         _check("part", self.part, isinstance(self.part, Part), "a Part")
 
@@ -81,3 +86,30 @@ def _is_whole(value: object, least: int) -> bool:
 def _check(name: str, value: object, valid: bool, expected: str) -> None:
     if not valid:
         raise UsageError(f"{name}: expected {expected}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that trade memory for speed. None of them changes a clip's features beyond rounding.
+
+    Attributes:
+        long_samples: longer clips (65 s at 16 kHz) are read while they are computed, window by window.
+        window_samples: in a window of the frontend or of the resampler, about.
+        window_frames: in a window of the stack, about.
+        look_ahead_bytes: of decoded audio and features that wait to be written, beyond the clips in work.
+        chunk_bytes, chunk_clips: of short files that a thread takes at once; a few seconds of work.
+        cpu_batch_samples: that go through the filterbank at once on a CPU.
+        block_batches: on a device, clips are sorted by length in blocks of about this many batches.
+    """
+
+    long_samples: int = 1 << 20
+    window_samples: int = 1 << 19
+    window_frames: int = 1 << 11
+    look_ahead_bytes: int = 128 << 20
+    chunk_bytes: int = 1 << 19
+    chunk_clips: int = 32
+    cpu_batch_samples: int = 1 << 18
+    block_batches: int = 8
+
+
+DEFAULT_LIMITS = Limits()

@@ -14,7 +14,7 @@ import torch
 
 from hlfeat.audio.clip import Clip
 from hlfeat.extraction.events import WorkerEvent
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 
 X = TypeVar("X")
 Y = TypeVar("Y")

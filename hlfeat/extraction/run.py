@@ -15,17 +15,14 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
 from hlfeat.extraction.clip_loader import ClipLoader, Guard
-from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.engine import Engine
 from hlfeat.extraction.events import ComputedClip, Event, FailedClip, LoadedClip, ShardBreak, WorkerEvent
-from hlfeat.extraction.failures import Failures
-from hlfeat.extraction.limits import Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
-from hlfeat.extraction.progress import Progress
+from hlfeat.extraction.progress import Clock, Progress
 from hlfeat.extraction.setup import Pipeline, make_engine, make_shard_plan
-from hlfeat.extraction.sinks import Sink
-from hlfeat.storage.shard_plan import ShardPlan
+from hlfeat.extraction.sinks import Failures, Sink
+from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.text import duration
 
 log = logging.getLogger("hlfeat")

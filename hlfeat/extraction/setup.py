@@ -19,13 +19,13 @@ from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor, make_postprocessor
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.weights import load_weights
 from hlfeat.storage.description import FeatureShape, HashedFile, HashedInputs, RunDescription
-from hlfeat.storage.shard_plan import ShardPlan
+from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.versions import versions
 
 

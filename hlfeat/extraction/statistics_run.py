@@ -9,10 +9,9 @@ from pathlib import Path
 from hlfeat.config.config import Config
 from hlfeat.errors import OutputError
 from hlfeat.extraction.extract import check_channels
-from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
-from hlfeat.extraction.multi_device import run_on_devices, split_devices
+from hlfeat.extraction.multi_device import run_on_devices
 from hlfeat.extraction.one_device import statistics_on_device
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import prepare
@@ -40,11 +39,10 @@ def statistics_of_clips(
         raise OutputError(f"{scratch}: cannot be written: {e.strerror}") from e
     description = prepare(config, options.weights, options.stats).description
     task = partial(statistics_on_device, config, inputs, scratch, limits)
-    devices = split_devices(options.device)
-    if len(devices) == 1:
+    if len(options.devices) == 1:
         report, shards = task(options, Hooks())
     else:
-        results = run_on_devices(devices, len(inputs.clips), task, options, Hooks())
+        results = run_on_devices(len(inputs.clips), task, options, Hooks())
         report = Report.of_parts([report for report, _ in results])
         shards = [shard for _, part in results for shard in part]
     clips, total = 0, no_moments(*description.features.row)

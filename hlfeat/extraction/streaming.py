@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.audio.resample import Resampler
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 

@@ -1,4 +1,4 @@
-"""A table of an extractor's layers: shape, frame rate, parameters, cost and receptive field of each.
+"""A table of an extractor's layers (shapes, parameters, cost, receptive field), and warnings about what looks wrong.
 
 Costs are estimates: the multiply-adds of the convolutions and matrix products of one second of audio, and one for
 every number that a norm, an activation, a pool or a compression handles. Harmonics beyond the axis are not computed,
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hlfeat.config.config import Config
+from hlfeat.errors import AxisError
+from hlfeat.nn.axes import centre_axis
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.layers.base import Features, Row, count_parameters
 
@@ -64,3 +66,16 @@ def frontend_row(cfg: Config, extractor: Extractor) -> Row:
     after = Features(frontend.n_channels, frontend.n_bands, frontend.frame_rate, seconds, beyond)
     cost = frontend.multiply_adds() + after.numbers()
     return Row("frontend", f"{kind}, {compression}" if compression else kind, after, count_parameters(frontend), cost)
+
+
+def warnings_of(extractor: Extractor) -> list[str]:
+    """One line for each thing that looks wrong: filters out of order, harmonics read at the wrong places or nowhere.
+
+    Layers are asked about the bands' real frequencies, whatever axis they are set to.
+    """
+    freqs = extractor.frontend.centre_freqs()
+    try:
+        centre_axis(freqs)
+    except AxisError as e:
+        return [f"frontend: bands are not in the order of their frequency: {e}"]
+    return list(extractor.stack.warnings(freqs.double().numpy(), "stack"))

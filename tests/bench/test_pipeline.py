@@ -24,8 +24,7 @@ from hlfeat.extraction import setup as extraction_setup
 from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.events import LoadedClip
-from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.inputs.collect import collect_inputs
 from tests.helpers import broken_clips, good_clips

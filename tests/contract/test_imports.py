@@ -38,7 +38,7 @@ NN_LAYERS = [
     "frontends harmonic",
     "layers",
     "extractor",
-    "weights build summary lint",
+    "weights build summary",
 ]
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from hlfeat.config.loading import load_config
 from hlfeat.extraction.extract import extract_clips
-from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs

@@ -28,8 +28,7 @@ from hlfeat.extraction import clip_loader, prefetch
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
-from hlfeat.extraction.limits import Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import Limits, Options
 from hlfeat.inputs.clip_list import Inputs
 from hlfeat.inputs.collect import collect_inputs
 from hlfeat.nn import device

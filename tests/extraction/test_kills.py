@@ -33,9 +33,8 @@ import torch
 from hlfeat import FeatureStore
 from hlfeat.config.loading import load_config
 from hlfeat.extraction import multi_device
-from hlfeat.extraction.limits import DEFAULT_LIMITS, Limits
 from hlfeat.extraction.one_device import extract_on_device
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.records import read_failures

@@ -25,8 +25,7 @@ from hlfeat.errors import ClipError, ConfigError, InterruptedRunError, UsageErro
 from hlfeat.extraction import setup as extraction_setup
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.extract import extract
-from hlfeat.extraction.limits import Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.inputs.collect import collect_inputs

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import hlfeat
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import config_from_dict
-from hlfeat.extraction.limits import Limits
+from hlfeat.extraction.options import Limits
 from hlfeat.extraction.prefetch import ThreadMap
 from hlfeat.extraction.streaming import apply_in_windows, stream_features
 from hlfeat.nn.frontends import spill

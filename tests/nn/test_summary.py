@@ -10,8 +10,7 @@ import hlfeat
 from hlfeat.config.config import Config
 from hlfeat.config.loading import config_from_dict, config_names, load_config
 from hlfeat.nn.extractor import Extractor
-from hlfeat.nn.lint import warnings_of
-from hlfeat.nn.summary import short, summarise, table
+from hlfeat.nn.summary import short, summarise, table, warnings_of
 
 LOCAL = [
     {"layer": "conv", "out_channels": 3, "kernel": [3, 5], "dilation": [1, 2]},

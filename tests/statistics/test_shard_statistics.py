@@ -15,8 +15,7 @@ from hlfeat import files
 from hlfeat.audio import reader
 from hlfeat.errors import InterruptedRunError, OutputError
 from hlfeat.extraction.batch_engine import BatchEngine
-from hlfeat.extraction.limits import Limits
-from hlfeat.extraction.options import Options
+from hlfeat.extraction.options import Limits, Options
 from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics

@@ -9,7 +9,7 @@ import pytest
 
 import hlfeat
 from hlfeat import partition
-from hlfeat.storage import collate, layout, shard_plan, store
+from hlfeat.storage import collate, layout, shard_writer, store
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
@@ -26,7 +26,7 @@ def features_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [layout, shard_plan, collate, store, partition])
+@pytest.mark.parametrize("module", [layout, shard_writer, collate, store, partition])
 def test_examples(module, features_dir):
     results = doctest.testmod(module, extraglobs={"features_dir": features_dir, "hlfeat": hlfeat})
     assert results.attempted

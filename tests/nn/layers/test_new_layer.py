@@ -51,7 +51,7 @@ USE = """
 import json, torch, hlfeat
 from hlfeat.config.json_schema import schema
 from hlfeat.config.loading import config_from_dict
-from hlfeat.nn.lint import warnings_of
+from hlfeat.nn.summary import warnings_of
 from hlfeat.nn.summary import summarise
 
 plain, config = {"frontend": {"kind": "log-mel"}}, {"frontend": {"kind": "log-mel"}, "stack": [{"layer": "gain"}]}

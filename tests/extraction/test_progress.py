@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.progress import Clock
 
 
 @pytest.fixture
