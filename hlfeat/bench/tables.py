@@ -1,4 +1,4 @@
-"""What a bench reports: tables that grow, JSON, bar charts, and the environment it ran in."""
+"""The results of a bench: Markdown tables, JSON, bar charts, and the environment it ran in."""
 
 from __future__ import annotations
 
@@ -24,18 +24,22 @@ Row = dict[str, Any]
 
 
 def environment(device: torch.device) -> Row:
-    """What the figures depend on: device, date, commit of a checkout, versions."""
+    """What the measurements depend on: device, date, commit (None outside a checkout), versions."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = None  # not a checkout
+        commit = None
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     return {"device": device_name(device), "date": date, "commit": commit, "versions": versions()}
 
 
 def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
-    """A table: `columns` maps the keys of the rows to (heading) and a format, as in {"ms": "forward, ms|.2f"}."""
+    """Rows as a Markdown table.
+
+    Args:
+        columns: keys of the rows, each with a heading and a format, as in {"ms": "forward, ms|.2f"}.
+    """
     heads = [c.partition("|")[0] for c in columns.values()]
     formats = [c.partition("|")[2] for c in columns.values()]
     lines = [heads, ["---"] * len(heads)]
@@ -46,7 +50,7 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 
 
 def append_table(rows: Sequence[Row], columns: Mapping[str, str], say: Callable[[str], None], first: bool) -> None:
-    """The next rows of a table that grows; only the `first` have its heading."""
+    """Hand the next rows of a growing table to `say`; only the `first` ones with its heading."""
     table = markdown(rows, columns)
     say(table if first else table.split("\n", 2)[2])
 
@@ -61,7 +65,12 @@ def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row])
 
 
 def bars(values: Mapping[str, Mapping[str, float]], what: str) -> Figure:
-    """Bars on a log axis with a line at 1: `values` maps candidate to setting to ratio; a setting may be missing."""
+    """A bar chart on a logarithmic axis, with a line at 1.
+
+    Args:
+        values: for each candidate the ratio in each setting; settings may be missing.
+        what: the label of the axis.
+    """
     from matplotlib.figure import Figure
 
     settings = list(dict.fromkeys(s for ratios in values.values() for s in ratios))

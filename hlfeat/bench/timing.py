@@ -21,7 +21,12 @@ import torch
 
 @dataclass
 class Runs:
-    """What a candidate's runs took: seconds of each, and the peak memory of the first, in bytes."""
+    """Measurements of a candidate.
+
+    Attributes:
+        seconds: of each counted run.
+        peak: memory in bytes of the first run; None where it is unknown.
+    """
 
     seconds: list[float] = field(default_factory=list)
     peak: int | None = None
@@ -38,19 +43,20 @@ def time_interleaved(
     least: int = 3,
     patience: float | None = None,
 ) -> dict[str, Runs]:
-    """Runs of each candidate, in turn.
+    """Call the candidates in turn, lap after lap.
 
-    Load on the machine that comes and goes then slows all of them alike. Each lap has another order, because a
-    candidate finds caches and memory as the one before it left them. The first lap warms up and is not counted.
+    Taking turns spreads the load of other programs over all candidates. Each lap has another order, because a
+    candidate gets caches and memory as the one before it left them. The first lap is a warm-up and does not count.
 
     Args:
         candidates: what to call, by name.
         device: where the calls compute; it is synchronised before and after each.
-        seconds: how long to go on with laps.
-        least: number of laps at least.
-        patience: a candidate whose warm-up takes longer runs only that once, and it counts; default: `seconds`.
+        seconds: for how long to start new laps.
+        least: the smallest number of laps.
+        patience: a candidate whose warm-up takes more seconds than this is not called again, and its warm-up counts;
+            default: `seconds`.
     """
-    taken = {name: Runs() for name in candidates}
+    runs = {name: Runs() for name in candidates}
     slow: set[str] = set()
     end, order = 0.0, random.Random(0)
     for lap in range(-1, 1000):
@@ -59,7 +65,7 @@ def time_interleaved(
             synchronize(device)
             start = time.perf_counter()
             if lap < 0:
-                taken[name].peak = peak_bytes(candidates[name], device)
+                runs[name].peak = peak_bytes(candidates[name], device)
             else:
                 candidates[name]()
             synchronize(device)
@@ -67,16 +73,16 @@ def time_interleaved(
             if lap < 0 and spent > (seconds if patience is None else patience):
                 slow.add(name)
             if lap >= 0 or name in slow:
-                taken[name].seconds.append(spent)
+                runs[name].seconds.append(spent)
         if lap < 0:
             end = time.perf_counter() + seconds
         elif lap + 1 >= least and time.perf_counter() > end:
             break
-    return taken
+    return runs
 
 
 def without_gradient(call: Callable[[], object]) -> Callable[[], None]:
-    """The call under `torch.no_grad`."""
+    """The same call, under `torch.no_grad`."""
 
     def run() -> None:
         with torch.no_grad():
@@ -92,35 +98,36 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Most memory in use during a call beyond what was in use before; None where it is unknown."""
+    """Peak memory of a call in bytes, beyond what was in use before it; None where it is unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    with suppress(OSError, AttributeError):  # glibc: return freed memory, or the call uses it unnoticed
+    with suppress(OSError, AttributeError):  # glibc: return freed memory, or the call would reuse it unmeasured
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the high-water mark to what is resident now
-        before = _kernel_says("self/status", "VmRSS")
+        before = _proc_bytes("self/status", "VmRSS")
     except OSError:
         call()
         return None
     call()
-    return max(0, _kernel_says("self/status", "VmHWM") - before)
+    return max(0, _proc_bytes("self/status", "VmHWM") - before)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is available; None where it is unknown."""
+    """Available memory in bytes; None where it is unknown."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     try:
-        return _kernel_says("meminfo", "MemAvailable")
+        return _proc_bytes("meminfo", "MemAvailable")
     except OSError:
         return None
 
 
-def _kernel_says(file: str, field: str) -> int:
+def _proc_bytes(file: str, field: str) -> int:
+    """A figure of a file below /proc, which has it in KiB."""
     lines = Path("/proc", file).read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -55,7 +55,7 @@ def export(
         extractor = build(cfg, weights=weights)
     log = logging.getLogger("hlfeat")
     if weights is None and cfg.stack:
-        log.warning("no weights given: the stack's are drawn at random from seed %d, untrained", cfg.seed)
+        log.warning("no weights were given: the stack's are drawn at random from seed %d, untrained", cfg.seed)
     if cfg.output.pool is not None:
         log.warning("output.pool (%s) is not part of the model: it returns frames", cfg.output.pool)
     model = interop_export.export(extractor, out.suffix, seconds, dump_config(cfg))

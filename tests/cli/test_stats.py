@@ -168,15 +168,15 @@ def test_what_is_refused(clips, tmp_path):
         merge_statistics([tmp_path / "a"])
 
 
-def test_the_command(hlfeat, clips, tmp_path):
+def test_the_command(invoke, clips, tmp_path):
     out, path = tmp_path / "out", tmp_path / "s.json"
     run(clips, out, options=Options(quiet=True, part=WHOLE.split(2)[0]))
-    found = hlfeat("stats", out, "-o", path)
+    found = invoke("stats", out, "-o", path)
     assert (found.returncode, found.stdout) == (0, f"{path}\n")
     assert "is not complete: no report-p2of2.json" in found.stderr
     check(read_statistics(path), out)
     (clips / "bad.wav").write_bytes(b"")
-    found = hlfeat("stats", clips, "-o", path, *(f"--set={s}" for s in CHEAP))
+    found = invoke("stats", clips, "-o", path, *(f"--set={s}" for s in CHEAP))
     assert (found.returncode, found.stdout) == (3, f"{path}\n")
     assert "bad.wav: empty" in found.stderr
     assert "1 clip failed (empty 1), and are not in the statistics" in found.stderr
@@ -188,7 +188,7 @@ def test_the_command(hlfeat, clips, tmp_path):
         ([out, "-o", tmp_path], 2, "expected a file in a folder that is there"),
         ([clips / "bad.wav", "-o", path], 1, "there are no features to make statistics of"),
     ):
-        found = hlfeat("stats", *args)
+        found = invoke("stats", *args)
         assert (found.returncode, found.stdout) == (code, "")
         assert message in found.stderr.splitlines()[-1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "out"]

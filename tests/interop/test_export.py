@@ -114,11 +114,11 @@ def test_what_cannot_be_exported_says_so(monkeypatch):
         interop_export.export(model, ".pt2", seconds=1)
 
 
-def test_the_command(hlfeat, tmp_path):
+def test_the_command(invoke, tmp_path):
     config = ["log-mel", "--set", "frontend.n_filters=6", "--set", "stack=[{layer: conv, out_channels: 4}]"]
-    done = hlfeat("export", *config, "--set", "output.pool=mean", "-o", tmp_path / "m.pt2")
+    done = invoke("export", *config, "--set", "output.pool=mean", "-o", tmp_path / "m.pt2")
     assert done.returncode == 0, done.stderr
-    assert "output.pool (mean) is no part of the model" in done.stderr
+    assert "output.pool (mean) is not part of the model" in done.stderr
     assert done.stdout == ""
     assert "untrained" in done.stderr
     assert "clips from 0.05 s -> features [clips, 4, 6, frames]" in done.stderr
