@@ -68,12 +68,12 @@ app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
-    """Entry point: an error is one line on standard error, with a traceback only after -v."""
+    """Entry point. An error is printed as one line on standard error, and with -v as a traceback too."""
     open_streams()
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt, InterruptedEarlyError) as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # typer's own: the help is the message
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer prints the help instead of a message
             error.show()  # type: ignore[union-attr]
             raise SystemExit(int(Exit.USAGE)) from None
         message, code = report(error)

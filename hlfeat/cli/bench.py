@@ -66,16 +66,16 @@ def bench_harmonic(
 ) -> None:
     """Measure harmonic convolution against nn.Conv2d.
 
-    Deformable convolution and plain harmonic lowering are measured too.
+    Deformable convolution and straightforward lowering are measured too.
     """
     set_up_logging(verbose)
     _check_targets(json, plot)
     from hlfeat.bench import harmonic as bench
     from hlfeat.nn.device import choose_device
 
-    on = choose_device(device)
-    batch = batch or (4 if on.type == "cpu" else 16)
-    rows = _measured(f"harmonic, batch {batch}", on, json, lambda say: bench.run(on, batch, quick, say))
+    chosen = choose_device(device)
+    batch = batch or (4 if chosen.type == "cpu" else 16)
+    rows = _measured(f"harmonic, batch {batch}", chosen, json, lambda say: bench.run(chosen, batch, quick, say))
     if plot is not None:
         from hlfeat.plotting.figures import save
 
@@ -114,8 +114,8 @@ def bench_frontend(
     from hlfeat.bench import frontend as bench
     from hlfeat.nn.device import choose_device
 
-    on, settings = choose_device(device), bench.chosen(only or [])
-    rows = _measured("frontend", on, json, lambda say: bench.run(on, settings, quick, all, say))
+    chosen, settings = choose_device(device), bench.chosen(only or [])
+    rows = _measured("frontend", chosen, json, lambda say: bench.run(chosen, settings, quick, all, say))
     if plot is not None:
         from hlfeat.plotting.figures import save
 
@@ -123,7 +123,7 @@ def bench_frontend(
 
 
 def _check_targets(json: Path | None, plot: Path | None) -> None:
-    """Raises UsageError for a file that could not be written, before any time is spent on measuring."""
+    """Raises UsageError for a file that cannot be written, before the measurements begin."""
     for option, path in (("--json", json), ("--plot", plot)):
         if path is not None:
             need_writable(option, path)
@@ -159,7 +159,7 @@ def bench_pipeline(
     laps: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each stage; the median is reported.")] = 5,
     scratch: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where features are written and removed again; default: the "
+        typer.Option(metavar="FOLDER", help="Where features are written, and removed again; default: the "
                      "folder for temporary files (TMPDIR)."),
     ] = None,
     json: JsonOption = None,
@@ -167,8 +167,8 @@ def bench_pipeline(
 ) -> None:  # fmt: skip
     """Measure the stages of extract, and all of it.
 
-    Says which stage bounds this machine, and how far the whole is from that bound. The clips, up to 1 GiB of decoded
-    audio, are held in memory, so that computing is measured without reading.
+    Prints which stage is the bottleneck on this machine, and how close the whole run comes to it. Up to 1 GiB of
+    decoded audio is held in memory, so that computing is measured without reading.
     """
     set_up_logging(verbose)
     _check_targets(json, None)
@@ -178,7 +178,7 @@ def bench_pipeline(
     from hlfeat.nn.device import choose_device
     from hlfeat.text import count
 
-    on = choose_device(device)
+    chosen = choose_device(device)
     configs = {name: load_config(name, settings or []) for name in config or [DEFAULT, "log-mel"]}
     clips = collect_clips(inputs, [], null=False)
     if scratch is not None and not scratch.is_dir():
@@ -187,20 +187,20 @@ def bench_pipeline(
 
     def run(say: Callable[[str], None]) -> list[Row]:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            return bench.run(configs, clips, options, on, Path(folder), laps, say, log.info)
+            return bench.run(configs, clips, options, chosen, Path(folder), laps, say, log.info)
 
-    _measured(f"pipeline, {count(workers, 'worker')}", on, json, run)
+    _measured(f"pipeline, {count(workers, 'worker')}", chosen, json, run)
 
 
 def _measured(
-    what: str, on: torch.device, json: Path | None, run: Callable[[Callable[[str], None]], list[Row]]
+    what: str, device: torch.device, json: Path | None, run: Callable[[Callable[[str], None]], list[Row]]
 ) -> list[Row]:
-    """Run a bench: print its tables as they grow, write its rows as JSON."""
+    """Run a bench, print its table as it grows, and write its rows as JSON."""
     from hlfeat.bench.tables import environment, write_json
 
-    facts = environment(on)
+    facts = environment(device)
     log.info("%s, torch %s: %s, float32, medians", facts["device"], facts["versions"]["torch"], what)
     rows = run(lambda table: print(table, end="", flush=True))
     if json is not None:
-        write_json(json, what, on, rows)
+        write_json(json, what, device, rows)
     return rows

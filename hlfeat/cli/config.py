@@ -47,7 +47,7 @@ def config_list() -> None:
 def config_show(name: ConfigArgument = DEFAULT, settings: SetOption = None) -> None:
     """Print a configuration with all its defaults.
 
-    It is YAML, with a comment for every key.
+    The output is YAML, with a comment for every key.
     """
     from hlfeat.config.commented_yaml import commented
     from hlfeat.config.loading import load_config
@@ -81,14 +81,14 @@ def config_check(
     settings: SetOption = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Check trained weights too: whether they fit, and the filters."),
+        typer.Option(metavar="FILE", help="Check trained weights too: their shapes, and their filters."),
     ] = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Check a configuration, and list its layers.
 
-    Builds the modules and prints the output shape of every layer. What looks wrong, but is possible, is a warning on
-    standard error.
+    Builds the modules and prints the output shape of every layer. Valid settings that look like mistakes are warnings
+    on standard error.
     """
     set_up_logging(verbose)
     from hlfeat.config.loading import explained, load_config

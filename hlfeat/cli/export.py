@@ -1,4 +1,4 @@
-"""hlfeat export: a configuration's modules as one file for other programs."""
+"""hlfeat export: the modules of a configuration as one file for other programs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def export(
     """Export a model to torch.export or ONNX.
 
     The file holds frontend and stack, as a torch.export program (.pt2) or an ONNX model (.onnx, needs hlfeat[onnx]).
-    Its input are waveforms [clips, samples] at the configuration's rate, all of one length. Before the file is
-    written, its results are compared with the modules', for clips of several lengths.
+    Its input is a batch of waveforms [clips, samples] of equal length, at the configuration's rate. Before the file is
+    written, its output is compared with that of the modules, for clips of several lengths.
     """
     set_up_logging(verbose)
     if out.exists() and not overwrite:
-        raise UsageError(f"{out}: is there already; --overwrite replaces it")
+        raise UsageError(f"{out}: already exists; --overwrite replaces it")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}")
     if seconds is not None and not 0 < seconds <= 86400:

@@ -58,7 +58,7 @@ class Dtype(str, Enum):
 
 
 class OnError(str, Enum):
-    """What a failed clip does to the run."""
+    """What the run does at a clip that cannot be used."""
 
     skip = "skip"
     stop = "stop"
@@ -133,8 +133,8 @@ def extract(
 ) -> None:
     """Extract features from clips.
 
-    They are written to FOLDER as sharded arrays with an index. Standard output has the path of each finished shard,
-    one a line. The same command resumes a run that was stopped.
+    Writes them to FOLDER as sharded arrays with an index. Standard output has the path of each finished shard, one per
+    line. The same command resumes a run that was stopped.
     """
     set_up_logging(verbose, quiet)
     stop = StopRequest()
@@ -183,7 +183,7 @@ def extract(
 
 
 def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path | None) -> None:
-    """Print what a run would compute."""
+    """Print what a run would compute, and check that it can be built."""
     from hlfeat.audio.clip import display_path
     from hlfeat.extraction.setup import prepare
     from hlfeat.text import count
@@ -202,7 +202,7 @@ def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path |
 
 
 def _run(cfg: Config, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> Report:
-    """The extraction itself, which `stop` can interrupt."""
+    """Extract. A stop request ends the command with Exit.INTERRUPTED; finished shards stay."""
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract
     from hlfeat.nn.device import choose_device

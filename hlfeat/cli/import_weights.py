@@ -1,4 +1,4 @@
-"""hlfeat import-weights: trained weights of the published implementation."""
+"""hlfeat import-weights: conversion of checkpoints of the published implementation."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def import_weights(
 ) -> None:
     """Import published EfficientLEAF or LEAF weights.
 
-    Writes the weights for extract, and their configuration beside them (.yaml). Settings that neither the weights nor
-    the arguments tell have the published constants as defaults. The imported modules are compared with the formulas
-    first.
+    Writes the weights for extract, and beside them their configuration (.yaml). Settings that neither the weights nor
+    the arguments determine get the published defaults. Before anything is written, the features of the imported
+    modules are compared with the published formulas.
     """
     set_up_logging(verbose)
     from hlfeat.interop import leaf_checkpoint

@@ -32,7 +32,7 @@ INSPECT_EPILOG = epilog(
 
 
 def inspect(
-    outs: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of features.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of features.")],
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Read every shard again, and print mismatches.")] = False,
     bands: Annotated[bool, typer.Option("--bands", help="Print a line for every band, not for every channel.")] = False,
@@ -41,9 +41,9 @@ def inspect(
 ) -> None:
     """Summarise and verify feature directories.
 
-    Clips, hours, failures, statistics, durations, configuration. With --verify every shard is read again and compared
-    with its index: checksums, rows, ids, statistics, values that are not finite. Each mismatch is printed on its own
-    line.
+    Prints clips, hours, failures, statistics, durations and configuration. With --verify, every shard is read again
+    and compared with its index: checksums, rows, ids, statistics, and values that are not finite. Each mismatch is
+    printed on its own line.
     """
     set_up_logging(verbose)
     from hlfeat.inspection import summary
@@ -51,11 +51,11 @@ def inspect(
     from hlfeat.storage.feature_dir import FeatureDir
 
     intact = True
-    for number, out in enumerate(outs):
-        if verify and _print_mismatches(FeatureDir(out), as_json):
+    for number, folder in enumerate(folders):
+        if verify and _print_mismatches(FeatureDir(folder), as_json):
             intact = False
             continue
-        facts = summary.inspect(out)
+        facts = summary.inspect(folder)
         if as_json:
             print_line(json.dumps({**facts.as_dict(), **({"off": []} if verify else {})}))
             continue
@@ -68,7 +68,7 @@ def inspect(
 
 
 def _print_mismatches(folder: FeatureDir, as_json: bool) -> bool:
-    """Verify a directory and print what does not match. Returns whether anything was printed."""
+    """Verify a directory and print its mismatches. Returns whether there are any."""
     from tqdm import tqdm
 
     from hlfeat.inspection.verify import verify

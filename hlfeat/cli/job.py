@@ -40,7 +40,7 @@ def failures_by_code(report: Report) -> str:
 
 
 def choose_part(option: str | None) -> tuple[Part, str]:
-    """The part that --part names, else that of the job; and what decided, if that was the job."""
+    """The part that --part names, otherwise that of the job; and the job's kind, or "" if it did not decide."""
     return part_of_job(os.environ) if option is None else (parse_part(option), "")
 
 
@@ -56,9 +56,9 @@ def parse_part(text: str) -> Part:
 
 
 def part_of_job(env: Mapping[str, str]) -> tuple[Part, str]:
-    """The part of a SLURM array task or a torchrun process, and which of them it is; elsewhere the whole.
+    """The part of a SLURM array task or a torchrun process, and the job's kind; the whole and "" outside of a job.
 
-    Raises UsageError where the variables do not make a part.
+    Raises UsageError if the environment variables do not make a part.
     """
     part, sources = WHOLE, []
     if "SLURM_ARRAY_TASK_ID" in env and "SLURM_ARRAY_TASK_COUNT" in env:
@@ -93,7 +93,7 @@ def _number(env: Mapping[str, str], key: str, default: int | None = None) -> int
 
 
 def local_device(device: str, env: Mapping[str, str]) -> str:
-    """The GPU that torchrun means this process to use, if there is one and `device` leaves the choice."""
+    """`device`, or if that is "auto" the GPU that torchrun assigned to this process."""
     rank = env.get("LOCAL_RANK", "")
     if device != "auto" or not rank.isdecimal():
         return device

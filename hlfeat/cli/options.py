@@ -1,4 +1,4 @@
-"""Options that several commands share, and what the help of a command ends with. Nothing heavy is imported here."""
+"""Options that several commands share, and the end of their help. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKERS = default_workers()
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """Shipped configurations and YAML files. Typer filters them by prefix; if none is left, the shell offers files."""
+    """Shipped configurations and YAML files; typer filters them by prefix. If none is left, the shell offers files."""
     from hlfeat.config.loading import config_names
 
     folder, files = os.path.dirname(incomplete), list[str]()
@@ -33,7 +33,7 @@ def complete_config(incomplete: str) -> list[str]:
 
 
 def complete_device() -> list[str]:
-    """Kinds of devices; listing those of this machine would import torch, which takes too long."""
+    """Kinds of devices. Listing those of this machine would import torch, which takes too long."""
     return ["auto", "cpu", "cuda", "mps"]
 
 
@@ -54,7 +54,7 @@ WeightsOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
 ]
 
-# --- of which clips --------------------------------------------------------------------------------------------
+# --- which clips -----------------------------------------------------------------------------------------------
 
 ManifestOption = Annotated[
     list[str] | None,
@@ -98,7 +98,7 @@ PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help=
 
 
 def epilog(examples: str, environment: str = "", exit_status: Mapping[Exit, str] = EXIT_STATUS) -> str:
-    """What the help of a command ends with: exit status, environment, examples, in this order."""
+    """The end of a command's help: exit status, environment and examples, in this order."""
     codes = "\n".join(f"{code.value:<3}  {exit_status[code]}" for code in sorted(exit_status))
     sections = {"Exit status": codes, "Environment": environment, "Examples": examples}
     return "\n\n".join(  # click wraps a paragraph unless \b precedes it
@@ -110,14 +110,14 @@ def epilog(examples: str, environment: str = "", exit_status: Mapping[Exit, str]
 
 
 def refuse(options: Mapping[str, object], wording: str) -> None:
-    """Raises UsageError if one of these options has a value: it is expected elsewhere only, as `wording` says."""
+    """Raises UsageError for the first of these options that has a value; `wording` says where it belongs."""
     for option, value in options.items():
         if value is not None:
             raise UsageError(f"{option}: {wording}")
 
 
 def need_writable(option: str, path: Path) -> None:
-    """Raises UsageError where no file of that name could be written."""
+    """Raises UsageError if no file of that name can be written."""
     from tempfile import TemporaryFile
 
     if path.is_dir():
@@ -129,7 +129,7 @@ def need_writable(option: str, path: Path) -> None:
 
 
 def need_matplotlib() -> None:
-    """Raises UsageError where matplotlib is not installed."""
+    """Raises UsageError if matplotlib is not installed."""
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:

@@ -65,9 +65,9 @@ def plot(
 ) -> None:
     """Draw a clip, or the features in a folder.
 
-    A clip is drawn with its waveform, features, stack output and filters; a folder as a contact sheet of its clips.
-    --set and --weights apply to the first configuration. A part of a clip is drawn as extract computes a segment: as
-    if nothing came before and after it. Standard output has the path of the picture.
+    The picture of a clip has its waveform, features, stack output and filters; that of a folder is a contact sheet of
+    its clips. --set and --weights apply to the first configuration. A part of a clip is computed as extract computes a
+    segment, without the audio before and after it. Standard output has the path of the picture.
     """
     set_up_logging(verbose)
     folder = what.is_dir()
@@ -84,16 +84,16 @@ def plot(
 
     check_format(out)
     if folder:
-        figure = _sheet(what, ids, channel or 0)
+        figure = _draw_sheet(what, ids, channel or 0)
     else:
         chosen = [(config or DEFAULT, settings or [], weights)]
         chosen += [(compare, [], compare_weights)] if compare is not None else []
-        figure = _clip(what, chosen, start, end)
+        figure = _draw_clip(what, chosen, start, end)
     save(figure, out, dpi)
     print_path(out)
 
 
-def _clip(
+def _draw_clip(
     path: Path, chosen: list[tuple[str, list[str], Path | None]], start: float | None, end: float | None
 ) -> Figure:
     from hlfeat.audio.clip import Clip
@@ -120,7 +120,7 @@ def _clip(
     return clip_figure(views, f"{escape_unprintable(clip.id)}, {part}")
 
 
-def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
+def _draw_sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
     from hlfeat.errors import OutputError
     from hlfeat.plotting.figures import sheet_figure
     from hlfeat.plotting.store_view import evenly, stored
@@ -129,7 +129,7 @@ def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
 
     store = FeatureStore(folder)
     if not len(store):
-        raise OutputError(f"{folder}: there are no features of any clip in it")
+        raise OutputError(f"{folder}: holds no features")
     chosen = list(dict.fromkeys(ids)) if ids else evenly(store.ids())
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
@@ -142,7 +142,7 @@ def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
 
 
 def _short(text: str, most: int = 36) -> str:
-    """The text without its middle, if it is long: ids differ at their ends."""
+    """The text, without its middle if it is long: the ends of ids tell them apart."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 

@@ -1,4 +1,4 @@
-"""hlfeat stats: statistics to normalise features by, from feature directories or from clips."""
+"""hlfeat stats: statistics of feature directories or of clips, to normalise features by."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def stats(
 ) -> None:
     """Compute per-band statistics of features.
 
-    Mean, variance, minimum and maximum of every band, in one pass, for extract --stats. For folders of features, the
-    statistics beside their shards are merged. For clips, features are computed as extract computes them, and not
+    Computes mean, variance, minimum and maximum of every band, in one pass, for extract --stats. For folders of
+    features, the statistics beside their shards are merged. For clips, features are computed as by extract, but not
     written. Standard output has the path of the file.
     """
     set_up_logging(verbose, quiet)
     if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"-o {out}: expected a file in a folder that is there")
+        raise UsageError(f"-o {out}: expected a file in an existing folder")
     from hlfeat.storage.layout import Layout
 
     folders = [Path(i) for i in inputs or [] if Layout(Path(i)).description.exists()]
@@ -103,17 +103,20 @@ def stats(
     when_stopped(signal.default_int_handler)
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
-    found = collect_clips(inputs or [], manifest or [], null)
+    clip_list = collect_clips(inputs or [], manifest or [], null)
     with explained(name, overrides):
         options = Options(device=device, batch_seconds=batch_seconds, workers=workers, max_failures=max_failures,
                           quiet=quiet, weights=weights)  # fmt: skip
-        failed = _of_clips(cfg, found, out, options)
+        failed = _of_clips(cfg, clip_list, out, options)
     if failed:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
 def _of_clips(cfg: Config, clips: Inputs, out: Path, options: Options) -> int:
-    """Compute and write the statistics of clips. Returns how many clips failed."""
+    """Compute and write the statistics of clips.
+
+    Returns how many clips failed.
+    """
     from hlfeat.extraction.statistics_run import statistics_of_clips
     from hlfeat.text import count
 

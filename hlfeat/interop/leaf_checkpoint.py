@@ -169,7 +169,7 @@ def configuration_path(weights: Path, checkpoint: Path, overwrite: bool) -> Path
         if path.exists() and checkpoint.exists() and path.samefile(checkpoint):
             raise ConfigError(f"{path}: expected another name than the checkpoint's, of which much is left out")
         if path.exists() and not overwrite:
-            raise ConfigError(f"{path}: is there already; choose another name", remedy="replace")
+            raise ConfigError(f"{path}: already exists; choose another name", remedy="replace")
     return configuration
 
 

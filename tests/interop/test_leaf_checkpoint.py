@@ -51,7 +51,7 @@ def test_the_published_scripts_checkpoint(invoke, tmp_path, name):
     assert error(config, tmp_path / "new" / name) < 1e-5
     frontend = load_config(config).frontend
     assert (frontend.num_groups, frontend.conv_win_factor, frontend.stride_factor) == (8, 6, 16)
-    failed(invoke("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name), 2, "is there already")
+    failed(invoke("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name), 2, "already exists")
     assert invoke("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name, "--overwrite").returncode == 0
 
 
