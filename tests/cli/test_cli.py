@@ -84,8 +84,8 @@ def test_good_and_broken_files_side_by_side(hlfeat, clips, tmp_path):
     assert len(FeatureStore(tmp_path / "out")) == 12
     assert f"{len(codes)} clips failed" in result.stderr
     assert "Traceback" not in result.stderr
-    again = hlfeat("extract", clips, "-o", tmp_path / "out", *SMALL)
-    assert (again.returncode, again.stdout) == (3, "")
+    resumed = hlfeat("extract", clips, "-o", tmp_path / "out", *SMALL)
+    assert (resumed.returncode, resumed.stdout) == (3, "")
 
 
 def test_lists_on_standard_input(hlfeat, clips, tmp_path):

@@ -99,9 +99,7 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
         cfg = config.model_copy(update={"output": config.output.model_copy(update={"format": form})})
         with monkeypatch.context() as patch:
             patch.setattr(ShardWriter, "__init__", lambda *_: pytest.fail("features are written"))
-            statistics, report = statistics_of_clips(
-                cfg, inputs, tmp_path / "s.json", Options(quiet=True, max_failures=99)
-            )
+            statistics, report = statistics_of_clips(cfg, inputs, tmp_path / "s.json", options)
         assert len(report.failures) > 10
         if form == "npy":
             same(statistics, merge_statistics([tmp_path / "out"]))
