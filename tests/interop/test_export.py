@@ -134,7 +134,7 @@ def test_the_command(invoke, tmp_path):
     ("arguments", "words"),
     [
         (["-o", "m.pt"], "expected a file named *.pt2 or *.onnx, got .pt"),
-        (["-o", "there.pt2"], "there already; --overwrite replaces it"),
+        (["-o", "there.pt2"], "already exists; --overwrite replaces it"),
         (["-o", "no/m.pt2"], "there is no folder no"),
         (["-o", "m.pt2", "--seconds", "-1"], "--seconds: expected a length"),
     ],
