@@ -57,12 +57,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A frontend to measure.
-
-    Attributes:
-        build: makes it; called with `compression=...`.
-        compressions: those that are measured. The plain version has the first.
-    """
+    """A frontend to measure: `build(compression=...)` makes it. The plain version has the first of the compressions."""
 
     name: str
     build: Callable[..., LearnableFrontend]
@@ -165,12 +160,7 @@ class PlainLeaf(nn.Module):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module to measure.
-
-    Attributes:
-        result: what it computes: "log-mel", "filterbank", or the name of the compression of its features.
-        tf32: whether it may use TF32.
-    """
+    """A module to measure; its `result` is "log-mel", "filterbank", or the compression of its features."""
 
     module: nn.Module
     result: str
