@@ -95,7 +95,7 @@ class PathList(InputKind):
 def _list_entries(data: bytes, null: bool) -> Iterator[Argument]:
     data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin a text file with a byte order mark
     if not null and b"\0" in data:
-        raise UsageError("the list has NUL bytes in it: are its paths NUL-separated (-0)?")
+        raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
         yield Argument.of(path, Origin.LIST, relative_id(path))
