@@ -14,7 +14,7 @@ from hlfeat.partition import WHOLE, Part
 
 if TYPE_CHECKING:
     from hlfeat.extraction.report import Report
-    from hlfeat.inputs.clip_list import Inputs
+    from hlfeat.inputs.collect import Inputs
 
 CHOOSE = "--part I/N says which part this is"
 
