@@ -118,7 +118,12 @@ def find_config(name: str | Path) -> Path:
 
 
 def dump_config(config: Config) -> str:
-    """The configuration with every default written out, as YAML."""
+    """The configuration with every default written out, as YAML, which `load_config` reads again.
+
+    >>> from hlfeat import load_config
+    >>> "n_filters: 80" in dump_config(load_config("log-mel"))
+    True
+    """
     return yaml.dump(config.model_dump(mode="json"), Dumper=Yaml12Dumper, sort_keys=False, allow_unicode=True)
 
 

@@ -20,7 +20,7 @@ from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, ConfigError, LayerError
 from hlfeat.extraction.pooling import POOLS, Chunks, Windows
 from hlfeat.nn.extractor import Extractor
-from hlfeat.statistics.dataset_statistics import Statistics, read_statistics
+from hlfeat.statistics.dataset_statistics import Statistics
 
 
 class PostProcessor:
@@ -109,7 +109,7 @@ def make_postprocessor(
     """
     statistics = digest = None
     if stats is not None:
-        statistics = read_statistics(stats)
+        statistics = Statistics.read(stats)
         digest = hashlib.sha256(stats.read_bytes()).hexdigest()
         expected = config.frames_fingerprint(weights_sha256)
         if statistics.fingerprint != expected:

@@ -1,8 +1,9 @@
-"""The statistics file: mean, variance, least and greatest of every channel and band of a set of features."""
+"""The statistics file: mean, variance, minimum and maximum of every channel and band of a set of features."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,30 @@ import numpy as np
 
 from hlfeat.errors import ConfigError
 from hlfeat.files import write_atomically
+from hlfeat.statistics.fields import arrays_of, check_kind, check_not_negative, count_of
 
-KIND = "statistics"  # what the key `hlfeat` says
+KIND = "statistics"  # the value of the key `hlfeat`
 ARRAYS = ("mean", "variance", "min", "max")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all frames of some clips.
+    """Statistics of all frames of some clips, as `hlfeat stats` writes them and `Options(stats=...)` takes them.
 
     Attributes:
-        fingerprint: of the frames (see `Config.frames_fingerprint`).
-        clips, frames: how many there were.
-        mean, min, max: float64.
-        variance: of the population (divided by the frames), float64.
+        fingerprint: of the configuration of the frames (`Config.frames_fingerprint`).
+        clips, frames: the number of each.
+        mean, min, max: float64, in the unit of the features.
+        variance: float64, of the population: divided by the number of frames.
 
     Shape: mean, variance, min, max [channels, bands].
+
+    >>> import numpy as np
+    >>> frames = np.array([[[0.0, 1.0]], [[2.0, 1.0]]])  # [2 frames, 1 channel, 2 bands]
+    >>> arrays = frames.mean(0), frames.var(0), frames.min(0), frames.max(0)
+    >>> Statistics("fingerprint", 1, 2, *arrays).write("stats.json")
+    >>> Statistics.read("stats.json").variance
+    array([[1., 0.]])
     """
 
     fingerprint: str
@@ -37,59 +46,41 @@ class Statistics:
     min: np.ndarray
     max: np.ndarray
 
-    def write(self, path: Path) -> None:
-        """As JSON; every number reads back as it is."""
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file, in which every number reads back to the bit. A file that exists is replaced.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         counts = {"fingerprint": self.fingerprint, "clips": self.clips, "frames": self.frames}
         arrays = {name: getattr(self, name).tolist() for name in ARRAYS}
-        write_atomically(path, (json.dumps({"hlfeat": KIND, **counts, **arrays}) + "\n").encode("ascii"))
+        write_atomically(Path(path), (json.dumps({"hlfeat": KIND, **counts, **arrays}) + "\n").encode("ascii"))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Read a file of `write` or of `hlfeat stats`.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not a statistics file.
+        """
+        try:
+            return _parse(json.loads(Path(path).read_bytes()))
+        except OSError as e:
+            raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
+        except (ValueError, RecursionError) as e:
+            raise ConfigError(f"{path}: not a statistics file: {e}") from e
 
 
-def read_statistics(path: Path) -> Statistics:
-    """What `Statistics.write` wrote.
-
-    Raises ConfigError where that is not what is there.
-    """
-    try:
-        return _statistics(json.loads(path.read_bytes()))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
-    except (ValueError, RecursionError) as e:
-        raise ConfigError(f"{path}: not a statistics file: {e}") from e
-
-
-def _statistics(told: Any) -> Statistics:
-    """Raises ValueError for what is no statistics file's contents."""
-    if not isinstance(told, dict) or told.get("hlfeat") != KIND:
-        raise ValueError(f'expected an object with "hlfeat": "{KIND}"')
-    if not isinstance(told.get("fingerprint"), str):
-        raise ValueError(f"fingerprint: expected text, got {told.get('fingerprint')!r}")
-    for key in ("clips", "frames"):
-        if type(told.get(key)) is not int or told[key] < 1:
-            raise ValueError(f"{key}: expected a whole number from 1, got {told.get(key)!r}")
-    arrays = {key: _array(key, told.get(key)) for key in ARRAYS}
-    shape = arrays["mean"].shape
-    for key, array in arrays.items():
-        if array.shape != shape:
-            raise ValueError(f"{key}: expected channels x bands {shape} as the mean has, got {array.shape}")
-    if (arrays["variance"] < 0).any():
-        raise ValueError(f"variance: expected numbers from 0, got {arrays['variance'].min()}")
+def _parse(contents: Any) -> Statistics:
+    fields = check_kind(contents, KIND)
+    fingerprint = fields.get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise ValueError(f"fingerprint: expected text, got {fingerprint!r}")
+    clips, frames = count_of(fields, "clips", 1), count_of(fields, "frames", 1)
+    arrays = arrays_of(fields, ARRAYS)
+    if arrays["mean"].ndim != 2:
+        raise ValueError("mean: expected a list for each channel of a number for each band")
+    check_not_negative("variance", arrays["variance"])
     if (arrays["min"] > arrays["max"]).any():
         raise ValueError("min: expected at most max")
-    return Statistics(told["fingerprint"], told["clips"], told["frames"], **arrays)
-
-
-def _array(key: str, rows: Any) -> np.ndarray:
-    """Shape: -> [channels, bands]."""
-    numbers = isinstance(rows, list) and all(
-        isinstance(row, list) and row and len(row) == len(rows[0]) and all(type(x) in (int, float) for x in row)
-        for row in rows
-    )
-    if not numbers or not rows:
-        raise ValueError(f"{key}: expected a list for each channel of a number for each band")
-    try:
-        array = np.array(rows, np.float64)
-    except OverflowError as e:
-        raise ValueError(f"{key}: expected finite numbers") from e
-    if not np.isfinite(array).all():
-        raise ValueError(f"{key}: expected finite numbers")
-    return array
+    return Statistics(fingerprint, clips, frames, **arrays)

@@ -1,9 +1,9 @@
-"""Mean, variance, least and greatest of every channel and band, in one pass, merged from pieces.
+"""Mean, variance, minimum and maximum of every channel and band, in one pass, merged from chunks.
 
 Merging is the parallel formula of Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing
-Sample Variances", Stanford STAN-CS-79-773, 1979. Within a piece, sums are of the differences from its first frame d:
-the sum of (d - mean d)^2 is sum d^2 - (sum d)^2 / n. As the first frame is one of the n, what is taken away is at most
-n - 1 times what is left, so that a large offset costs no more than a factor n of float64's rounding.
+Sample Variances", Stanford STAN-CS-79-773, 1979. Within a chunk of n frames, sums are taken of the differences d from
+its first frame: sum (d - mean d)^2 = sum d^2 - (sum d)^2 / n. As the first frame is one of the n, the subtrahend is at
+most n - 1 times the result. So a large offset costs at most a factor n of float64's rounding.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 1 << 16  # values whose differences, in float64, are made at once, so that they stay in the cache
+BLOCK = 1 << 16  # values at once, so that their differences in float64 stay in the cache
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of so many frames.
+    """Moments of some frames; of none, they change no others when added.
 
     Attributes:
-        frames: 0 for those of nothing.
-        mean, min, max: float64; `m2` is the sum of squared differences from the mean.
+        frames: their number.
+        mean, min, max: float64; of no frames, min is infinite and max minus infinity.
+        m2: the sum of squared differences from the mean, float64.
 
     Shape: mean, m2, min, max [channels, bands], or [dims] where features are pooled.
     """
@@ -34,16 +35,16 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Of the population."""
+        """Variance of the population: m2 divided by the number of frames."""
         return self.m2 / self.frames
 
     @property
     def constant(self) -> bool:
-        """Whether there are frames to compare, and no band changes from one to another."""
+        """Whether there are two frames or more, all of them the same."""
         return self.frames > 1 and bool((self.min == self.max).all())
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of both together."""
+        """Moments of the frames of both."""
         if not (self.frames and other.frames):
             return self if self.frames else other
         frames = self.frames + other.frames
@@ -58,13 +59,13 @@ class Moments:
 
 
 def no_moments(*shape: int) -> Moments:
-    """The moments of no frames, which change no others."""
-    zero, most = np.zeros(shape), np.full(shape, np.inf)
-    return Moments(0, zero, zero, most, -most)
+    """Moments of no frames of this shape."""
+    zero, infinity = np.zeros(shape), np.full(shape, np.inf)
+    return Moments(0, zero, zero, infinity, -infinity)
 
 
 def moments(features: np.ndarray) -> Moments:
-    """Of features of any float type.
+    """Moments of features of any float type.
 
     Shape: features [frames, ...] -> [...].
     """
@@ -72,7 +73,7 @@ def moments(features: np.ndarray) -> Moments:
     if not frames:
         return no_moments(*shape)
     rows = features.reshape(frames, -1)
-    if rows.dtype == np.float16:  # float32 is twenty times faster to compare
+    if rows.dtype == np.float16:  # comparing float32 is twenty times faster
         rows = rows.astype(np.float32)
     first = rows[0].astype(np.float64)
     total, squares = np.zeros_like(first), np.zeros_like(first)
@@ -88,7 +89,13 @@ def moments(features: np.ndarray) -> Moments:
 def from_sums(
     frames: int, first: np.ndarray, total: np.ndarray, squares: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> Moments:
-    """From the sums of the differences from the first frame and of their squares, the least and the greatest.
+    """Moments from sums.
+
+    Args:
+        frames: their number, from 1.
+        first: the first frame.
+        total, squares: sums over frames of the differences from `first`, and of their squares.
+        low, high: minimum and maximum.
 
     Shape: float64 [...] each, all the same.
     """

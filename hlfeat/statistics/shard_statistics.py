@@ -1,4 +1,4 @@
-"""A shard's statistics beside it: moments of what was written, and clips that are silent or never change."""
+"""The statistics file beside each shard: moments of its features, and its silent and constant clips."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hlfeat.errors import OutputError
+from hlfeat.statistics.fields import arrays_of, check_kind, check_not_negative, count_of
 from hlfeat.statistics.moments import Moments, no_moments
 
-KIND = "shard statistics"  # what the key `hlfeat` says
+KIND = "shard statistics"  # the value of the key `hlfeat`
 ARRAYS = ("mean", "m2", "min", "max")
 
 
 @dataclass
 class ShardStatistics:
-    """Of the clips of one shard, in order.
+    """Statistics of the clips of one shard, in order.
 
     Attributes:
-        moments: of all frames.
-        clips: how many there are.
+        moments: of all frames, as they were written.
+        clips: the number of clips.
         silent: ids of clips whose samples are all 0.
-        constant: ids of clips of two frames or more that are all the same.
+        constant: ids of clips with two frames or more, all of them the same.
     """
 
     moments: Moments
@@ -34,11 +33,11 @@ class ShardStatistics:
 
     @classmethod
     def of(cls, *shape: int) -> ShardStatistics:
-        """Of no clips yet, whose frames have this shape."""
+        """Statistics of no clips yet, whose frames will have this shape."""
         return cls(no_moments(*shape))
 
     def add(self, id_: str, moments: Moments, silent: bool) -> None:
-        """Count a clip in."""
+        """Add a clip."""
         self.moments += moments
         self.clips += 1
         if silent:
@@ -47,44 +46,38 @@ class ShardStatistics:
             self.constant.append(id_)
 
     def dump(self) -> bytes:
-        """As JSON; every number reads back as it is."""
+        """As JSON, in which every number reads back to the bit."""
         arrays = {name: getattr(self.moments, name).tolist() for name in ARRAYS}
         ids = {"silent": self.silent, "constant": self.constant}
-        told = {"hlfeat": KIND, "clips": self.clips, "frames": self.moments.frames, **arrays, **ids}
-        return (json.dumps(told) + "\n").encode("ascii")
+        fields = {"hlfeat": KIND, "clips": self.clips, "frames": self.moments.frames, **arrays, **ids}
+        return (json.dumps(fields) + "\n").encode("ascii")
 
 
 def read_shard_statistics(path: Path, *shape: int) -> ShardStatistics | None:
-    """What `ShardStatistics.dump` made; None where there is no such file: earlier versions wrote none.
+    """Read what `ShardStatistics.dump` made of frames of this shape.
 
-    Raises OutputError where something else is there.
+    Returns:
+        None if there is no such file: earlier versions wrote none.
+
+    Raises:
+        OutputError: the file cannot be read, or is damaged.
     """
     try:
-        return _statistics(json.loads(path.read_bytes()), shape)
+        return _parse(json.loads(path.read_bytes()), shape)
     except FileNotFoundError:
         return None
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
-    except (ValueError, TypeError, OverflowError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise OutputError(f"{path}: damaged: {e}") from e
 
 
-def _statistics(told: Any, shape: tuple[int, ...]) -> ShardStatistics:
-    """Raises ValueError or TypeError for what is not a sidecar's contents."""
-    if not isinstance(told, dict) or told.get("hlfeat") != KIND:
-        raise ValueError(f'expected an object with "hlfeat": "{KIND}"')
-    for key in ("clips", "frames"):
-        if type(told.get(key)) is not int or told[key] < 0:
-            raise ValueError(f"{key}: expected a whole number, got {told.get(key)!r}")
+def _parse(contents: Any, shape: tuple[int, ...]) -> ShardStatistics:
+    fields = check_kind(contents, KIND)
+    clips, frames = count_of(fields, "clips", 0), count_of(fields, "frames", 0)
     for key in ("silent", "constant"):
-        if not isinstance(told.get(key), list) or not all(isinstance(id_, str) for id_ in told[key]):
+        if not isinstance(fields.get(key), list) or not all(isinstance(id_, str) for id_ in fields[key]):
             raise ValueError(f"{key}: expected a list of ids")
-    arrays = {key: np.array(told.get(key), np.float64) for key in ARRAYS}
-    for key, array in arrays.items():
-        if array.shape != shape:
-            raise ValueError(f"{key}: expected the features' shape {shape}, got {array.shape}")
-        if told["frames"] and not np.isfinite(array).all():
-            raise ValueError(f"{key}: expected finite numbers")
-    if (arrays["m2"] < 0).any():
-        raise ValueError("m2: expected numbers from 0")
-    return ShardStatistics(Moments(told["frames"], **arrays), told["clips"], told["silent"], told["constant"])
+    arrays = arrays_of(fields, ARRAYS, shape, finite=frames > 0)  # of no frames, the minimum is infinite
+    check_not_negative("m2", arrays["m2"])
+    return ShardStatistics(Moments(frames, **arrays), clips, fields["silent"], fields["constant"])

@@ -17,6 +17,12 @@ class FeatureBatch(NamedTuple):
         features: float32 [B, N, channels, bands], or [B, N, dims] of pooled features; zero beyond a clip's end.
         lengths: int64 [B], the frames (or pooled vectors) of each clip; N is the largest.
         ids: of the B clips.
+
+    >>> import numpy as np
+    >>> from hlfeat import collate
+    >>> features, lengths, ids = collate([("a", np.ones((3, 1, 80))), ("b", np.ones((2, 1, 80)))])
+    >>> features.shape, lengths, ids
+    (torch.Size([2, 3, 1, 80]), tensor([3, 2]), ['a', 'b'])
     """
 
     features: Tensor

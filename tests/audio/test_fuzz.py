@@ -51,26 +51,26 @@ LIES = [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\0\0\0\
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
     """The bytes with one to four mistakes, half of them near the start, where headers are."""
-    found = bytearray(data)
+    content = bytearray(data)
     for _ in range(dice.choice([1, 1, 1, 2, 4])):
-        at = dice.randrange(dice.choice([len(found), min(200, len(found))]) or 1)
+        start = dice.randrange(dice.choice([len(content), min(200, len(content))]) or 1)
         n = 1 << dice.randrange(13)
         kind = dice.choice(["flip", "cut", "noise", "remove", "insert", "zero", "lie"])
         if kind == "flip":
-            found[at : at + 1] = bytes(b ^ 1 << dice.randrange(8) for b in found[at : at + 1])
+            content[start : start + 1] = bytes(b ^ 1 << dice.randrange(8) for b in content[start : start + 1])
         elif kind == "cut":
-            del found[at:]
+            del content[start:]
         elif kind == "noise":
-            found[at : at + n] = dice.randbytes(len(found[at : at + n]))
+            content[start : start + n] = dice.randbytes(len(content[start : start + n]))
         elif kind == "remove":
-            del found[at : at + n]
+            del content[start : start + n]
         elif kind == "insert":
-            found[at:at] = dice.randbytes(n)
+            content[start:start] = dice.randbytes(n)
         elif kind == "zero":
-            found[at : at + n] = bytes(len(found[at : at + n]))
+            content[start : start + n] = bytes(len(content[start : start + n]))
         else:
-            found[at : at + 4] = dice.choice(LIES)
-    return bytes(found)
+            content[start : start + 4] = dice.choice(LIES)
+    return bytes(content)
 
 
 def encoded(form: str, subtype: str, channels: int) -> bytes:
@@ -91,12 +91,15 @@ def extract(folder: Path, out: Path, *more: str) -> subprocess.CompletedProcess[
 
 def culprit(folder: Path) -> str:
     """The file that crashes a decoder."""
-    read = "import sys; from hlfeat.decode import decode; from hlfeat.clip import Clip; decode(Clip('', sys.argv[1]))"
+    program = (
+        "import sys; from hlfeat.audio.clip import Clip; from hlfeat.audio.reader import decode; "
+        "decode(Clip('', sys.argv[1]))"
+    )
     for path in sorted(folder.iterdir()):
-        ended = subprocess.run([sys.executable, "-c", read, path], capture_output=True, timeout=LIMIT, check=False)
+        ended = subprocess.run([sys.executable, "-c", program, path], capture_output=True, timeout=LIMIT, check=False)
         if ended.returncode < 0:
             return f"{path}: {signal.Signals(-ended.returncode).name}"
-    return "no file on its own"
+    return "no file alone"
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,7 @@ def test_damaged_files(tmp_path, good):
             path.write_bytes(damaged(dice.choice(whole), dice))
             if i % 5 == 0:
                 segments.append({"id": f"part of {path.name}", "path": str(path), "start": 0.1, "end": 0.2})
-        # sorted among the others, so that they share bundles and shards
+        # sorted among the others, so that they share chunks and shards
         (folder / f"{EACH // 2:04d} {form} {subtype} good.{ext}").write_bytes(whole[0])
     (tmp_path / "parts.jsonl").write_text("\n".join(map(json.dumps, segments)))
     ended = extract(folder, out, "--manifest", str(tmp_path / "parts.jsonl"))
@@ -135,8 +138,8 @@ def test_damaged_files(tmp_path, good):
     assert not [f for f in failed if "rror: " in f["message"]], "a code for what a decoder says"
     assert EACH < len(failed) < len(ids) - 2 * len(FORMATS), "damage that is noticed, and damage that is not"
     for ext, form, subtype in FORMATS:
-        found = store[f"{EACH // 2:04d} {form} {subtype} good.{ext}"]
-        assert np.array_equal(found, good[f"{form} {subtype}.{ext}"])
+        features = store[f"{EACH // 2:04d} {form} {subtype} good.{ext}"]
+        assert np.array_equal(features, good[f"{form} {subtype}.{ext}"])
     report = json.loads((out / "report.json").read_text())
     assert report["peak_memory_bytes"] < 3 << 29  # torch alone is half of it
     assert ended.stdout.splitlines() == sorted(map(str, out.glob("*.npy")))

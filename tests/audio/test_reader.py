@@ -1,4 +1,4 @@
-"""Decoding: what is read is what is there, and what cannot be used says why."""
+"""Decoding: all samples of a file are read, and a file that cannot be used has a reason."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_channel_policies(tmp_path, monkeypatch):
 def test_every_broken_file_has_its_code(tmp_path):
     codes = helpers.broken_clips(tmp_path)
     codes.pop("loud.wav")  # can be read: its features are what fails
-    found = {}
+    codes_read = {}
     for name in codes:
         with pytest.raises(ClipError) as caught:
             read(tmp_path / name)
-        found[name] = caught.value.code
+        codes_read[name] = caught.value.code
         assert "\n" not in str(caught.value)
-    assert found == codes
+    assert codes_read == codes
 
 
 def test_paths_that_are_no_files(tmp_path):

@@ -23,7 +23,7 @@ from hlfeat.extraction.options import Options
 from hlfeat.extraction.statistics_run import statistics_of_clips
 from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE
-from hlfeat.statistics.dataset_statistics import Statistics, read_statistics
+from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.merge_statistics import merge_statistics
 from hlfeat.storage.shard_writer import ShardWriter
@@ -138,7 +138,7 @@ def test_a_link_and_a_pipe_stay_what_they_are(clips, tmp_path):
     (tmp_path / "link.json").symlink_to(tmp_path / "target/s.json")
     statistics.write(tmp_path / "link.json")
     assert (tmp_path / "link.json").is_symlink()
-    same(read_statistics(tmp_path / "target/s.json"), statistics)
+    same(Statistics.read(tmp_path / "target/s.json"), statistics)
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
     statistics.write(tmp_path / "pipe")
@@ -175,13 +175,13 @@ def test_the_command(invoke, clips, tmp_path):
     result = invoke("stats", out, "-o", path)
     assert (result.returncode, result.stdout) == (0, f"{path}\n")
     assert "is not complete: no report-p2of2.json" in result.stderr
-    check(read_statistics(path), out)
+    check(Statistics.read(path), out)
     (clips / "bad.wav").write_bytes(b"")
     result = invoke("stats", clips, "-o", path, *(f"--set={s}" for s in CHEAP))
     assert (result.returncode, result.stdout) == (3, f"{path}\n")
     assert "bad.wav: empty" in result.stderr
     assert "1 clip failed (empty 1), and are not in the statistics" in result.stderr
-    assert read_statistics(path).clips == 12
+    assert Statistics.read(path).clips == 12
     path.unlink()
     for args, code, message in (
         ([out, "-o", path, "-c", "log-mel"], 2, "--config: expected with clips only"),

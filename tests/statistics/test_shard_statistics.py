@@ -1,4 +1,4 @@
-"""Statistics beside shards: those of what was written, whatever failed or was stopped on the way."""
+"""Statistics beside shards: they describe the written features, whatever failed or was stopped on the way."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def sidecars(out: Path, bands: int = 8) -> dict[str, ShardStatistics]:
 
 def check_against_data(out: Path) -> None:
     indexes = sorted(out.glob("shard-*.jsonl"))
-    found = sidecars(out)
-    assert list(found) == [shard.statistics.name for shard in indexed_shards(out)]
+    statistics = sidecars(out)
+    assert list(statistics) == [shard.statistics.name for shard in indexed_shards(out)]
     store = hlfeat.FeatureStore(out)
-    for index, own in zip(indexes, found.values(), strict=True):
+    for index, shard in zip(indexes, statistics.values(), strict=True):
         ids = [json.loads(line)["id"] for line in index.read_text().splitlines()]
         features = [store[i] for i in ids]
-        check(own.moments, np.concatenate(features))
-        assert own.clips == len(ids)
-        assert own.constant == [i for i, y in zip(ids, features, strict=True) if len(y) > 1 and (y == y[0]).all()]
-        assert set(own.silent) <= set(ids)
+        check(shard.moments, np.concatenate(features))
+        assert shard.clips == len(ids)
+        assert shard.constant == [i for i, y in zip(ids, features, strict=True) if len(y) > 1 and (y == y[0]).all()]
+        assert set(shard.silent) <= set(ids)
 
 
 def odd_clips(folder: Path) -> None:
@@ -69,10 +69,10 @@ def test_are_those_of_what_was_written(clips, tmp_path, way, form, dtype):
     odd_clips(clips / "odd")
     run(clips, tmp_path / "out", "output.shard_size=5", f"output.format={form}", f"output.dtype={dtype}")
     check_against_data(tmp_path / "out")
-    told = list(sidecars(tmp_path / "out").values())
+    statistics = list(sidecars(tmp_path / "out").values())
     silent = ["odd/mixed-to-nothing.wav", "odd/short.wav", "odd/silent.wav"]
-    assert [i for own in told for i in own.silent] == silent
-    assert "odd/silent.wav" in [i for own in told for i in own.constant]
+    assert [i for shard in statistics for i in shard.silent] == silent
+    assert "odd/silent.wav" in [i for shard in statistics for i in shard.constant]
 
 
 @pytest.mark.parametrize("form", ["npy", "pt"])
@@ -92,8 +92,8 @@ def test_of_long_clips_and_without_those_that_fail_on_the_way(tmp_path, monkeypa
     limits = Limits(long_samples=30_000, window_samples=10_000)
     run(folder, tmp_path / "out", "audio.channels=each", f"output.format={form}", limits=limits)
     check_against_data(tmp_path / "out")
-    (own,) = sidecars(tmp_path / "out").values()
-    assert (own.clips, own.silent) == (4, ["c.wav#0"])
+    (shard,) = sidecars(tmp_path / "out").values()
+    assert (shard.clips, shard.silent) == (4, ["c.wav#0"])
 
 
 def test_of_parts_and_names(clips, tmp_path):
@@ -147,21 +147,21 @@ def test_a_directory_of_an_earlier_version_goes_on_without(clips, tmp_path):
 
 
 def test_read_back_to_the_bit_and_damage_is_one_line(tmp_path):
-    own = ShardStatistics.of(2, 8)
+    shard = ShardStatistics.of(2, 8)
     x = torch.randn(50, 2, 8, generator=torch.Generator().manual_seed(0)).numpy()
-    own.add("ä\udcff", moments(x), True)
+    shard.add("ä\udcff", moments(x), True)
     path = tmp_path / "stats-00000.json"
-    path.write_bytes(own.dump())
+    path.write_bytes(shard.dump())
     read = read_shard_statistics(path, 2, 8)
     assert (read.clips, read.silent, read.constant, read.moments.frames) == (1, ["ä\udcff"], [], 50)
     for name in ("mean", "m2", "min", "max"):
-        np.testing.assert_array_equal(getattr(read.moments, name), getattr(own.moments, name))
-    told = json.loads(path.read_text())
+        np.testing.assert_array_equal(getattr(read.moments, name), getattr(shard.moments, name))
+    fields = json.loads(path.read_text())
     for change in (
         {"hlfeat": "statistics"}, {"clips": -1}, {"frames": 1.5}, {"silent": "a"}, {"constant": [1]}, {"mean": None},
         {"mean": [[1.0] * 8]}, {"m2": [[-1.0] * 8] * 2}, {"max": [[1e400] * 8] * 2}, {"min": [["x"] * 8] * 2},
     ):  # fmt: skip
-        path.write_text(json.dumps({**told, **change}))
+        path.write_text(json.dumps({**fields, **change}))
         with pytest.raises(OutputError, match=r"stats-00000\.json: damaged: "):
             read_shard_statistics(path, 2, 8)
     for text in ("", "[" * 100_000, "[]", "\xff"):
