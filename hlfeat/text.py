@@ -1,4 +1,4 @@
-"""Wording that messages share: counts, durations, names on one line, the nearest valid name."""
+"""Wording of messages: counts, durations, names on one line, the nearest valid name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
-    """'; did you mean X?', or nothing where no name is near."""
+    """'; did you mean X?', or '' if no name is similar."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -26,12 +26,12 @@ def count(n: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Audio in the unit that fits: '4.1 s', '3.2 min', '1.34 h'."""
+    """A duration in a readable unit: '4.1 s', '3.2 min', '1.34 h'."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
 def escape_unprintable(text: str) -> str:
-    """The text on one line, whatever bytes a file name holds."""
+    """The text on one line: unprintable characters, such as newlines in file names, become escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

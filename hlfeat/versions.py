@@ -1,4 +1,4 @@
-"""Versions of the libraries that a result depends on."""
+"""Versions of hlfeat and of the libraries that features depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import hlfeat
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Name and version of each, as hlfeat.yaml and report.json record them."""
     return {
         "hlfeat": hlfeat.__version__,
         "torch": str(torch.__version__),

@@ -73,11 +73,6 @@ class Clip:
         return {k: v for k, v in keys.items() if v is not None}
 
 
-def display_path(clip: Clip) -> str:
-    """`str(clip)`."""
-    return str(clip)
-
-
 def relative_id(path: str) -> str:
     """A path without leading `/`, `./` and `../`, so that it stays below a folder: the id of a clip.
 

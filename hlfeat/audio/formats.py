@@ -1,10 +1,10 @@
-"""What is known about audio formats: extensions, limits, where libsndfile seeks exactly."""
+"""Audio formats: extensions, limits, and in which of them libsndfile seeks exactly."""
 
 from __future__ import annotations
 
 import posixpath
 
-# What libsndfile reads, and what it does not but people have: the latter end up among the failures, not in silence.
+# Formats that libsndfile reads, and others that people have: files of the latter are failures and not skipped.
 _READABLE = """
     wav wave bwf rf64 flac ogg oga opus mp3 mp2 mp1 aiff aif aifc w64 au snd caf sph nist voc svx iff sf ircam paf pvf
     avr htk sds mat4 mat5 xi
@@ -20,7 +20,7 @@ def extension(path: str) -> str:
 
 
 MIN_RATE, MAX_RATE = 1000, 768000
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's word for a stream that does not state its length
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a stream that does not state its length
 
 # Formats in which libsndfile seeks to the exact sample; others are read from their start.
 EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST"})

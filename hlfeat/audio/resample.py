@@ -1,7 +1,7 @@
-"""Any sample rate to the configured one: torchaudio's windowed-sinc resampler, its kernel made once a rate.
+"""Resampling by torchaudio's windowed-sinc interpolation, with one kernel for each source rate.
 
-torchaudio tabulates its kernel for every phase between the two rates. For rates that share no large divisor (44,101 Hz
-to 16,000 Hz) that table would take gigabytes; there the same sum is evaluated tap by tap.
+torchaudio tabulates its kernel for every phase between the two rates. For rates without a large common divisor
+(44,101 Hz to 16,000 Hz) that table would take gigabytes, so the same sum is evaluated tap by tap.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torchaudio.transforms as AT
 from torch import Tensor
 
 MAX_TABLE = 1 << 22  # taps: 16 MiB
-KEPT_TABLES = 1 << 24  # taps of all tables that are kept: every clip may have a rate of its own
+KEPT_TABLES = 1 << 24  # taps of all tables together: each clip may have another rate
 WIDTH = 6  # zero crossings on either side, torchaudio's default
 ROLLOFF = 0.99  # of the lower Nyquist frequency, torchaudio's default
 
 
 class Resampler:
-    """Resamples from any rate to `rate`. Safe to call from several threads.
+    """Resamples from any rate to `rate` (hertz). Safe to call from several threads.
 
     Shape: [C, T] -> [C, ceil(T * rate / source_rate)].
     """
@@ -40,7 +40,7 @@ class Resampler:
             key = source_rate, x.device
             kernel = self._kernels.get(key)
             if kernel is None:
-                # made in float64, rounded once: torchaudio's float32 kernel is off by 1e-4 of full scale for 11,025 Hz
+                # in float64, rounded once: the error of a float32 kernel is 1e-4 of full scale for 11,025 Hz
                 exact = AT.Resample(
                     source_rate, self.rate, lowpass_filter_width=WIDTH, rolloff=ROLLOFF, dtype=torch.float64
                 )
@@ -50,22 +50,23 @@ class Resampler:
         return kernel(x)  # type: ignore[no-any-return]
 
     def ratio(self, source_rate: int) -> tuple[int, int, int]:
-        """`old` input samples make `new` output samples, which look at so many input samples on either side."""
+        """(old, new, width): `old` input samples become `new`; each depends on `width` input samples on either side."""
         divisor = math.gcd(source_rate, self.rate)
         old, new = source_rate // divisor, self.rate // divisor
         return old, new, half_width(old, new)
 
 
 def half_width(old: int, new: int) -> int:
-    """Input samples on either side of an output sample that have a part in it."""
+    """Input samples on either side that an output sample depends on."""
     return math.ceil(WIDTH * old / (min(old, new) * ROLLOFF))
 
 
 def resample_direct(x: Tensor, old: int, new: int, block: int = 1 << 20) -> Tensor:
-    """Hann-windowed sinc interpolation, each output sample from its own taps.
+    """Hann-windowed sinc interpolation without a table: the taps of each output sample are computed.
 
     y[n] = sum over k of x[k] h(n / new - k / old), h(t) = (b / old) sinc(b t) cos(pi b t / (2 w))^2 for |b t| < w,
-    b the lower of the two rates times the rolloff, w the number of zero crossings: torchaudio's filter.
+    where b is the lower of the two rates times the rolloff, and w the number of zero crossings. This is torchaudio's
+    filter.
 
     Shape: x [C, T], rates without a common divisor -> [C, ceil(T * new / old)].
     """

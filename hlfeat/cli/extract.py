@@ -184,7 +184,6 @@ def extract(
 
 def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path | None) -> None:
     """Print what a run would compute, and check that it can be built."""
-    from hlfeat.audio.clip import display_path
     from hlfeat.extraction.setup import prepare
     from hlfeat.text import count
 
@@ -198,7 +197,7 @@ def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path |
         file=sys.stderr,
     )
     for clip in clips:
-        log.debug("%s", display_path(clip))
+        log.debug("%s", clip)
 
 
 def _run(cfg: Config, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> Report:

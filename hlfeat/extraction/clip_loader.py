@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hlfeat.audio.clip import Clip, display_path
+from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.errors import OUT_OF_FILES, ClipError
@@ -58,7 +58,7 @@ class ClipLoader:
                 return FailedClip(clip, ClipError("out-of-memory", "too large to be held in memory"))
             if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
                 raise
-            log.debug("%s", display_path(clip), exc_info=True)
+            log.debug("%s", clip, exc_info=True)
             return FailedClip(clip, ClipError("unreadable", f"{type(e).__name__}: {e}"))
 
     def _load(self, clip: Clip, cancelled: Cancelled, resample: bool) -> LoadedClip:

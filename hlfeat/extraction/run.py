@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hlfeat.audio.clip import Clip, display_path
+from hlfeat.audio.clip import Clip
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
@@ -106,7 +106,7 @@ class ClipRun:
                         case ComputedClip():
                             self._write(event)
                         case LoadedClip():  # a long one
-                            log.debug("%s: %s, computed in windows", display_path(event.info.clip),
+                            log.debug("%s: %s, computed in windows", event.info.clip,
                                       duration(event.info.duration))  # fmt: skip
                             self._write(engine.compute_long(event, loaded.threads, scratch, job.hooks.stopped))
                 self._commit()

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hlfeat.audio.clip import display_path
 from hlfeat.errors import ClipError, TooManyFailuresError
 from hlfeat.extraction.events import ClipInfo, ComputedClip, FailedClip, FeatureChunk
 from hlfeat.extraction.options import Options
@@ -58,10 +57,10 @@ class Failures:
             shard = before.shard  # so that resumed runs write identical bytes
         member = None if clip.span is None else clip.span.member
         self._records.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member))
-        log.warning("%s: %s: %s", display_path(clip), error.code, escape_unprintable(str(error)))
+        log.warning("%s: %s: %s", clip, error.code, escape_unprintable(str(error)))
         most = self._options.max_failures
         if self._options.on_error == "stop":
-            raise TooManyFailuresError(f"on_error: stopped at {display_path(clip)}: {error.code}: {error}")
+            raise TooManyFailuresError(f"on_error: stopped at {clip}: {error.code}: {error}")
         if most is not None and len(self._records) > most:
             raise TooManyFailuresError(f"max_failures: more than {most} clips failed")
 

@@ -98,6 +98,18 @@ def test_nothing_found_is_a_usage_error(tmp_path):
         ids(tmp_path / "no.txt")
 
 
+def test_kinds_are_tried_in_order(tmp_path, monkeypatch):
+    """A folder is a folder whatever its name, and Kaldi's data folders are only recognised among the inputs."""
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.tar/x.wav", "b.csv/y.wav", "c.txt/z.wav", "kaldi/k.wav", "kaldi/m.csv", "kaldi/list.txt")
+    (tmp_path / "kaldi/wav.scp").write_text("utterance kaldi/k.wav\n")
+    assert ids("a.tar", "b.csv", "c.txt", "kaldi") == ["x.wav", "y.wav", "z.wav", "utterance"]
+    assert ids("-", stdin=b"kaldi\nb.csv\nkaldi/m.csv\n") == ["k.wav", "y.wav", "kaldi/m.csv"]
+    inputs = collect_inputs(["."])
+    assert [clip.id for clip in inputs.clips] == ["a.tar/x.wav", "b.csv/y.wav", "c.txt/z.wav", "kaldi/k.wav"]
+    assert inputs.ignored == 3  # wav.scp, m.csv, list.txt
+
+
 def test_two_clips_of_one_id_are_shown_both(tmp_path):
     touch(tmp_path, "a/x.wav", "b/x.wav")
     with pytest.raises(UsageError, match=r"id x\.wav: .*/a/x\.wav and .*/b/x\.wav"):

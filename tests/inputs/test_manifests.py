@@ -174,6 +174,12 @@ def test_what_is_refused(in_folder, name, text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_that_is_no_manifest(in_folder):
+    Path("d").mkdir()
+    with pytest.raises(UsageError, match=r"^d: expected a manifest \(\.csv, \.tsv, \.jsonl or a Kaldi data folder\)$"):
+        clips("d", manifests=True)
+
+
 def test_kaldi_segments_of_unknown_recordings(in_folder):
     Path("d").mkdir()
     Path("d/wav.scp").write_text("a x.wav\n")
