@@ -199,12 +199,12 @@ def write(
                 )
             for e in range(info.channels_out):
                 entry = IndexEntry(f"{clip.id}#{e}", clip.path, duration=info.duration)
-                shard.append(entry, pieces_of(block, rows))
+                shard.append(entry, chunks_of(block, rows))
         if shard is not None:
             shard.commit()
 
 
-def pieces_of(block: np.ndarray, frames: int) -> Iterator[np.ndarray]:
+def chunks_of(block: np.ndarray, frames: int) -> Iterator[np.ndarray]:
     """So many frames, from the beginning of the block again and again."""
     for start in range(0, frames, len(block)):
         yield block[: frames - start]
@@ -215,9 +215,9 @@ def plain_loop(clips: Sequence[Clip], rate: int, folder: Path) -> None:
     log_mel = LogMel()
     with torch.inference_mode():
         for n, clip in enumerate(clips):
-            samples, own = soundfile.read(clip.path, dtype="float32", always_2d=True)
+            samples, file_rate = soundfile.read(clip.path, dtype="float32", always_2d=True)
             x = torch.from_numpy(samples.mean(1, keepdims=True).T if samples.shape[1] > 1 else samples.T)
-            y = log_mel(AF.resample(x, own, rate) if own != rate else x)
+            y = log_mel(AF.resample(x, file_rate, rate) if file_rate != rate else x)
             np.save(folder / f"{n}.npy", y[0].T.contiguous().numpy())
 
 
@@ -321,13 +321,13 @@ def run(
     scratch: Path,
     laps: int,
     say: Callable[[str], None],
-    tell_verdict: Callable[[str], None],
+    write_verdict: Callable[[str], None],
 ) -> list[Row]:
-    """All stages for each configuration; `say` is told the table as it grows."""
+    """All stages for each configuration; `say` is called with the lines of the table as they are finished."""
     rows: list[Row] = []
     for name, config in configs.items():
         new = measure(name, config, inputs.clips, options, device, scratch, laps)
         append_table(new, COLUMNS, say, first=not rows)
-        tell_verdict(verdict(new, device.type == "cpu"))
+        write_verdict(verdict(new, device.type == "cpu"))
         rows += new
     return rows

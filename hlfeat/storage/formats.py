@@ -57,7 +57,7 @@ class FeatureReader(ABC):
 
     @abstractmethod
     def read(self, entry: IndexEntry) -> Iterator[np.ndarray]:
-        """A clip's features, in pieces. Shape: [n, *row_shape] each.
+        """A clip's features, in chunks. Shape: [n, *row_shape] each.
 
         Raises OutputError where the shard does not have them.
         """
@@ -216,7 +216,7 @@ class _ClipsWriter(FeatureWriter):
         self._clips.pop(id_, None)
 
     def finish(self, rows: int) -> None:
-        self._save(self._file, {id_: np.concatenate(pieces) for id_, pieces in self._clips.items()})
+        self._save(self._file, {id_: np.concatenate(chunks) for id_, chunks in self._clips.items()})
 
 
 class _ClipsReader(FeatureReader):

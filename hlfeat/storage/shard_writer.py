@@ -46,19 +46,19 @@ class ShardWriter:
         self._file = open(self._temporary, "wb")
         self._features: FeatureWriter = FORMATS[format].writer(self._file, row_shape, dtype)
 
-    def append(self, entry: IndexEntry, pieces: Iterable[np.ndarray]) -> None:
+    def append(self, entry: IndexEntry, chunks: Iterable[np.ndarray]) -> None:
         """Add a clip; its place in the shard and its checksum are filled in.
 
-        An exception that `pieces` raises leaves the shard as it was before.
+        An exception that `chunks` raises leaves the shard as it was before.
 
-        Shape: pieces [n, *row_shape] each, of the writer's dtype.
+        Shape: chunks [n, *row_shape] each, of the writer's dtype.
         """
         row, checksum = self.rows, 0
         try:
-            for piece in pieces:
-                if piece.shape[1:] != self.row_shape or piece.dtype != self.dtype:
-                    raise ValueError(f"expected {self.dtype} [*, {self.row_shape}], got {piece.dtype} {piece.shape}")
-                features = np.ascontiguousarray(piece)
+            for chunk in chunks:
+                if chunk.shape[1:] != self.row_shape or chunk.dtype != self.dtype:
+                    raise ValueError(f"expected {self.dtype} [*, {self.row_shape}], got {chunk.dtype} {chunk.shape}")
+                features = np.ascontiguousarray(chunk)
                 checksum = zlib.crc32(features.data, checksum)
                 self.rows += len(features)
                 self._features.write(entry.id, features)
