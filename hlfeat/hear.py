@@ -1,8 +1,8 @@
 """The common API of the HEAR benchmark (hearbenchmark.com/hear-api.html): embeddings of time stamps and of scenes.
 
-`hear-validator hlfeat.hear` and heareval call `load_model`, `get_timestamp_embeddings` and `get_scene_embeddings`. A
-frame's embedding is its features, channels and bands side by side; a sound's is their mean and standard deviation over
-time, which for logarithms of energies are its spectral envelope and how much that moves.
+`hear-validator hlfeat.hear` and heareval call `load_model`, `get_timestamp_embeddings` and `get_scene_embeddings`. The
+embedding of a frame is its features, channels and bands side by side. The embedding of a sound is their mean and
+standard deviation over time: for log energies, the spectral envelope and how much it changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Embedder(nn.Module):
     Shape: x [n_sounds, n_samples] -> float32 [n_sounds, frames, timestamp_embedding_size].
 
     Attributes:
-        sample_rate: what audio must have.
+        sample_rate: of the audio, in hertz.
         timestamp_embedding_size: channels x bands.
         scene_embedding_size: twice that.
     """
@@ -51,7 +51,7 @@ class Embedder(nn.Module):
         return 1000 * self.extractor.hop / self.sample_rate
 
     def timestamps(self, samples: int) -> Tensor:
-        """The centres of the frames of so many samples, in milliseconds: [frames].
+        """The centres of the frames of a sound with this number of samples, in milliseconds: [frames].
 
         A last frame that pools the remaining frames may be centred past the end. It is left out, unless it is alone.
         """
@@ -65,14 +65,14 @@ class Embedder(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> Embedder:
-    """The model of a file, in eval mode, on the CPU.
+    """Load a model, in eval mode, on the CPU.
 
     Args:
-        model_file_path: weights (`.safetensors`, `.pt`) that have their configuration beside them, under the same name
-            with `.yaml`, or as `config.yaml`; or a configuration, by path or by name; empty for the default one.
+        model_file_path: weights (`.safetensors`, `.pt`) with their configuration beside them, under the same name with
+            `.yaml`, or as `config.yaml`; or a configuration, by path or by name; empty for the default one.
 
     Raises:
-        ConfigError: a configuration or weights that are missing, or do not fit.
+        ConfigError: configuration or weights are missing, or do not fit.
 
     Example:
         >>> import torch
@@ -118,7 +118,7 @@ def get_timestamp_embeddings(audio: Tensor, model: Embedder) -> tuple[Tensor, Te
 
 
 def get_scene_embeddings(audio: Tensor, model: Embedder) -> Tensor:
-    """One embedding a sound: mean and standard deviation of its features over time; without gradients.
+    """One embedding for each sound: mean and standard deviation of its features over time; without gradients.
 
     Shape: audio [n_sounds, n_samples] in -1 to 1, at the model's rate -> float32 [n_sounds, size].
 
@@ -140,7 +140,7 @@ def get_scene_embeddings(audio: Tensor, model: Embedder) -> Tensor:
 
 
 def _batches(audio: Tensor, model: Embedder) -> list[Tensor]:
-    """Some sounds at a time, in float32, on the model's device."""
+    """Split the sounds into batches of at most BATCH_SECONDS, in float32, on the model's device."""
     if audio.dim() != 2 or audio.shape[1] == 0 or not audio.is_floating_point():
         raise ValueError(
             f"expected audio [n_sounds, n_samples] in floating point, got {audio.dtype} {list(audio.shape)}"
@@ -151,7 +151,7 @@ def _batches(audio: Tensor, model: Embedder) -> list[Tensor]:
 
 
 def _configuration_beside(weights: Path) -> Path:
-    """The configuration that goes with weights."""
+    """The configuration file beside a file of weights."""
     places = (weights.with_suffix(".yaml"), weights.with_name("config.yaml"))
     for place in places:
         if place.is_file():

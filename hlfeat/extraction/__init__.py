@@ -1,4 +1,4 @@
 """The run: clips in, a feature directory out.
 
-Public names: extract, Options, Report.
+Public names: extract, Options, Report, plan_batches, pad.
 """

@@ -1,6 +1,6 @@
 """The feature directory: names, lock, shards, index, readers.
 
-Public names: FeatureStore, collate.
+Public names: FeatureStore, collate, FeatureBatch.
 
     layout             the names of all files                  description   hlfeat.yaml
     lock               one run at a time                       records       lines of an index and of failures.jsonl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,12 @@ def test_the_library_reads_no_standard_input(tmp_path):
     with pytest.raises(hlfeat.UsageError, match="got - without a stream"):
         hlfeat.extract(hlfeat.load_config("log-mel"), ["-"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_packages_list_their_public_names():
+    listed = {}
+    for path in Path(hlfeat.__file__).parent.glob("*/__init__.py"):
+        match = re.search(r"^Public names: ([\w\s,]+)\.$", path.read_text(), re.MULTILINE)
+        names = re.findall(r"\w+", match[1]) if match else []
+        listed.update(dict.fromkeys(names, path.parent.name))
+    assert listed == {name: place.split(".")[0] for name, place in hlfeat._WHERE.items() if "." in place}
