@@ -8,7 +8,15 @@ OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # the system's failure, never a cli
 
 
 class HlfeatError(Exception):
-    """Anything hlfeat reports on one line instead of with a traceback."""
+    """Anything hlfeat reports on one line instead of with a traceback.
+
+    Args:
+        remedy: the option that would help, such as "overwrite"; the command says how it is spelled there.
+    """
+
+    def __init__(self, *args: object, remedy: str = "") -> None:
+        super().__init__(*args)
+        self.remedy = remedy
 
 
 class UsageError(HlfeatError):

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Everything that CI runs: style, types, tests. On a bare machine with Python 3.10 or newer it installs what it needs
-# into .venv first (a few minutes, once). Arguments go to pytest: scripts/test.sh tests/test_cli.py -k weights
+# into .venv first (a few minutes, once). Arguments go to pytest: scripts/test.sh tests/cli -k weights
 #
 #   HLFEAT_CORPUS=FOLDER    tries the command on the recordings in FOLDER too
 #   HLFEAT_TESTS=thorough   many more random cases
-#   HLFEAT_KILLS=N          kills that many runs at random moments instead of 30 (tests/test_kills.py)
+#   HLFEAT_KILLS=N          kills that many runs at random moments instead of 30 (tests/extraction/test_kills.py)
 set -euo pipefail
 
 root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests import helpers
+from tests import helpers, in_process
 from tests.command_server import install, start
 
 # Tests run side by side, one a core: two threads each would only wait for one another.
@@ -65,6 +65,15 @@ def hlfeat(command_server: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def invoke() -> Command:
+    """Run the command in this process, for cases that look at messages, files and exit codes: as `hlfeat`, but faster.
+
+    Signals, streams and imports are those of a process, so cases about them use `hlfeat`.
+    """
+    return in_process.invoke
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """`hlfeat bench frontend`: EfficientLEAF and LEAF against torchaudio's log-mel and against plain torch versions.
 
 The log-mel is torchaudio.transforms.MelSpectrogram(16000, n_fft=512, win_length=400, hop_length=160, n_mels=80) and a
-logarithm, whatever the number of filters it is compared with. It has nothing to learn: its training step is its forward
-pass. Training steps take gradients of the parameters; the waveform needs none. float32 means float32: TF32 is off, but
-for the plain version's second row on a GPU, where torch's convolutions use it unless told otherwise.
+logarithm; it always has 80 bands, whatever it is compared with. It has no parameters, so its training step is its
+forward pass. Training steps compute gradients of the parameters, not of the waveform. TF32 is off, except in the second
+row of the plain version on a GPU: torch's convolutions use it by default.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A frontend by name: `build(compression=...)` makes it, the plain version has the first of the compressions."""
+    """A frontend to measure: `build(compression=...)` makes it. The plain version has the first of the compressions."""
 
     name: str
     build: Callable[..., LearnableFrontend]
@@ -66,7 +66,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Input:
-    """So many clips of so many seconds."""
+    """A batch of clips of equal length."""
 
     clips: int
     seconds: float
@@ -89,21 +89,21 @@ SETTINGS = [
     Setting("leaf-40", Leaf, ("pcen",)),
 ]
 
-PAPERS = Input(16, 16)
-INPUTS = [Input(256, 1), Input(32, 8), PAPERS, Input(1, 600)]
+PAPER_INPUT = Input(16, 16)
+INPUTS = [Input(256, 1), Input(32, 8), PAPER_INPUT, Input(1, 600)]
 
 QUICK_SETTINGS = ["eleaf-default-40", "8G-opt-80", "leaf-40"]
 QUICK_INPUTS = [Input(16, 1), Input(1, 16)]
 
-# A candidate is left out if an eighth of its input shows that all of it would take more than this of the free memory,
-# or more seconds than this.
-PARTS, SHARE, LONGEST = 8, 0.8, 20.0
-# On the CPU, torch takes minutes for one convolution of more samples than this at stride 1 (163 s were measured).
+# Each candidate first computes 1 / TRIAL_PARTS of the input. It is left out if the whole input would then take more
+# than MEMORY_SHARE of the free memory, or more than MOST_SECONDS.
+TRIAL_PARTS, MEMORY_SHARE, MOST_SECONDS = 8, 0.8, 20.0
+# On the CPU, torch takes minutes for a convolution of more samples than this at stride 1 (163 s were measured).
 CPU_SAMPLES = 1 << 22
 
 
 class LogMel(nn.Module):
-    """The log-mel as torchaudio's users write it: [B, T] -> [B, 80, T // 160 + 1]."""
+    """torchaudio's log-mel: [B, T] -> [B, 80, T // 160 + 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,10 +114,10 @@ class LogMel(nn.Module):
 
 
 class PlainLeaf(nn.Module):
-    """A frontend as one would write it first: one convolution a group, then a depthwise one, the whole batch at once.
+    """The straightforward version of a frontend: per group a convolution and a depthwise one, on the whole batch.
 
-    It has the parameters and the compression of the frontend that it is made from. Filters are made once for inference
-    and anew at each training step.
+    It shares the parameters and the compression of the frontend that it is made from. Filters are computed once for
+    inference, and at every training step.
 
     Shape: x [B, T] -> as the frontend.
     """
@@ -125,23 +125,23 @@ class PlainLeaf(nn.Module):
     def __init__(self, frontend: LearnableFrontend) -> None:
         super().__init__()
         self.bank, self.compression = frontend.filterbank, frontend.compression
-        self._made: list[tuple[Group, Tensor, Tensor]] | None = None
+        self._cached: list[tuple[Group, Tensor, Tensor]] | None = None  # filters for inference
 
     def filters(self) -> list[tuple[Group, Tensor, Tensor]]:
-        """Of each group the real and then the imaginary parts [2n, 1, K], and the pooling windows [n, 1, W]."""
-        found = []
+        """For each group: real, then imaginary parts of its kernels [2n, 1, K], and its pooling windows [n, 1, W]."""
+        filters = []
         for g in self.bank.groups():
             centers, sigmas, widths = (p[g.start : g.stop] for p in self.bank.clamped())
             gabor = gabor_kernels(centers, sigmas, g.kernel).flatten(0, 1)
             pool = pooling_kernels(widths, g.window, g.stride, self.bank.pool_size)
-            found.append((g, gabor[:, None], pool[:, None]))
-        return found
+            filters.append((g, gabor[:, None], pool[:, None]))
+        return filters
 
     def energies(self, x: Tensor) -> Tensor:  # [B, T] -> [B, F, N]
         if self.training:
             filters = self.filters()
         else:
-            filters = self._made = self._made or self.filters()
+            filters = self._cached = self._cached or self.filters()
         bands = []
         for g, gabor, pool in filters:
             y = F.conv1d(x[:, None], gabor, stride=g.stride, padding=g.kernel // 2)  # [B, 2n, outputs]
@@ -154,13 +154,13 @@ class PlainLeaf(nn.Module):
         return self.compression(self.energies(x))  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> PlainLeaf:
-        self._made = None
+        self._cached = None
         return super().train(mode)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is compared, and what it computes: "log-mel", "filterbank", or features by their compression's name."""
+    """A module to measure; its `result` is "log-mel", "filterbank", or the compression of its features."""
 
     module: nn.Module
     result: str
@@ -171,7 +171,7 @@ class Candidate:
             return self.module(x)  # type: ignore[no-any-return]
 
     def step(self, x: Tensor) -> None:
-        """Forward and backward, to the parameters."""
+        """Forward and backward pass, with gradients of the parameters."""
         with tf32(self.tf32):
             y = self.module(x)
             parameters = list(self.module.parameters())
@@ -181,7 +181,7 @@ class Candidate:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether a GPU's convolutions and matrix products may keep 10 bits of mantissa only."""
+    """Allow or forbid TF32 (10 bits of mantissa) for a GPU's convolutions and matrix products."""
     backends: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [b.allow_tf32 for b in backends]
     for b in backends:
@@ -194,31 +194,31 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def candidates(setting: Setting, device: torch.device) -> dict[str, Candidate]:
-    """Everything that is compared, by name."""
+    """The candidates of a setting, by name."""
     built = {c: setting.build(compression=c).to(device) for c in setting.compressions}
     first = setting.compressions[0]
     plain = PlainLeaf(built[first])
-    found = {"log-mel": Candidate(LogMel().to(device), "log-mel"), "plain": Candidate(plain, first)}
+    modules = {"log-mel": Candidate(LogMel().to(device), "log-mel"), "plain": Candidate(plain, first)}
     if device.type == "cuda":
-        found["plain, TF32"] = Candidate(plain, first, tf32=True)
-    found["ours, filterbank"] = Candidate(built[first].filterbank, "filterbank")
-    return found | {f"ours, {c}": Candidate(frontend, c) for c, frontend in built.items()}
+        modules["plain, TF32"] = Candidate(plain, first, tf32=True)
+    modules["ours, filterbank"] = Candidate(built[first].filterbank, "filterbank")
+    return modules | {f"ours, {c}": Candidate(frontend, c) for c, frontend in built.items()}
 
 
-def errors(setting: Setting, found: Mapping[str, Candidate], device: torch.device) -> dict[str, float]:
-    """Relative L2 error of each candidate's result, one clip of 4 s, against the plain version in float64."""
+def errors(setting: Setting, modules: Mapping[str, Candidate], device: torch.device) -> dict[str, float]:
+    """Relative L2 error of each candidate's result for a clip of 4 s, against the plain version in float64."""
     x = Input(1, 4).waveforms()
     with torch.no_grad():
-        want: dict[str, Tensor] = {}
+        expected: dict[str, Tensor] = {}
         for c in setting.compressions:
-            exact = PlainLeaf(setting.build(compression=c).double()).eval()
-            want |= {c: exact(x.double()), "filterbank": exact.energies(x.double())}
+            reference = PlainLeaf(setting.build(compression=c).double()).eval()
+            expected |= {c: reference(x.double()), "filterbank": reference.energies(x.double())}
         relative = {}
-        for name, candidate in found.items():
-            if candidate.result in want:
+        for name, candidate in modules.items():
+            if candidate.result in expected:
                 candidate.module.eval()
-                y, exactly = candidate.forward(x.to(device)).cpu().double(), want[candidate.result]
-                relative[name] = float((y - exactly).norm() / exactly.norm())
+                y, exact = candidate.forward(x.to(device)).cpu().double(), expected[candidate.result]
+                relative[name] = float((y - exact).norm() / exact.norm())
     return relative
 
 
@@ -228,49 +228,49 @@ def slow_on_cpu(candidate: Candidate) -> bool:
 
 
 def timed(
-    found: Mapping[str, Candidate], x: Tensor, seconds: float, training: bool
+    modules: Mapping[str, Candidate], x: Tensor, seconds: float, training: bool
 ) -> tuple[dict[str, Runs], dict[str, str]]:
-    """Runs of each candidate, and those that are left out with the reason."""
-    part = x[: len(x) // PARTS] if len(x) >= PARTS else x[:, : x.shape[1] // PARTS]
+    """Runs of each candidate, and for each that is left out the reason."""
+    part = x[: len(x) // TRIAL_PARTS] if len(x) >= TRIAL_PARTS else x[:, : x.shape[1] // TRIAL_PARTS]
     calls: dict[str, Callable[[], object]] = {}
     left_out = {}
-    for candidate in found.values():
+    for candidate in modules.values():
         candidate.module.train(training)
 
     def call(candidate: Candidate, x: Tensor) -> Callable[[], object]:
         return partial(candidate.step, x) if training else without_gradient(partial(candidate.forward, x))
 
-    for name, candidate in found.items():
+    for name, candidate in modules.items():
         if x.device.type == "cpu" and x.shape[1] > CPU_SAMPLES and name == "plain" and slow_on_cpu(candidate):
-            left_out[name] = "minutes for one convolution of so many samples at stride 1"
+            left_out[name] = "one convolution of so many samples at stride 1 takes minutes"
             continue
-        there, start = free_bytes(x.device), time.perf_counter()
-        needed = (peak_bytes(call(candidate, part), x.device) or 0) * PARTS
+        free, start = free_bytes(x.device), time.perf_counter()
+        needed = (peak_bytes(call(candidate, part), x.device) or 0) * TRIAL_PARTS
         synchronize(x.device)
-        spent = (time.perf_counter() - start) * PARTS
-        if there is not None and needed > SHARE * there:
-            left_out[name] = f"about {needed / 2**30:.1f} GiB needed, {there / 2**30:.1f} GiB there"
-        elif spent > LONGEST:
+        spent = (time.perf_counter() - start) * TRIAL_PARTS
+        if free is not None and needed > MEMORY_SHARE * free:
+            left_out[name] = f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
+        elif spent > MOST_SECONDS:
             left_out[name] = f"about {spent:.0f} s a run"
         else:
             calls[name] = call(candidate, x)
     return time_interleaved(calls, x.device, seconds, patience=4 * seconds), left_out
 
 
-def figures(kind: str, found: Mapping[str, Candidate], runs: Mapping[str, Runs], audio: float) -> dict[str, Row]:
-    """What a row says of one kind of run, "forward" or "training", by candidate."""
+def figures(kind: str, modules: Mapping[str, Candidate], runs: Mapping[str, Runs], audio: float) -> dict[str, Row]:
+    """The columns of one kind of run, "forward" or "training", for each candidate; `audio` is in seconds."""
     times = {n: r.typical for n, r in runs.items()}
     plain = times.get("plain")
     bank = times.get("ours, filterbank")
     rows = {}
     for name, spent in times.items():
-        peak, result = runs[name].peak, found[name].result
+        peak, result = runs[name].peak, modules[name].result
         compressed = name.startswith("ours") and name != "ours, filterbank"
         row = {
             "ms": spent * 1e3,
             "real_time": audio / spent,
             "to_logmel": spent / times["log-mel"] if "log-mel" in times else None,
-            "to_plain": spent / plain if plain is not None and result == found["plain"].result else None,
+            "to_plain": spent / plain if plain is not None and result == modules["plain"].result else None,
             "compression": spent / bank - 1 if compressed and bank is not None else None,
             "mib": None if peak is None else peak / 2**20,
             "runs": len(runs[name].seconds),
@@ -280,14 +280,14 @@ def figures(kind: str, found: Mapping[str, Candidate], runs: Mapping[str, Runs],
 
 
 def measure(
-    found: Mapping[str, Candidate], given: Input, device: torch.device, seconds: float, training: bool
+    modules: Mapping[str, Candidate], batch: Input, device: torch.device, seconds: float, training: bool
 ) -> list[Row]:
-    """A row a candidate; with `training`, forward and backward too."""
-    x = given.waveforms().to(device)
-    rows: dict[str, Row] = {n: {"candidate": n, "left_out": None} for n in found}
+    """Measure the forward pass and, with `training`, a training step: a row for each candidate."""
+    x = batch.waveforms().to(device)
+    rows: dict[str, Row] = {n: {"candidate": n, "left_out": None} for n in modules}
     for kind in ["forward", "training"] if training else ["forward"]:
-        runs, left_out = timed(found, x, seconds, kind == "training")
-        for name, row in figures(kind, found, runs, given.clips * given.seconds).items():
+        runs, left_out = timed(modules, x, seconds, kind == "training")
+        for name, row in figures(kind, modules, runs, batch.clips * batch.seconds).items():
             rows[name] |= row
         for name, reason in left_out.items():
             rows[name]["left_out"] = "; ".join(filter(None, [rows[name]["left_out"], f"{kind}: {reason}"]))
@@ -295,44 +295,51 @@ def measure(
 
 
 def chosen(only: Sequence[str]) -> list[Setting]:
-    """The settings whose name has one of these in it; all, if there are none."""
+    """The settings whose names contain one of these words; all settings if there is no word.
+
+    Raises UsageError for a word that no name contains.
+    """
     for word in only:
         if not any(word.lower() in s.name.lower() for s in SETTINGS):
-            raise UsageError(f"--only {word}: expected (a part of) {', '.join(s.name for s in SETTINGS)}")
+            raise UsageError(f"only {word}: expected (a part of) {', '.join(s.name for s in SETTINGS)}")
     return [s for s in SETTINGS if not only or any(w.lower() in s.name.lower() for w in only)]
 
 
 def run(
     device: torch.device, settings: Sequence[Setting], quick: bool, all: bool, say: Callable[[str], None]
 ) -> list[Row]:
-    """Each setting at all inputs; `say` is told the table of each pair as it is done.
+    """Measure each setting with each input.
 
-    On the CPU, training is measured for the paper's input only, unless `all`: its ratios hardly depend on the input.
-    `quick`: short inputs, briefly, and only some of the settings.
+    Args:
+        settings: what to measure.
+        quick: measure some of the settings only, briefly, with short inputs.
+        all: measure training with every input on a CPU too. Otherwise it takes the paper's input only, as the ratios
+            hardly depend on the input.
+        say: called with the lines of the table as they are finished.
     """
     brief = [s for s in settings if s.name in QUICK_SETTINGS] or settings
     seconds = 0.25 if quick else 1.0 if device.type == "cpu" else 0.5
     rows: list[Row] = []
     for setting in brief if quick else settings:
-        found = candidates(setting, device)
-        error = errors(setting, found, device)
-        for given in QUICK_INPUTS if quick else INPUTS:
-            training = all or quick or device.type != "cpu" or given == PAPERS
+        modules = candidates(setting, device)
+        error = errors(setting, modules, device)
+        for batch in QUICK_INPUTS if quick else INPUTS:
+            training = all or quick or device.type != "cpu" or batch == PAPER_INPUT
             try:
-                new = measure(found, given, device, seconds, training)
+                new = measure(modules, batch, device, seconds, training)
             except torch.OutOfMemoryError:
                 new = [{"candidate": "all", "left_out": "out of memory"}]
-            same = {"setting": setting.name, "input": given.name}
-            new = [same | row | {"error": error.get(row["candidate"])} for row in new]
+            key = {"setting": setting.name, "input": batch.name}
+            new = [key | row | {"error": error.get(row["candidate"])} for row in new]
             append_table(new, COLUMNS, say, first=not rows)
             rows += new
     return rows
 
 
 def picture(rows: list[Row]) -> Figure:
-    """Forward time of each candidate at each setting and input, relative to log-mel."""
-    found: dict[str, dict[str, float]] = {}
+    """A bar chart: forward time of each candidate for each setting and input, relative to log-mel."""
+    ratios: dict[str, dict[str, float]] = {}
     for r in rows:
         if r.get("forward_to_logmel") is not None and r["candidate"] != "log-mel":
-            found.setdefault(r["candidate"], {})[f"{r['setting']}, {r['input']}"] = r["forward_to_logmel"]
-    return bars(found, "forward time / log-mel")
+            ratios.setdefault(r["candidate"], {})[f"{r['setting']}, {r['input']}"] = r["forward_to_logmel"]
+    return bars(ratios, "forward time / log-mel")

@@ -1,8 +1,8 @@
 """`hlfeat bench harmonic`: harmonic convolution against nn.Conv2d, deformable convolution and straightforward lowering.
 
 Settings 1 to 9 and 1a to 3a are those of Takeuchi et al., Interspeech 2020 (batch 16, 16 -> 32 channels, time padding
-Kt // 2); the last ones are what a user of EfficientLEAF has: 80 bands, 1000 frames. On a GPU, the Triton kernels
-("fused") are compared too.
+Kt // 2). The last two are EfficientLEAF's size: 80 bands, 1000 frames. On a GPU, the Triton kernels ("fused") are
+measured too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Rows and frames, a square kernel, an anchor."""
+    """A problem size: rows and frames of the input, the side of the square kernel, and the anchor."""
 
     name: str
     rows: int
@@ -58,7 +58,7 @@ class Setting:
     anchor: int
 
     def axes(self) -> dict[str, Axis]:
-        """The axes that make sense for it: all three for the paper's squares, the filters' own for 80 bands."""
+        """The axes to measure: all three kinds for the paper's sizes, that of the filters for 80 bands."""
         centre = CentreAxis.of(spaced_frequencies(self.rows, 60.0, 7800.0).tolist())
         if self.name.startswith("80"):
             return {"centre": centre}
@@ -78,19 +78,20 @@ SETTINGS = [
 ]
 
 
-def lower(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Tensor, share: Tensor) -> Tensor:
-    """The straightforward version: all harmonics' rows one below the other, then one convolution with stride Kf.
+def lower(x: Tensor, weight: Tensor, bias: Tensor | None, lerp_rows: Tensor, lerp_weights: Tensor) -> Tensor:
+    """The straightforward version: gather the rows of all harmonics, then one convolution with stride Kf.
 
-    Shape: as `harmonic_conv2d`; pair, share [2, Kf, G] as from `linear_interpolation`.
+    Shape: as `harmonic_conv2d`; lerp_rows, lerp_weights [2, Kf, G] as from `linear_interpolation`.
     """
-    rows = x[:, :, pair[0]] * share[0, :, :, None] + x[:, :, pair[1]] * share[1, :, :, None]  # [B, C, Kf, G, T]
+    lower_rows, upper_rows = (x[:, :, r] * w[:, :, None] for r, w in zip(lerp_rows, lerp_weights, strict=True))
+    rows = lower_rows + upper_rows  # [B, C, Kf, G, T]
     lowered = rows.transpose(2, 3).flatten(2, 3)  # [B, C, G * Kf, T]
     kernel = weight.shape[2:]
     return F.conv2d(lowered, weight, bias, (kernel[0], 1), (0, kernel[1] // 2))
 
 
 def deformable(x: Tensor, weight: Tensor, bias: Tensor, positions: Tensor) -> Callable[[], Tensor] | None:
-    """torchvision's deformable convolution at the same positions, or None where there is no torchvision."""
+    """torchvision's deformable convolution at the same positions; None if torchvision is not installed."""
     try:
         from torchvision.ops import deform_conv2d
     except ImportError:
@@ -105,18 +106,17 @@ def deformable(x: Tensor, weight: Tensor, bias: Tensor, positions: Tensor) -> Ca
 
 
 def candidates(setting: Setting, x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Everything that is compared, by name; nn.Conv2d comes first."""
+    """The candidates of a setting, by name; nn.Conv2d comes first."""
     half = setting.kernel // 2
     calls: dict[str, Callable[[], Tensor]] = {"Conv2d": lambda: F.conv2d(x, weight, bias, padding=half)}
     for name, axis in setting.axes().items():
         positions = axis.positions(setting.rows, setting.kernel, setting.anchor)
-        if len(calls) == 1:  # the alternatives once, on the first axis
+        if len(calls) == 1:  # the alternatives are measured on the first axis only
             deform = deformable(x, weight, bias, positions)
             if deform is not None:
                 calls["deformable"] = deform
-            pair, share = (t.to(x.device) for t in linear_interpolation(positions, setting.rows))
-            share = share.to(x.dtype)
-            calls["lowering"] = lambda pair=pair, share=share: lower(x, weight, bias, pair, share)  # type: ignore[misc]
+            rows, weights = (t.to(x.device) for t in linear_interpolation(positions, setting.rows))
+            calls["lowering"] = partial(lower, x, weight, bias, rows, weights.to(x.dtype))
         plan = plan_for(positions, setting.rows)
         calls[f"ours, {name}"] = ours = partial(harmonic_conv2d, x, weight, bias, plan, padding=half)
         if x.is_cuda and compiles(fused := partial(ours, fused=True), x, weight):
@@ -125,31 +125,31 @@ def candidates(setting: Setting, x: Tensor, weight: Tensor, bias: Tensor) -> dic
 
 
 def compiles(call: Callable[[], Tensor], x: Tensor, weight: Tensor) -> bool:
-    """Whether the Triton kernels run here; they are compiled, which is not to be measured."""
+    """Whether the Triton kernels run here. The call compiles them, so that compiling is not measured."""
     try:
         torch.autograd.grad(call().sum(), (x, weight))
-    except torch.OutOfMemoryError:  # which is the setting's, not theirs
+    except torch.OutOfMemoryError:  # the setting is too large for any candidate
         raise
-    except Exception as e:  # a GPU that is too old, no C compiler: the other figures are wanted all the same
+    except Exception as e:  # the GPU is too old, or there is no C compiler: measure the other candidates
         log.warning("the Triton kernels are left out: %s: %s", type(e).__name__, e)
         return False
     return True
 
 
 def errors(setting: Setting, device: torch.device, names: Collection[str]) -> dict[str, float]:
-    """Relative L2 error of our candidates' results on each axis, one clip, against lowering in float64."""
+    """Relative L2 error of our candidates' results on each axis for one clip, against lowering in float64."""
     x, weight, bias = tensors(setting, 1, device)
-    found = {}
+    relative = {}
     for name, axis in setting.axes().items():
         positions, half = axis.positions(setting.rows, setting.kernel, setting.anchor), setting.kernel // 2
-        pair, share = (t.to(device) for t in linear_interpolation(positions, setting.rows))
+        rows, weights = (t.to(device) for t in linear_interpolation(positions, setting.rows))
         with torch.no_grad():
-            want = lower(x.double(), weight.double(), bias.double(), pair, share)
+            exact = lower(x.double(), weight.double(), bias.double(), rows, weights)
             for engine, fused in (("ours", None), ("fused", True)):
                 if f"{engine}, {name}" in names:
-                    got = harmonic_conv2d(x, weight, bias, positions, padding=half, fused=fused)
-                    found[f"{engine}, {name}"] = float((got.double() - want).norm() / want.norm())
-    return found
+                    y = harmonic_conv2d(x, weight, bias, positions, padding=half, fused=fused)
+                    relative[f"{engine}, {name}"] = float((y.double() - exact).norm() / exact.norm())
+    return relative
 
 
 def tensors(setting: Setting, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +163,7 @@ def tensors(setting: Setting, batch: int, device: torch.device) -> tuple[Tensor,
 
 
 def measure(setting: Setting, device: torch.device, batch: int, seconds: float) -> Iterator[Row]:
-    """A row a candidate."""
+    """Measure a setting: a row for each candidate."""
     x, weight, bias = tensors(setting, batch, device)
     calls = candidates(setting, x, weight, bias)
 
@@ -172,11 +172,11 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
     def training(call: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(call(), (x, weight, bias), cotangent)
 
-    # at least so many laps, as medians of three were not; what takes a second does not need them
+    # Medians of three laps differed from run to run. A candidate that takes a second is measured once.
     least, patience = (3, seconds) if seconds < 1 else (7, 1.0)
     inference = {n: without_gradient(c) for n, c in calls.items()}
     for call in inference.values():
-        call()  # plans and machine code are made once and kept: no call's memory
+        call()  # makes plans and machine code, which are kept and are not the memory of a single call
     forward = time_interleaved(inference, device, seconds, least, patience)
     both = time_interleaved({n: training(c) for n, c in calls.items()}, device, seconds, least, patience)
     error = errors(setting, device, calls.keys())
@@ -198,14 +198,19 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
 
 
 def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None]) -> list[Row]:
-    """All settings (`quick`: four of them, briefly); `say` is told the table of each as it is done."""
+    """Measure all settings, or with `quick` four of them, briefly.
+
+    `say` is called with the lines of the table as they are finished.
+
+    Raises HlfeatError if a setting does not fit into memory.
+    """
     chosen = [s for s in SETTINGS if s.name in ("3", "3a", "7", "80 bands, anchor 1")] if quick else SETTINGS
     rows: list[Row] = []
     for setting in chosen:
         try:
             new = list(measure(setting, device, batch, 0.2 if quick else 2.0))
         except torch.OutOfMemoryError as e:
-            raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}; try --batch") from e
+            raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}", remedy="batch") from e
         append_table(new, COLUMNS, say, first=not rows)
         rows += new
     return rows
@@ -214,5 +219,5 @@ def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None
 def picture(rows: list[Row]) -> Figure:
     """The paper's bar chart: forward time of each candidate in each setting, relative to nn.Conv2d."""
     names = dict.fromkeys(r["candidate"] for r in rows)
-    found = {n: {r["setting"]: r["forward_ratio"] for r in rows if r["candidate"] == n} for n in names}
-    return bars(found, "forward time / nn.Conv2d")
+    ratios = {n: {r["setting"]: r["forward_ratio"] for r in rows if r["candidate"] == n} for n in names}
+    return bars(ratios, "forward time / nn.Conv2d")

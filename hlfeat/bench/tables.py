@@ -1,4 +1,4 @@
-"""Tables, JSON and bar charts of measurements, and the environment that they were made in."""
+"""The results of a bench: Markdown tables, JSON, bar charts, and the environment it ran in."""
 
 from __future__ import annotations
 
@@ -24,18 +24,22 @@ Row = dict[str, Any]
 
 
 def environment(device: torch.device) -> Row:
-    """What a figure depends on and a reader has to know."""
+    """What the measurements depend on: device, date, commit (None outside a checkout), versions."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = None  # not a checkout
+        commit = None
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     return {"device": device_name(device), "date": date, "commit": commit, "versions": versions()}
 
 
 def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
-    """A table: `columns` maps the keys of the rows to (heading) and a format, as in {"ms": "forward, ms|.2f"}."""
+    """Rows as a Markdown table.
+
+    Args:
+        columns: keys of the rows, each with a heading and a format, as in {"ms": "forward, ms|.2f"}.
+    """
     heads = [c.partition("|")[0] for c in columns.values()]
     formats = [c.partition("|")[2] for c in columns.values()]
     lines = [heads, ["---"] * len(heads)]
@@ -46,13 +50,13 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 
 
 def append_table(rows: Sequence[Row], columns: Mapping[str, str], say: Callable[[str], None], first: bool) -> None:
-    """The next rows of a table that grows; only the `first` have its heading."""
+    """Hand the next rows of a growing table to `say`; only the `first` ones with its heading."""
     table = markdown(rows, columns)
     say(table if first else table.split("\n", 2)[2])
 
 
 def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row]) -> None:
-    """Rows and circumstances, for programs. Raises OutputError where the file cannot be written."""
+    """Write rows and environment as JSON. Raises OutputError where the file cannot be written."""
     text = json.dumps({"bench": what, **environment(device), "rows": list(rows)}, indent=1) + "\n"
     try:
         write_atomically(path, text.encode())
@@ -61,16 +65,21 @@ def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row])
 
 
 def bars(values: Mapping[str, Mapping[str, float]], what: str) -> Figure:
-    """Bars on a log axis with a line at 1: `values` maps candidate to setting to ratio; a setting may be missing."""
+    """A bar chart on a logarithmic axis, with a line at 1.
+
+    Args:
+        values: for each candidate the ratio in each setting; settings may be missing.
+        what: the label of the axis.
+    """
     from matplotlib.figure import Figure
 
-    settings = list(dict.fromkeys(s for found in values.values() for s in found))
+    settings = list(dict.fromkeys(s for ratios in values.values() for s in ratios))
     figure = Figure(figsize=(max(7.0, 1.2 + max(0.9, 0.2 * len(values)) * len(settings)), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(values)
-    for i, (name, found) in enumerate(values.items()):
-        at = [n + (i - len(values) / 2 + 0.5) * width for n, s in enumerate(settings) if s in found]
-        axes.bar(at, [found[s] for s in settings if s in found], width, label=name)
+    for i, (name, ratios) in enumerate(values.items()):
+        left = [n + (i - len(values) / 2 + 0.5) * width for n, s in enumerate(settings) if s in ratios]
+        axes.bar(left, [ratios[s] for s in settings if s in ratios], width, label=name)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log")
     axes.set_ylabel(what)

@@ -1,7 +1,8 @@
-"""Times and peak memory of calls that take turns; medians are compared, and a GPU is waited for before and after.
+"""Times and peak memory of calls that take turns.
 
-Single times of a shared machine mean little; ratios within one run do. Memory is the peak beyond what was held before:
-the allocator's on a GPU, the process's resident set on Linux.
+Single times on a shared machine mean little; ratios within one run do. So candidates run in turn, medians are
+compared, and a GPU is synchronised before and after each call. Memory is the peak beyond what was in use before: the
+allocator's on a GPU, the process's resident set on Linux.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
 class Runs:
-    """What a candidate's runs took: seconds of each, and the peak memory of the first, in bytes."""
+    """Measurements of a candidate.
+
+    Attributes:
+        seconds: of each counted run.
+        peak: memory in bytes of the first run; None where it is unknown.
+    """
 
     seconds: list[float] = field(default_factory=list)
     peak: int | None = None
@@ -41,13 +43,20 @@ def time_interleaved(
     least: int = 3,
     patience: float | None = None,
 ) -> dict[str, Runs]:
-    """Runs of each candidate; they run in turn, so that a change of the machine's mood meets all alike, and in another
-    order each lap, since caches and memory are left to the next as the last one used them.
+    """Call the candidates in turn, lap after lap.
 
-    The first lap warms up and is not counted, but for a candidate that takes longer than `patience` (if not given,
-    `seconds`): it runs once.
+    Taking turns spreads the load of other programs over all candidates. Each lap has another order, because a
+    candidate gets caches and memory as the one before it left them. The first lap is a warm-up and does not count.
+
+    Args:
+        candidates: what to call, by name.
+        device: where the calls compute; it is synchronised before and after each.
+        seconds: for how long to start new laps.
+        least: the smallest number of laps.
+        patience: a candidate whose warm-up takes more seconds than this is not called again, and its warm-up counts;
+            default: `seconds`.
     """
-    taken = {name: Runs() for name in candidates}
+    runs = {name: Runs() for name in candidates}
     slow: set[str] = set()
     end, order = 0.0, random.Random(0)
     for lap in range(-1, 1000):
@@ -56,7 +65,7 @@ def time_interleaved(
             synchronize(device)
             start = time.perf_counter()
             if lap < 0:
-                taken[name].peak = peak_bytes(candidates[name], device)
+                runs[name].peak = peak_bytes(candidates[name], device)
             else:
                 candidates[name]()
             synchronize(device)
@@ -64,16 +73,16 @@ def time_interleaved(
             if lap < 0 and spent > (seconds if patience is None else patience):
                 slow.add(name)
             if lap >= 0 or name in slow:
-                taken[name].seconds.append(spent)
+                runs[name].seconds.append(spent)
         if lap < 0:
             end = time.perf_counter() + seconds
         elif lap + 1 >= least and time.perf_counter() > end:
             break
-    return taken
+    return runs
 
 
 def without_gradient(call: Callable[[], object]) -> Callable[[], None]:
-    """The call as inference makes it."""
+    """The same call, under `torch.no_grad`."""
 
     def run() -> None:
         with torch.no_grad():
@@ -83,41 +92,42 @@ def without_gradient(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until a GPU has done its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Most memory in use during a call beyond what was in use before; None where that cannot be told."""
+    """Peak memory of a call in bytes, beyond what was in use before it; None where it is unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    with suppress(OSError, AttributeError):  # glibc: give back what was freed, or a call could use it unseen
+    with suppress(OSError, AttributeError):  # glibc: return freed memory, or the call would reuse it unmeasured
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark falls to what is resident now
-        before = _kernel_says("self/status", "VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the high-water mark to what is resident now
+        before = _proc_bytes("self/status", "VmRSS")
     except OSError:
         call()
         return None
     call()
-    return max(0, _kernel_says("self/status", "VmHWM") - before)
+    return max(0, _proc_bytes("self/status", "VmHWM") - before)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that could still be taken; None where that cannot be told."""
+    """Available memory in bytes; None where it is unknown."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     try:
-        return _kernel_says("meminfo", "MemAvailable")
+        return _proc_bytes("meminfo", "MemAvailable")
     except OSError:
         return None
 
 
-def _kernel_says(file: str, field: str) -> int:
+def _proc_bytes(file: str, field: str) -> int:
+    """A figure of a file below /proc, which has it in KiB."""
     lines = Path("/proc", file).read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

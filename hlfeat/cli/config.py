@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
 from hlfeat.cli.options import DEFAULT, ConfigArgument, SetOption, VerboseOption, epilog
+from hlfeat.cli.process import set_up_logging
 
 config_app = typer.Typer(
     no_args_is_help=True,
-    help="Named and own configurations.",
+    help="List, show and check configurations.",
     rich_markup_mode=None,
     epilog=epilog(
         examples="""
@@ -27,7 +27,7 @@ config_app = typer.Typer(
 
 @config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
 def config_list() -> None:
-    """The shipped configurations."""
+    """List the shipped configurations."""
     from hlfeat.config.loading import config_names, load_config
 
     names = config_names()
@@ -45,7 +45,10 @@ def config_list() -> None:
     ),
 )
 def config_show(name: ConfigArgument = DEFAULT, settings: SetOption = None) -> None:
-    """A configuration with every default written out and explained, as YAML."""
+    """Print a configuration with all its defaults.
+
+    The output is YAML, with a comment for every key.
+    """
     from hlfeat.config.commented_yaml import commented
     from hlfeat.config.loading import load_config
 
@@ -54,7 +57,10 @@ def config_show(name: ConfigArgument = DEFAULT, settings: SetOption = None) -> N
 
 @config_app.command("schema", epilog=epilog(examples="hlfeat config schema > hlfeat.schema.json"))
 def config_schema() -> None:
-    """The JSON Schema of configurations, for editors that complete and check YAML."""
+    """Print the JSON Schema of configurations.
+
+    Editors use it to complete and check YAML.
+    """
     from hlfeat.config.json_schema import schema_text
 
     print(schema_text(), end="")
@@ -75,22 +81,23 @@ def config_check(
     settings: SetOption = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Look at trained weights too: whether they fit, and the filters."),
+        typer.Option(metavar="FILE", help="Check trained weights too: their shapes, and their filters."),
     ] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Read a configuration, build its modules, say what comes out of every layer.
+    """Check a configuration, and list its layers.
 
-    What looks wrong, but is possible, is a warning on standard error.
+    Builds the modules and prints the output shape of every layer. Valid settings that look like mistakes are warnings
+    on standard error.
     """
-    set_up_logging(verbose, quiet=False)
+    set_up_logging(verbose)
     from hlfeat.config.loading import explained, load_config
     from hlfeat.extraction.setup import prepare
     from hlfeat.nn.summary import summarise, table, warnings_of
 
     cfg = load_config(name, settings or [])
     with explained(name, settings or []):
-        extractor, finish, _ = prepare(cfg, weights, None)
+        extractor, postprocessor, _ = prepare(cfg, weights, None)
     rate = extractor.sample_rate / extractor.hop
     parameters = sum(p.numel() for p in extractor.parameters())
     print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
@@ -98,6 +105,6 @@ def config_check(
     print(table(summarise(cfg, extractor)), end="")
     print("(multiply-adds are estimates, for one second of audio)")
     if cfg.output.pool is not None:
-        print(f"\npooled over time by {cfg.output.pool}: [vectors, {finish.shape[0]}]")
-    for doubt in warnings_of(extractor):
-        logging.getLogger("hlfeat").warning("warning: %s: %s", name, doubt)
+        print(f"\npooled over time by {cfg.output.pool}: [vectors, {postprocessor.shape[0]}]")
+    for warning in warnings_of(extractor):
+        logging.getLogger("hlfeat").warning("warning: %s: %s", name, warning)

@@ -1,4 +1,4 @@
-"""hlfeat export: a configuration's modules as one file for other programs."""
+"""hlfeat export: the modules of a configuration as one file for other programs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
-from hlfeat.cli.options import ConfigArgument, SetOption, VerboseOption, WeightsOption, epilog
+from hlfeat.cli.options import ConfigArgument, OverwriteFileOption, SetOption, VerboseOption, WeightsOption, epilog
+from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import UsageError
 
 EXPORT_EPILOG = epilog(
@@ -23,23 +23,24 @@ EXPORT_EPILOG = epilog(
 
 def export(
     name: ConfigArgument,
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="model.pt2, or model.onnx.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model: a .pt2 or .onnx file.")],
     settings: SetOption = None,
     weights: WeightsOption = None,
     seconds: Annotated[
-        float | None, typer.Option(metavar="S", help="Clips of exactly this length; default: of any length.")
+        float | None, typer.Option(metavar="S", help="Take clips of exactly this length; default: any length.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: OverwriteFileOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Frontend and stack as a torch.export program (.pt2) or an ONNX model (.onnx, needs hlfeat[onnx]).
+    """Export a model to torch.export or ONNX.
 
-    It takes waveforms [clips, samples] at the configuration's rate, all of one length. What was made is compared with
-    the modules, on clips of other lengths, before the file gets its name.
+    The file holds frontend and stack, as a torch.export program (.pt2) or an ONNX model (.onnx, needs hlfeat[onnx]).
+    Its input is a batch of waveforms [clips, samples] of equal length, at the configuration's rate. Before the file is
+    written, its output is compared with that of the modules, for clips of several lengths.
     """
-    set_up_logging(verbose, quiet=False)
+    set_up_logging(verbose)
     if out.exists() and not overwrite:
-        raise UsageError(f"{out}: is there already; --overwrite replaces it")
+        raise UsageError(f"{out}: already exists; --overwrite replaces it")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}")
     if seconds is not None and not 0 < seconds <= 86400:
@@ -54,19 +55,19 @@ def export(
         extractor = build(cfg, weights=weights)
     log = logging.getLogger("hlfeat")
     if weights is None and cfg.stack:
-        log.warning("no --weights: the stack's are drawn from seed %d, untrained", cfg.seed)
+        log.warning("no weights were given: the stack's are drawn at random from seed %d, untrained", cfg.seed)
     if cfg.output.pool is not None:
-        log.warning("output.pool (%s) is no part of the model: it gives frames", cfg.output.pool)
-    found = interop_export.export(extractor, out.suffix, seconds, dump_config(cfg))
-    interop_export.write(found, out)
+        log.warning("output.pool (%s) is not part of the model: it returns frames", cfg.output.pool)
+    model = interop_export.export(extractor, out.suffix, seconds, dump_config(cfg))
+    interop_export.write(model, out)
     log.info(
         "%s: waveforms [clips, samples] at %d Hz, %s %g s -> features [clips, %d, %d, frames]; "
-        "they differ by %.1e from the modules'",
+        "maximum relative error %.1e",
         out,
         extractor.sample_rate,
-        "clips of" if found.fixed else "clips from",
-        found.samples / extractor.sample_rate,
+        "clips of" if model.fixed else "clips from",
+        model.samples / extractor.sample_rate,
         extractor.n_channels,
         extractor.n_bands,
-        found.difference,
+        model.difference,
     )

@@ -7,13 +7,12 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.exit_codes import Exit
-from hlfeat.cli.job import parse_part, part_of_job
-from hlfeat.cli.log import set_up_logging
+from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
+from hlfeat.cli.job import choose_part, collect_clips, failures_by_code, local_device
 from hlfeat.cli.options import (
     DEFAULT,
     WORKERS,
@@ -30,39 +29,49 @@ from hlfeat.cli.options import (
     WorkersOption,
     epilog,
 )
+from hlfeat.cli.process import StopRequest, keep_stdout_for_paths, print_path, set_up_logging
 from hlfeat.errors import UsageError
 from hlfeat.partition import Part
 
 if TYPE_CHECKING:
     from hlfeat.audio.clip import Clip
     from hlfeat.config.config import Config
-from hlfeat.cli.stop import StopRequest
-from hlfeat.cli.streams import keep_stdout_for_paths, print_path
+    from hlfeat.extraction.options import Options
+    from hlfeat.extraction.report import Report
+    from hlfeat.inputs.clip_list import Inputs
+
+log = logging.getLogger("hlfeat")
 
 
 class Format(str, Enum):
+    """Formats of shards."""
+
     npy = "npy"
     pt = "pt"
 
 
 class Dtype(str, Enum):
+    """Types of stored features."""
+
     float32 = "float32"
     float16 = "float16"
 
 
 class OnError(str, Enum):
+    """What the run does at a clip that cannot be used."""
+
     skip = "skip"
     stop = "stop"
 
 
 EXTRACT_EPILOG = epilog(
-    exit_status="""
-            0    all clips done
-            1    the run failed
-            2    usage or configuration
-            3    done, but some clips failed: FOLDER/failures.jsonl says why
-            130  interrupted; the same command goes on
-        """,
+    exit_status={
+        **EXIT_STATUS_OF_CLIPS,
+        Exit.DONE: "all clips done",
+        Exit.FAILED: "the run failed",
+        Exit.SOME_CLIPS_FAILED: "done, but some clips failed: FOLDER/failures.jsonl says why",
+        Exit.INTERRUPTED: "interrupted; the same command resumes the run",
+    },
     environment="""
             SLURM_ARRAY_TASK_ID, ...COUNT, ...MIN, ...STEP   the part, without --part
             RANK, WORLD_SIZE, LOCAL_RANK                     torchrun's part and GPU
@@ -81,7 +90,8 @@ def extract(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin."
+            metavar="INPUTS",
+            help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin.",
         ),
     ] = None,
     *,
@@ -91,47 +101,44 @@ def extract(
     settings: SetOption = None,
     weights: WeightsOption = None,
     stats: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Normalise every band by these statistics of the features.")
+        Path | None, typer.Option(metavar="FILE", help="Normalise every band by these statistics (hlfeat stats).")
     ] = None,
     pool: Annotated[
         str | None,
-        typer.Option(metavar="mean|mean+std|max|window:SECONDS[,HOP]", help="Vectors of clips or windows, not frames."),
+        typer.Option(metavar="METHOD", help="Pool over time: mean, mean+std, max, or window:SECONDS[,HOP]."),
     ] = None,
     null: NullOption = False,
-    format: Annotated[Format | None, typer.Option(help="Of the shards; default: the configuration's.")] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="Of the features; default: the configuration's.")] = None,
+    format: Annotated[Format | None, typer.Option(help="Format of shards; default: the configuration's.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: the configuration's.")] = None,
     shard_size: Annotated[
-        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips a shard, or a size such as 256MB.")
+        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB.")
     ] = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N parts; tasks of SLURM arrays and torchrun know theirs."),
+        typer.Option(metavar="I/N", help="Do the I-th of N parts; SLURM arrays and torchrun set it."),
     ] = None,
-    on_error: Annotated[OnError, typer.Option(help="What a clip that cannot be used does to the run.")] = OnError.skip,
+    on_error: Annotated[OnError, typer.Option(help="What to do at a clip that cannot be used.")] = OnError.skip,
     max_failures: MaxFailuresOption = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed in earlier runs.")
+        bool, typer.Option("--retry-failed", help="Try clips again that failed in earlier runs.")
     ] = False,
-    update: Annotated[bool, typer.Option("--update", help="Compute clips anew whose files have changed.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to the folder.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, write nothing.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Compute clips again whose files have changed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to FOLDER.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done; write nothing.")] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Features of all clips into FOLDER, as sharded arrays with an index.
+    """Extract features from clips.
 
-    Run again, it goes on where it stopped. Standard output has the path of each finished shard, one a line.
+    Writes them to FOLDER as sharded arrays with an index. Standard output has the path of each finished shard, one per
+    line. The same command resumes a run that was stopped.
     """
     set_up_logging(verbose, quiet)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config
-    from hlfeat.inputs.collect import collect_inputs
-    from hlfeat.text import count
 
     shortcuts = {
         "format": format and format.value,
@@ -143,86 +150,80 @@ def extract(
     cfg = load_config(config, overrides)
     if not out:
         raise UsageError("-o: expected a folder for the features, got an empty name")
-    folder = Path(out)
     if not inputs and not manifest:
         raise UsageError("expected audio files, folders, lists or a --manifest to extract from, got none")
-    found = collect_inputs(inputs or [], sys.stdin.buffer, null, manifest or [])
-    log = logging.getLogger("hlfeat")
-    if found.ignored:
-        log.info("passed over %s, no audio by name", count(found.ignored, "file"))
-    mine, why = (parse_part(part), "") if part is not None else part_of_job(os.environ)
-    if why:
-        log.info("part %s (%s)", mine, why)
-    if dry_run:
-        with explained(config, overrides):
-            _dry_run(cfg, found.clips[mine.slice(len(found.clips))], weights, stats)
-        return
+    clips = collect_clips(inputs or [], manifest or [], null)
+    mine, job = choose_part(part)
+    if job:
+        log.info("part %s (%s)", mine, job)
+    with explained(config, overrides):
+        if dry_run:
+            _dry_run(cfg, clips.clips[mine.slice(len(clips.clips))], weights, stats)
+            return
+        from hlfeat.extraction.options import Options
+
+        options = Options(
+            device=local_device(device, os.environ) if job else device,
+            batch_seconds=batch_seconds,
+            workers=workers,
+            on_error=on_error.value,
+            max_failures=max_failures,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+            update=update,
+            part=mine,
+            quiet=quiet,
+            weights=weights,
+            stats=stats,
+        )
+        report = _run(cfg, clips, Path(out), options, stop)
+    _summarise(report, Path(out), mine)
+    if report.failures:
+        raise typer.Exit(Exit.SOME_CLIPS_FAILED)
+
+
+def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path | None) -> None:
+    """Print what a run would compute, and check that it can be built."""
+    from hlfeat.audio.clip import display_path
+    from hlfeat.extraction.setup import prepare
+    from hlfeat.text import count
+
+    extractor, postprocessor, _ = prepare(cfg, weights, stats)
+    shape = f"[frames, {extractor.n_channels}, {extractor.n_bands}]"
+    rate = extractor.sample_rate / extractor.hop
+    pooled = "" if cfg.output.pool is None else f", pooled by {cfg.output.pool} to [vectors, {postprocessor.shape[0]}]"
+    print(
+        f"hlfeat: {count(len(clips), 'clip')}; features {shape} {cfg.output.dtype}, {rate:g} frames a second{pooled}; "
+        "nothing was written",
+        file=sys.stderr,
+    )
+    for clip in clips:
+        log.debug("%s", display_path(clip))
+
+
+def _run(cfg: Config, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> Report:
+    """Extract. A stop request ends the command with Exit.INTERRUPTED; finished shards stay."""
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract
-    from hlfeat.extraction.options import Options
     from hlfeat.nn.device import choose_device
 
-    if why and device == "auto" and "LOCAL_RANK" in os.environ:
-        device = _local_device(os.environ["LOCAL_RANK"])
-    options = Options(
-        device=device,
-        batch_seconds=batch_seconds,
-        workers=workers,
-        on_error=on_error.value,
-        max_failures=max_failures,
-        overwrite=overwrite,
-        retry_failed=retry_failed,
-        update=update,
-        part=mine,
-        quiet=quiet,
-        weights=weights,
-        stats=stats,
-    )
     for name in options.devices:
         choose_device(name)
     keep_stdout_for_paths()
     stop.working = True
     try:
-        with explained(config, overrides):
-            report = extract(cfg, found, folder, options, stopped=lambda: stop.asked, finished_shard=print_path)
-            facts = report.as_dict()
+        return extract(cfg, clips, folder, options, stopped=lambda: stop.asked, finished_shard=print_path)
     except InterruptedRunError:
-        log.warning("interrupted; finished shards are in %s, and the same command goes on from there", out)
+        log.warning("interrupted; finished shards are in %s, and the same command goes on from there", folder)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    _summarise(facts, folder, mine)
-    if facts["failures"]:
-        raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-def _dry_run(cfg: Config, clips: list[Clip], weights: Path | None, stats: Path | None) -> None:
-    from hlfeat.audio.clip import display_path
-    from hlfeat.extraction.setup import prepare
-    from hlfeat.text import count
-
-    extractor, finish, _ = prepare(cfg, weights, stats)
-    rate = extractor.sample_rate / extractor.hop
-    pooled = "" if cfg.output.pool is None else f", pooled by {cfg.output.pool} to [vectors, {finish.shape[0]}]"
-    print(
-        f"hlfeat: {count(len(clips), 'clip')}; features [frames, {extractor.n_channels}, {extractor.n_bands}] "
-        f"{cfg.output.dtype}, {rate:g} frames a second{pooled}; nothing was written",
-        file=sys.stderr,
-    )
-    for clip in clips:
-        logging.getLogger("hlfeat").debug("%s", display_path(clip))
-
-
-def _local_device(rank: str) -> str:
-    """The GPU that torchrun means a process to use, if there is one."""
-    import torch
-
-    return f"cuda:{rank}" if torch.cuda.is_available() and rank.isdecimal() else "auto"
-
-
-def _summarise(facts: dict[str, Any], out: Path, part: Part) -> None:
+def _summarise(report: Report, folder: Path, part: Part) -> None:
+    """Log what the run did, and where its failures are listed."""
     from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration
 
-    log = logging.getLogger("hlfeat")
+    facts = report.as_dict()
     log.info(
         "%s, %s of audio, in %.1f s (%.0f times real time) on %s -> %s",
         count(facts["clips_this_run"], "clip"),
@@ -230,9 +231,8 @@ def _summarise(facts: dict[str, Any], out: Path, part: Part) -> None:
         facts["seconds"]["total"],
         facts["real_time_factor"],
         facts["device"],
-        out,
+        folder,
     )
-    if facts["failures"]:
-        codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
-        whole, own = Layout(out).failures, Layout(out, part).failures
-        log.warning("%s failed (%s): %s", count(facts["failures"], "clip"), codes, whole if whole.exists() else own)
+    if report.failures:
+        merged, of_part = Layout(folder).failures, Layout(folder, part).failures
+        log.warning("%s: %s", failures_by_code(report), merged if merged.exists() else of_part)

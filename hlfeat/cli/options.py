@@ -1,8 +1,9 @@
-"""Options that several commands share, their completion, and the layout of a help text's end. Imports nothing heavy."""
+"""Options that several commands share, and the end of their help. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent, indent
@@ -10,12 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
+from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.errors import UsageError
 from hlfeat.extraction.options import default_workers
 
+DEFAULT = "eleaf-8g-opt"  # config.loading.DEFAULT_CONFIG, without its imports
+WORKERS = default_workers()
+
+
+# --- completion ------------------------------------------------------------------------------------------------
+
 
 def complete_config(incomplete: str) -> list[str]:
-    """Shipped configurations and YAML files; Typer takes those that begin so; without any, the shell offers files."""
+    """Shipped configurations and YAML files; typer filters them by prefix. If none is left, the shell offers files."""
     from hlfeat.config.loading import config_names
 
     folder, files = os.path.dirname(incomplete), list[str]()
@@ -25,9 +33,11 @@ def complete_config(incomplete: str) -> list[str]:
 
 
 def complete_device() -> list[str]:
-    """Kinds of devices; looking for those that are there would take torch, and too long."""
+    """Kinds of devices. Listing those of this machine would import torch, which takes too long."""
     return ["auto", "cpu", "cuda", "mps"]
 
+
+# --- what to compute -------------------------------------------------------------------------------------------
 
 CONFIG: Any = {
     "metavar": "NAME|FILE",
@@ -40,42 +50,74 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=complete_device)]
+WeightsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
+]
+
+# --- which clips -----------------------------------------------------------------------------------------------
+
 ManifestOption = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, .tar, or Kaldi data folder; repeatable."),
 ]
-WeightsOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
+NullOption = Annotated[
+    bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes them.")
 ]
-NullOption = Annotated[bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes.")]
+MaxFailuresOption = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Stop when more than N clips have failed.")
+]
+
+# --- how to run ------------------------------------------------------------------------------------------------
+
+DeviceOption = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", autocompletion=complete_device)
+]
 DevicesOption = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 for a process on each.", autocompletion=complete_device
+        metavar="NAME,...",
+        help="auto, cpu, cuda, cuda:N or mps; cuda:0,cuda:1 starts a process for each.",
+        autocompletion=complete_device,
     ),
 ]
-MaxFailuresOption = Annotated[int | None, typer.Option(min=0, metavar="N", help="Stop when more clips than this fail.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks of errors.")]
+WorkersOption = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that decode and, on a CPU, compute.")]
+BatchSecondsOption = Annotated[
+    float, typer.Option(min=0.01, metavar="SECONDS", help="Audio in a batch on a GPU, with its padding.")
+]
+OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+# --- what to print ---------------------------------------------------------------------------------------------
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of errors.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Threads that decode and, on a CPU, compute.")]
-BatchSecondsOption = Annotated[float, typer.Option(min=0.01, help="Audio in a batch on a GPU, with padding.")]
-DEFAULT = "eleaf-8g-opt"
-WORKERS = default_workers()
 
 
-def epilog(**sections: str) -> str:
-    """What a command's help ends with: headings and lines as they are (click wraps what has no \\b before it)."""
-    return "\n\n".join(
-        f"\b\n{name.replace('_', ' ').capitalize()}:\n{indent(dedent(text).strip(), '  ')}"
-        for name, text in sections.items()
+# --- the end of a help -----------------------------------------------------------------------------------------
+
+
+def epilog(examples: str, environment: str = "", exit_status: Mapping[Exit, str] = EXIT_STATUS) -> str:
+    """The end of a command's help: exit status, environment and examples, in this order."""
+    codes = "\n".join(f"{code.value:<3}  {exit_status[code]}" for code in sorted(exit_status))
+    sections = {"Exit status": codes, "Environment": environment, "Examples": examples}
+    return "\n\n".join(  # click wraps a paragraph unless \b precedes it
+        f"\b\n{heading}:\n{indent(dedent(text).strip(), '  ')}" for heading, text in sections.items() if text
     )
 
 
-def need_place(option: str, path: Path) -> None:
-    """Raises UsageError where no file of that name could be written."""
+# --- checks before a long computation --------------------------------------------------------------------------
+
+
+def refuse(options: Mapping[str, object], wording: str) -> None:
+    """Raises UsageError for the first of these options that has a value; `wording` says where it belongs."""
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option}: {wording}")
+
+
+def need_writable(option: str, path: Path) -> None:
+    """Raises UsageError if no file of that name can be written."""
     from tempfile import TemporaryFile
 
     if path.is_dir():
@@ -87,6 +129,7 @@ def need_place(option: str, path: Path) -> None:
 
 
 def need_matplotlib() -> None:
+    """Raises UsageError if matplotlib is not installed."""
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.log import set_up_logging
-from hlfeat.cli.options import CONFIG, DEFAULT, SetOption, VerboseOption, WeightsOption, epilog, need_matplotlib
+from hlfeat.cli.options import (
+    CONFIG,
+    DEFAULT,
+    SetOption,
+    VerboseOption,
+    WeightsOption,
+    epilog,
+    need_matplotlib,
+    refuse,
+)
+from hlfeat.cli.process import print_path, set_up_logging
 from hlfeat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,12 +38,12 @@ PLOT_EPILOG = epilog(
 
 
 def plot(
-    what: Annotated[Path, typer.Argument(metavar="CLIP|OUT", help="An audio file, or a folder of features.")],
+    what: Annotated[Path, typer.Argument(metavar="CLIP|FOLDER", help="An audio file, or a folder of features.")],
     *,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .pdf, .svg, ...")],
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", **{**CONFIG, "help": f"Of a clip's features; default {DEFAULT}."}),
+        typer.Option("--config", "-c", **{**CONFIG, "help": f"Configuration for a clip; default: {DEFAULT}."}),
     ] = None,
     settings: SetOption = None,
     weights: WeightsOption = None,
@@ -47,29 +53,30 @@ def plot(
     compare_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights of the second configuration.")
     ] = None,
-    start: Annotated[float | None, typer.Option(help="Where in the clip to begin, seconds.")] = None,
-    end: Annotated[float | None, typer.Option(help="Where in the clip to end, seconds.")] = None,
+    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.")] = None,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.")] = None,
     ids: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="ID", help="A clip of a folder; repeatable; default: a dozen, evenly chosen."),
+        typer.Option("--id", metavar="ID", help="A clip of the folder; repeatable; default: a dozen, evenly spaced."),
     ] = None,
-    channel: Annotated[int | None, typer.Option(help="Of a folder's features; default 0.")] = None,
-    dpi: Annotated[int, typer.Option(min=30, max=1200, help="Dots an inch.")] = 150,
+    channel: Annotated[int | None, typer.Option(metavar="N", help="Which channel of a folder; default: 0.")] = None,
+    dpi: Annotated[int, typer.Option(min=30, max=1200, metavar="N", help="Dots per inch.")] = 150,
     verbose: VerboseOption = False,
 ) -> None:
-    """A picture of a clip (waveform, features, stack, filters), or of clips of a folder of features.
+    """Draw a clip, or the features in a folder.
 
-    --set and --weights are the first configuration's. A part of a clip is drawn as extract computes a segment: as if
-    there were nothing before and after it. Standard output has the path of the picture.
+    The picture of a clip has its waveform, features, stack output and filters; that of a folder is a contact sheet of
+    its clips. --set and --weights apply to the first configuration. A part of a clip is computed as extract computes a
+    segment, without the audio before and after it. Standard output has the path of the picture.
     """
-    set_up_logging(verbose, quiet=False)
+    set_up_logging(verbose)
     folder = what.is_dir()
     of_a_clip: dict[str, object] = {"--config": config, "--set": settings, "--weights": weights, "--compare": compare}
     of_a_clip |= {"--compare-weights": compare_weights, "--start": start, "--end": end}
-    wrong = of_a_clip if folder else {"--id": ids, "--channel": channel}
-    for option, value in wrong.items():
-        if value is not None:
-            raise UsageError(f"{option}: expected with {'an audio file' if folder else 'a folder of features'} only")
+    if folder:
+        refuse(of_a_clip, "expected with an audio file only")
+    else:
+        refuse({"--id": ids, "--channel": channel}, "expected with a folder of features only")
     if compare_weights is not None and compare is None:
         raise UsageError("--compare-weights: expected with --compare only")
     need_matplotlib()
@@ -77,17 +84,16 @@ def plot(
 
     check_format(out)
     if folder:
-        figure = _sheet(what, ids, channel or 0)
+        figure = _draw_sheet(what, ids, channel or 0)
     else:
         chosen = [(config or DEFAULT, settings or [], weights)]
         chosen += [(compare, [], compare_weights)] if compare is not None else []
-        figure = _clip(what, chosen, start, end)
+        figure = _draw_clip(what, chosen, start, end)
     save(figure, out, dpi)
-    with suppress(OSError):  # a reader that has gone away: the picture is there
-        os.write(sys.stdout.fileno(), os.fsencode(out) + b"\n")
+    print_path(out)
 
 
-def _clip(
+def _draw_clip(
     path: Path, chosen: list[tuple[str, list[str], Path | None]], start: float | None, end: float | None
 ) -> Figure:
     from hlfeat.audio.clip import Clip
@@ -114,7 +120,7 @@ def _clip(
     return clip_figure(views, f"{escape_unprintable(clip.id)}, {part}")
 
 
-def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
+def _draw_sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
     from hlfeat.errors import OutputError
     from hlfeat.plotting.figures import sheet_figure
     from hlfeat.plotting.store_view import evenly, stored
@@ -123,7 +129,7 @@ def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
 
     store = FeatureStore(folder)
     if not len(store):
-        raise OutputError(f"{folder}: there are no features of any clip in it")
+        raise OutputError(f"{folder}: holds no features")
     chosen = list(dict.fromkeys(ids)) if ids else evenly(store.ids())
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
@@ -136,7 +142,7 @@ def _sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
 
 
 def _short(text: str, most: int = 36) -> str:
-    """The text with its middle left out, if it is long: the ends tell ids apart."""
+    """The text, without its middle if it is long: the ends of ids tell them apart."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 

@@ -64,7 +64,7 @@ def explained(name: str | Path, overrides: Iterable[str] = ()) -> Iterator[None]
         path = find_config(name)
         places = _read(path).places(str(path))
         for override in overrides:
-            places[tuple(parse_key(override.partition("=")[0]))] = f"--set {override}"
+            places[tuple(parse_key(override.partition("=")[0]))] = f"override {override}"
         raise ConfigError(f"{place_of(places, e.key, str(path))}: {e}") from e
 
 
@@ -143,7 +143,7 @@ def _read(path: Path) -> YamlDocument:
 def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> None:
     """Apply `frontend.n_filters=64`; a number in the path counts through a list."""
     name, equals, text = override.partition("=")
-    source = f"--set {override}"
+    source = f"override {override}"
     if not equals or not name:
         raise ConfigError(f"{source}: expected key=value, such as frontend.n_filters=64")
     value = read_yaml(text, source).data

@@ -24,8 +24,8 @@ def explain(error: Mapping[str, Any], data: dict[str, Any], places: Mapping[Key,
     if error_type == "extra_forbidden":
         fields = fields_at(key[:-1], data)
         message = f"unknown key{nearest(str(key[-1]), fields)}; expected {', '.join(fields)}"
-        if place.startswith("--set"):
-            place = f"--set {dotted(key)}"
+        if place.startswith("override "):
+            place = f"override {dotted(key)}"
     elif error_type in ("union_tag_invalid", "literal_error"):
         message = _unknown_word(value, context)
         if error_type == "union_tag_invalid":

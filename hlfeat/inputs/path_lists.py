@@ -25,7 +25,7 @@ def add_list_file(inputs: Inputs, path: str, null: bool) -> None:
 def add_list(inputs: Inputs, data: bytes, null: bool) -> None:
     data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin a text file with a byte order mark
     if not null and b"\0" in data:
-        raise UsageError("the list has NUL bytes in it: are its paths NUL-separated (-0)?")
+        raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
         if os.path.isdir(path):

@@ -117,9 +117,8 @@ def traced(extractor: Extractor, samples: int, fixed: bool) -> torch.export.Expo
         with _quiet():
             return torch.export.export(Waveforms(extractor), (example,), dynamic_shapes=(sizes,), strict=strict)
     except Exception as e:  # tracers raise many kinds
-        way_out = "" if fixed else "; --seconds S exports it for clips of S seconds"
-        length = "" if fixed else " for clips of any length"
-        raise ExportError(f"torch.export cannot export this{length}: {_reason(e)}{way_out}") from e
+        length, remedy = ("", "") if fixed else (" for clips of any length", "seconds")
+        raise ExportError(f"torch.export cannot export this{length}: {_reason(e)}", remedy=remedy) from e
 
 
 def to_pt2(program: torch.export.ExportedProgram, about: str) -> bytes:

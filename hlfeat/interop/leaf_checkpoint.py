@@ -169,7 +169,7 @@ def configuration_path(weights: Path, checkpoint: Path, overwrite: bool) -> Path
         if path.exists() and checkpoint.exists() and path.samefile(checkpoint):
             raise ConfigError(f"{path}: expected another name than the checkpoint's, of which much is left out")
         if path.exists() and not overwrite:
-            raise ConfigError(f"{path}: is there already; choose another name, or --overwrite")
+            raise ConfigError(f"{path}: already exists; choose another name", remedy="replace")
     return configuration
 
 
@@ -187,7 +187,7 @@ def write(imported: Imported, source: Path, weights: Path, configuration: Path) 
         torch.save(state, buffer)
         data = buffer.getvalue()
     names = [re.sub(r"[^\x20-\x7e]", "?", path.name) for path in (source, weights)]  # a comment is one line
-    text = f"# Imported from {names[0]}; use with --weights {names[1]}\n{dump_config(imported.config)}"
+    text = f"# Imported from {names[0]}; its weights are in {names[1]}\n{dump_config(imported.config)}"
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(weights, data)

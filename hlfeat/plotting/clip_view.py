@@ -31,9 +31,12 @@ log = logging.getLogger("hlfeat")
 
 @dataclass(frozen=True)
 class Grid:
-    """Where rows and frames lie: `freqs` [F] in hertz (None: rows have no frequency), frame n at first + n * step.
+    """Where the rows and frames of an image lie.
 
-    Times are seconds in the file; `span` is where the clip begins and ends.
+    Attributes:
+        freqs: of the rows in hertz [F]; None if rows have no frequency.
+        first, step: frame n lies at first + n * step seconds in the file.
+        span: beginning and end of the clip in the file, in seconds.
     """
 
     freqs: np.ndarray | None
@@ -44,7 +47,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Image:
-    """One channel of features [F, N]. Images of equal `scale` are the same quantity, to be seen in the same colours."""
+    """One channel of features.
+
+    Attributes:
+        values: [F, N].
+        scale: the quantity; images with the same one share a colour scale.
+    """
 
     values: np.ndarray
     grid: Grid
@@ -55,7 +63,14 @@ class Image:
 
 @dataclass(frozen=True)
 class View:
-    """A clip and what a configuration makes of it. `span` is where in the file the samples [T] lie, seconds."""
+    """A clip and its features in one configuration.
+
+    Attributes:
+        samples: [T], at `sample_rate`.
+        span: beginning and end of the samples in the file, in seconds.
+        frontend, stack: an image for each channel of their output; of the stack's, the first few.
+        responses: of the frontend's filters; None if it has none.
+    """
 
     title: str
     samples: np.ndarray
@@ -67,19 +82,24 @@ class View:
 
 
 def view(clip: Clip, config: Config, title: str, weights: Path | None = None, most: int = 4) -> View:
-    """A clip through the modules of a configuration, on the CPU; of a stack's output the first `most` channels.
+    """Compute the features of a clip, on the CPU.
 
-    A segment is a clip of its own, as in a manifest: a median over time is that of the segment.
+    A segment is computed as a clip of its own, as from a manifest: a median over time is that of the segment.
+
+    Args:
+        title: of the view.
+        weights: file of trained weights.
+        most: how many channels of a stack's output to keep.
 
     Raises:
-        ConfigError: modules that cannot be built, weights that do not fit.
-        HlfeatError: the clip cannot be used, with its code.
+        ConfigError: the modules cannot be built, or the weights do not fit.
+        HlfeatError: the clip cannot be used; the message has its failure code.
     """
     extractor = build(config)
     if weights is not None:
         load_weights(extractor, weights)
     elif any(True for _ in extractor.stack.parameters()):
-        log.warning("no --weights: the stack's weights are drawn at random from seed %d", config.seed)
+        log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
     try:
         extractor.follow_centre_freqs()
     except ValueError as e:
@@ -95,8 +115,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
         if not out_of_memory(e):
             raise
         raise HlfeatError(
-            f"{escape_unprintable(clip.path)}: out-of-memory: too long in one piece; "
-            "choose a part with --start and --end"
+            f"{escape_unprintable(clip.path)}: out-of-memory: too long in one piece", remedy="segment"
         ) from e
     if not bool(torch.isfinite(features if out is None else out).all()):
         raise HlfeatError(f"{escape_unprintable(clip.path)}: non-finite: its features are not finite numbers")
@@ -119,7 +138,10 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
 
 
 def read(clip: Clip, config: Config) -> Tensor:
-    """The samples of a clip at the configuration's rate: [T]. HlfeatError with path, code and message where not."""
+    """The samples of a clip at the configuration's rate: [T].
+
+    Raises HlfeatError, with path and failure code, if the clip cannot be used.
+    """
     try:
         wave = decode(clip, config.audio.channels)
     except ClipError as e:
@@ -127,13 +149,13 @@ def read(clip: Clip, config: Config) -> Tensor:
     if len(wave.samples) != 1:
         raise UsageError(
             f"audio.channels: each makes {len(wave.samples)} clips of {escape_unprintable(clip.path)}; "
-            "choose one with --set audio.channels=0"
+            "choose one: audio.channels=0"
         )
     return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
 
 
 def band_freqs(frontend: Frontend) -> np.ndarray | None:
-    """Hertz of a frontend's bands [F]; None where trained filters have crossed."""
+    """Frequencies of a frontend's bands in hertz [F]; None if trained filters have crossed."""
     freqs: np.ndarray = frontend.centre_freqs().double().numpy()
     return freqs if (np.diff(freqs) > 0).all() else None
 

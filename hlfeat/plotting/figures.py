@@ -1,7 +1,7 @@
-"""Pictures of clips and features. Figures are objects of their own: no pyplot, no state of matplotlib's is changed.
+"""Pictures of clips and features, without pyplot and without changing matplotlib's global state.
 
-Rows of features are drawn equally high, whatever their frequencies; the axis says at which row a round number of hertz
-lies. Colours are perceptually uniform, and the same quantity has the same ones all over a figure.
+Rows of features are equally high, whatever their frequencies; the ticks of the axis show where round numbers of hertz
+lie. Colour maps are perceptually uniform, and a quantity has the same colours all over a figure.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ STYLE: Any = {
     "ps.fonttype": 42,
     "svg.fonttype": "path",  # looks the same where the font is not installed
 }
-FORMATS = ("png", "pdf", "svg", "svgz", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")  # not TeX, not raw bytes
+FORMATS = ("png", "pdf", "svg", "svgz", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")  # without TeX and raw bytes
 FRONTEND, STACK = "magma", "viridis"
-MOST_COLUMNS = 2000  # of an image, more than any page shows
+MOST_COLUMNS = 2000  # of an image: more than a page can show
 FLOOR_DB = -40.0
-OUTLIERS = 0.1  # percent at either end that a colour scale may leave out
+OUTLIERS = 0.1  # percent of the values that a colour scale leaves out at either end
 
 
 def clip_figure(views: Sequence[View], title: str) -> Figure:
-    """Waveform, features, stack and filters of a clip, one configuration beside the other."""
+    """Waveform, features, stack output and filters of a clip; a column for each configuration."""
     with matplotlib.rc_context(STYLE):
         fronts, stacks = (max(len(getattr(v, part)) for v in views) for part in ("frontend", "stack"))
         filters = any(v.responses for v in views)
@@ -77,7 +77,7 @@ def clip_figure(views: Sequence[View], title: str) -> Figure:
             for axes in timed[:-1]:
                 axes.tick_params(labelbottom=False)
             timed[-1].set_xlabel("time, s")
-            if rows[-1][0] < fronts + stacks:  # the other column goes on: there is room below, none has to be made
+            if rows[-1][0] < fronts + stacks:  # another column is longer, so there is room below for the label
                 timed[-1].xaxis.set_in_layout(False)
             if v.responses:
                 draw_filters(figure, grid[len(heights) - 1, column], v.responses)
@@ -85,7 +85,7 @@ def clip_figure(views: Sequence[View], title: str) -> Figure:
 
 
 def sheet_figure(images: Sequence[Image], titles: Sequence[str], title: str) -> Figure:
-    """A contact sheet: the features of many clips in the same colours."""
+    """A contact sheet: the features of many clips with one colour scale."""
     with matplotlib.rc_context(STYLE):
         columns = min(3, len(images))
         rows = -(-len(images) // columns)
@@ -111,33 +111,33 @@ def sheet_figure(images: Sequence[Image], titles: Sequence[str], title: str) -> 
 
 
 def shared_norms(images: Iterable[Image]) -> dict[str, Normalize]:
-    """One colour scale for each quantity, over all that is drawn of it but the outermost values."""
-    found: dict[str, list[np.ndarray]] = {}
+    """One colour scale for each quantity, which spans all drawn values but OUTLIERS."""
+    drawn: dict[str, list[np.ndarray]] = {}
     for image in images:
-        found.setdefault(image.scale, []).append(reduce_columns(image.values)[0].ravel())
+        drawn.setdefault(image.scale, []).append(reduce_columns(image.values)[0].ravel())
     norms = {}
-    for scale, values in found.items():
+    for scale, values in drawn.items():
         low, high = np.percentile(np.concatenate(values), [OUTLIERS, 100 - OUTLIERS])
         norms[scale] = Normalize(float(low), float(high))
     return norms
 
 
 def draw_waveform(axes: Axes, v: View) -> None:
-    """The samples, or the range that they span where there are more than a page shows."""
+    """Draw the samples, or for each block of a long clip the range of its samples."""
     block = -(-len(v.samples) // (2 * MOST_COLUMNS))
-    at = np.arange(0, len(v.samples), block)
-    time = v.span[0] + (at + (block - 1) / 2) / v.sample_rate
+    starts = np.arange(0, len(v.samples), block)
+    time = v.span[0] + (starts + (block - 1) / 2) / v.sample_rate
     if block == 1:
         axes.plot(time, v.samples, color="0.25", linewidth=0.5)
     else:
-        low, high = (f.reduceat(v.samples, at) for f in (np.minimum, np.maximum))
+        low, high = (f.reduceat(v.samples, starts) for f in (np.minimum, np.maximum))
         axes.fill_between(time, low, high, color="0.25", linewidth=0.3)
     axes.set_title("\n".join(textwrap.wrap(v.title, 70)), fontweight="bold", parse_math=False)
     axes.set_ylabel("sample value")
 
 
 def draw_features(axes: Axes, image: Image, norm: Normalize, colours: str) -> AxesImage:
-    """Features over time, rows equally high, every instant in the colours of the nearest frame."""
+    """Draw features over time: rows of equal height, and each instant in the colours of the nearest frame."""
     values, block = reduce_columns(image.values)
     values = np.concatenate([values, values[:, -1:]], axis=1)  # the last frame may end before the clip does
     n, left, step = len(values), image.grid.first - image.grid.step / 2, image.grid.step * block
@@ -156,16 +156,19 @@ def draw_features(axes: Axes, image: Image, norm: Normalize, colours: str) -> Ax
 
 
 def reduce_columns(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """At most MOST_COLUMNS columns, each the mean of the frames that it stands for, and how many these are."""
+    """Means of blocks of frames, so that at most MOST_COLUMNS are left; and the length of a block.
+
+    Shape: [F, N] -> [F, ceil(N / block)].
+    """
     block = -(-values.shape[1] // MOST_COLUMNS)
-    at = np.arange(0, values.shape[1], block)
-    counts = np.diff(np.append(at, values.shape[1]))
-    means: np.ndarray = np.add.reduceat(values, at, axis=1) / counts
+    starts = np.arange(0, values.shape[1], block)
+    counts = np.diff(np.append(starts, values.shape[1]))
+    means: np.ndarray = np.add.reduceat(values, starts, axis=1) / counts
     return means, block
 
 
 def label_rows(axes: Axes, grid: Grid, n: int) -> None:
-    """The vertical axis: hertz at round numbers, or numbers of rows that have no frequency."""
+    """Label the vertical axis with round numbers of hertz, or with row numbers if rows have no frequency."""
     axes.set_ylabel("row" if grid.freqs is None else "frequency, Hz")
     if grid.freqs is None:
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -177,7 +180,7 @@ def label_rows(axes: Axes, grid: Grid, n: int) -> None:
 
 
 def rows_at(freqs: np.ndarray, hertz: np.ndarray) -> np.ndarray:
-    """The fractional rows at which frequencies lie; beyond the ends it goes on as between the outermost two rows.
+    """The fractional rows of frequencies: interpolated linearly, and extrapolated from the outermost two rows.
 
     Shape: freqs [F], rising, F >= 2; hertz [K] -> [K].
     """
@@ -187,9 +190,9 @@ def rows_at(freqs: np.ndarray, hertz: np.ndarray) -> np.ndarray:
 
 
 def hertz_ticks(freqs: np.ndarray, most: int = 6) -> np.ndarray:
-    """Round frequencies on an axis of rows, about `most`, none too near to another.
+    """About `most` round frequencies for an axis of rows, far enough apart for their labels.
 
-    On equally spaced rows they are equally spaced, elsewhere 1, 5 and 2 times powers of ten, in this order.
+    They are equally spaced if the rows are. Otherwise they are 1, 5 and 2 times powers of ten, tried in this order.
     """
     n, steps = len(freqs), np.diff(freqs)
     low, high = max(0.0, freqs[0] - steps[0] / 2), freqs[-1] + steps[-1] / 2
@@ -208,7 +211,7 @@ def hertz_ticks(freqs: np.ndarray, most: int = 6) -> np.ndarray:
 
 
 def draw_filters(figure: Figure, place: SubplotSpec, responses: Responses) -> None:
-    """Frequency responses, some of the filters in colour, and bandwidths over centre frequencies."""
+    """Draw frequency responses, those of some filters in colour, and bandwidths over centre frequencies."""
     sides = place.subgridspec(1, 2, width_ratios=[2.2, 1])
     curves, widths = figure.add_subplot(sides[0]), figure.add_subplot(sides[1])
     n = len(responses.centres)
@@ -219,7 +222,7 @@ def draw_filters(figure: Figure, place: SubplotSpec, responses: Responses) -> No
     strong = np.linspace(0, n - 1, min(n, 9)).round().astype(int).tolist()
     for i in [*(i for i in range(n) if i not in strong), *strong]:
         seen = np.flatnonzero(decibels[i] > FLOOR_DB)
-        if len(seen) == 0:  # a mel filter between two bins of the FFT
+        if len(seen) == 0:  # a mel filter that lies between two bins of the FFT
             continue
         part = slice(max(0, seen[0] - 1), seen[-1] + 2)
         if i in strong:
@@ -243,7 +246,10 @@ def draw_filters(figure: Figure, place: SubplotSpec, responses: Responses) -> No
 
 
 def check_format(path: Path) -> str:
-    """The format that a file name asks for. UsageError where it is none of a picture's that matplotlib writes."""
+    """The format that the extension of a file name stands for.
+
+    Raises UsageError if it is not one of FORMATS.
+    """
     format = path.suffix[1:].lower()
     if format not in FORMATS:
         raise UsageError(f"{path}: expected an extension of {', '.join(FORMATS)}, got {path.suffix or 'none'}")
@@ -251,16 +257,16 @@ def check_format(path: Path) -> str:
 
 
 def save(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write a figure in the format of its extension; nothing half-made is left.
+    """Write a figure atomically, in the format of the path's extension.
 
     Raises:
-        UsageError: an extension of no such format.
+        UsageError: the extension is not one of FORMATS.
         OutputError: the file cannot be written.
     """
     format = check_format(path)
     data = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # an id in a script that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font may lack characters of an id
         figure.savefig(data, format=format, dpi=dpi)
     try:
         write_atomically(path, data.getvalue())

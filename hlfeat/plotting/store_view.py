@@ -21,28 +21,25 @@ from hlfeat.storage.store import FeatureStore
 log = logging.getLogger("hlfeat")
 
 
-# --- feature directories --------------------------------------------------------------------------------------
-
-
 def evenly(ids: Sequence[str], most: int = 12) -> list[str]:
-    """At most so many of the ids, the first and the last among them, equally far apart."""
-    at = np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(int)
-    return [ids[i] for i in at]
+    """At most `most` of the ids, evenly spaced, with the first and the last."""
+    places = np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(int)
+    return [ids[i] for i in places]
 
 
 def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Image]:
-    """A channel of clips of a feature directory.
+    """Images of one channel of stored clips.
 
     Raises:
-        UsageError: no such id (the nearest are named) or channel; vectors that were pooled over time.
+        UsageError: there is no such id (the message names similar ones) or channel, or features are pooled over time.
         OutputError: hlfeat.yaml is damaged.
     """
-    extractor, placed = _modules_of(store)
+    extractor, freqs_known = _modules_of(store)
     pool = (store.description.get("features") or {}).get("pool")
     if pool is not None:
         raise UsageError(f"{store.folders[0]}: expected frames to draw, has vectors pooled over time ({pool})")
     if not 0 <= channel < extractor.n_channels:
-        raise UsageError(f"--channel: expected 0 to {extractor.n_channels - 1}, got {channel}")
+        raise UsageError(f"channel: expected 0 to {extractor.n_channels - 1}, got {channel}")
     if len(extractor.stack.layers):
         title, unit = f"stack, channel {channel} of {extractor.n_channels}", ""
     else:
@@ -57,13 +54,16 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[Im
             raise UsageError(e.args[0]) from e
         start = float(store.record(id_).get("start") or 0)
         grid = stack_grid(extractor, (start, start + store.record(id_)["duration"]))
-        grid = grid if placed else replace(grid, freqs=None)
+        grid = grid if freqs_known else replace(grid, freqs=None)
         images.append(Image(np.array(features[:, channel].T, np.float32), grid, title, unit, title))
     return images
 
 
 def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
-    """The modules that a directory's features come from, and whether their bands are where they were in the run."""
+    """The modules that computed a directory's features, and whether their bands have the frequencies of that run.
+
+    Trained weights may move the bands. They are read from the file that the run used, if it is still the same.
+    """
     path = Layout(store.folders[0]).description
     data = store.description.get("config")
     if not isinstance(data, dict):
@@ -80,8 +80,8 @@ def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
         state, digest = read_state(file)
         if digest != weights.get("sha256"):
             raise ConfigError(f"{file}: the weights have changed since")
-        own = extractor if any(k.startswith(("frontend.", "stack.")) for k in state) else extractor.frontend
-        fit(own, state, file)
+        of_all = any(key.startswith(("frontend.", "stack.")) for key in state)
+        fit(extractor if of_all else extractor.frontend, state, file)
     except ConfigError as e:
         log.warning("bands are numbered, because their frequencies are in the weights: %s", e)
         return extractor, False

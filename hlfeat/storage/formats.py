@@ -303,9 +303,9 @@ def check_shard(path: Path, rows: int) -> None:
     except Exception as e:  # numpy has no one error for a header that is none
         if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
             raise
-        raise OutputError(f"{path}: damaged: {e or type(e).__name__}; --overwrite starts anew") from e
+        raise OutputError(f"{path}: damaged: {e or type(e).__name__}", remedy="overwrite") from e
     if not complete:
-        raise OutputError(f"{path}: damaged: shorter or longer than its index says; --overwrite starts anew")
+        raise OutputError(f"{path}: damaged: shorter or longer than its index says", remedy="overwrite")
 
 
 def _format_of(path: Path) -> FeatureFormat:

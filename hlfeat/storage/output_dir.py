@@ -60,9 +60,7 @@ class OutputDir:
         parts, or files of these names are not hlfeat's.
         """
         if overwrite and self.part != WHOLE:
-            raise UsageError(
-                "--overwrite does not go with parts, as it would remove the others' work: remove the folder"
-            )
+            raise UsageError("overwrite: expected without parts, as it removes the others' work: remove the folder")
         if not overwrite:
             self._check_partition()
         self._check_ours()
@@ -97,8 +95,8 @@ class OutputDir:
         if before.get("fingerprint") != description.fingerprint:
             keys = ", ".join(differing_settings(before, now)) or "the configuration"
             raise UsageError(
-                f"{self.folder}: holds features of another configuration ({keys} differ); "
-                "choose another folder, or --overwrite"
+                f"{self.folder}: holds features of another configuration ({keys} differ); choose another folder",
+                remedy="overwrite",
             )
         inputs_before, inputs_now = before.get("inputs") or {}, now.get("inputs") or {}
         if self.part != WHOLE and inputs_before != inputs_now:  # parts of different lists overlap, or leave clips out

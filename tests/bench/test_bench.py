@@ -32,15 +32,15 @@ TINY = [Setting("3", 16, 12, 3, 1), Setting("80 bands, anchor 4", 16, 20, 5, 4)]
 def test_every_candidate_takes_its_turn_and_slow_ones_run_once():
     order = []
     calls = {"a": lambda: order.append("a"), "slow": lambda: (order.append("slow"), time.sleep(0.6))}
-    taken = timing.time_interleaved(calls, CPU, seconds=0.5, least=4)
-    assert len(taken["slow"].seconds) == 1
-    assert taken["slow"].seconds[0] >= 0.6
-    assert len(taken["a"].seconds) >= 4
+    runs = timing.time_interleaved(calls, CPU, seconds=0.5, least=4)
+    assert len(runs["slow"].seconds) == 1
+    assert runs["slow"].seconds[0] >= 0.6
+    assert len(runs["a"].seconds) >= 4
     assert order[:3] == ["a", "slow", "a"]
 
 
 def test_each_lap_has_an_order_of_its_own():
-    """Who runs after a candidate that leaves no memory behind pays for it, so it must not be the same one always."""
+    """A candidate pays for memory that the one before it has returned, so its predecessor must change."""
     order = []
     timing.time_interleaved({n: lambda n=n: order.append(n) for n in "abcd"}, CPU, 0.0, least=40, patience=1.0)
     laps = ["".join(order[i : i + 4]) for i in range(4, len(order), 4)]
@@ -50,19 +50,20 @@ def test_each_lap_has_an_order_of_its_own():
     assert len({lap[i : i + 2] for lap in laps for i in range(3)}) == 12  # each after each other
 
 
-def test_what_is_made_once_and_kept_is_no_calls_memory(monkeypatch):
+def test_every_candidate_is_called_before_memory_is_measured(monkeypatch):
+    """Plans and machine code are made in the first call and kept: they are not the memory of a single call."""
     called, before = [], []
     real = bench_harmonic.candidates
 
     def candidates(*arguments):
         return {n: lambda n=n, c=c: (called.append(n), c())[1] for n, c in real(*arguments).items()}
 
-    def race(*arguments):
+    def time_interleaved(*arguments):
         before.append(set(called))
         return timing.time_interleaved(*arguments)
 
     monkeypatch.setattr(bench_harmonic, "candidates", candidates)
-    monkeypatch.setattr(bench_harmonic, "time_interleaved", race)
+    monkeypatch.setattr(bench_harmonic, "time_interleaved", time_interleaved)
     rows = list(bench_harmonic.measure(TINY[0], CPU, 1, 0.0))
     assert before[0] == {row["candidate"] for row in rows}
 
@@ -73,7 +74,7 @@ def test_candidates_compute_the_same_thing():
         calls = bench_harmonic.candidates(setting, x, weight, bias)
         first = next(n for n in calls if n.startswith("ours"))
         torch.testing.assert_close(calls["lowering"](), calls[first](), rtol=1e-4, atol=1e-4)
-        if setting.name == "3":  # whole rows: deformable convolution's border is of no matter
+        if setting.name == "3":  # rows are hit exactly, so that the border of deformable convolution does not matter
             torch.testing.assert_close(calls["deformable"](), calls[first](), rtol=1e-4, atol=1e-4)
         assert calls["Conv2d"]().shape == calls[first]().shape
 
@@ -106,9 +107,9 @@ def test_table_json_and_picture(rows, tmp_path):
 
 
 FRONTENDS = {
-    "defaults": lambda **given: hlfeat.EfficientLeaf(12, 3, **given),
-    "8G-opt": lambda **given: hlfeat.EfficientLeaf(16, 8, conv_win_factor=6, stride_factor=16, **given),
-    "leaf": lambda **given: hlfeat.Leaf(6, **given),
+    "defaults": lambda **options: hlfeat.EfficientLeaf(12, 3, **options),
+    "8G-opt": lambda **options: hlfeat.EfficientLeaf(16, 8, conv_win_factor=6, stride_factor=16, **options),
+    "leaf": lambda **options: hlfeat.Leaf(6, **options),
 }
 
 
@@ -126,8 +127,8 @@ def moved(frontend):
 def test_the_plain_frontend_equals_the_loop(name):
     frontend, x = moved(FRONTENDS[name]()), torch.randn(2, 3000)
     frontend.float().double()  # the loop takes parameters in float32
-    got = PlainLeaf(frontend).energies(x.double())
-    assert relative(got.detach(), plain_energies(frontend.filterbank, x)) < 1e-6  # its clamps are those of float32
+    energies = PlainLeaf(frontend).energies(x.double())
+    assert relative(energies.detach(), plain_energies(frontend.filterbank, x)) < 1e-6  # its clamps are those of float32
 
 
 @pytest.mark.parametrize("compression", ["logtbn", "pcen"])
@@ -146,19 +147,19 @@ def test_features_and_gradients_equal_the_plain_frontends(name, compression):
 
 
 def test_plain_filters_are_made_once_for_inference_and_anew_at_each_training_step(monkeypatch):
-    plain, x, made = PlainLeaf(hlfeat.EfficientLeaf(8, 2)), torch.randn(1, 800), []
+    plain, x, calls = PlainLeaf(hlfeat.EfficientLeaf(8, 2)), torch.randn(1, 800), []
     original = PlainLeaf.filters
-    monkeypatch.setattr(PlainLeaf, "filters", lambda self: (made.append(1), original(self))[1])
+    monkeypatch.setattr(PlainLeaf, "filters", lambda self: (calls.append(1), original(self))[1])
     with torch.no_grad():
-        for training, calls in [(False, 1), (True, 2), (False, 1)]:
+        for training, expected in [(False, 1), (True, 2), (False, 1)]:
             plain.train(training)
-            made.clear()
+            calls.clear()
             for _ in range(2):
                 plain(x)
-            assert len(made) == calls
+            assert len(calls) == expected
 
 
-SMALL = bench_frontend.Setting("small-8", lambda **given: hlfeat.EfficientLeaf(8, 2, **given))
+SMALL = bench_frontend.Setting("small-8", lambda **options: hlfeat.EfficientLeaf(8, 2, **options))
 
 
 @pytest.fixture(scope="module")
@@ -197,30 +198,35 @@ def test_the_picture_of_frontends(frontend_rows, tmp_path):
 
 
 def test_on_the_cpu_the_papers_input_alone_is_trained_on(monkeypatch):
-    asked = []
+    measured = []
+
+    def measure(modules, batch, device, seconds, training):
+        measured.append((batch, training))
+        return []
+
     monkeypatch.setattr(bench_frontend, "errors", lambda *_: {})
-    monkeypatch.setattr(bench_frontend, "measure", lambda found, given, *rest: (asked.append((given, rest[-1])), [])[1])
+    monkeypatch.setattr(bench_frontend, "measure", measure)
     monkeypatch.setattr(bench_frontend, "append_table", lambda *_, **__: None)
     bench_frontend.run(CPU, [SMALL], quick=False, all=False, say=print)
-    assert [given for given, training in asked if training] == [Input(16, 16)]
-    assert len(asked) == 4
-    asked.clear()
+    assert [batch for batch, training in measured if training] == [Input(16, 16)]
+    assert len(measured) == 4
+    measured.clear()
     bench_frontend.run(CPU, [SMALL], quick=False, all=True, say=print)
-    assert all(training for _, training in asked)
+    assert all(training for _, training in measured)
 
 
 def test_a_candidate_that_memory_would_not_hold_is_left_out(monkeypatch):
     def needs(call, device):
         return 2 << 30 if isinstance(call.args[0], torch.Tensor) and call.func.__self__.module is plain else 0
 
-    found = bench_frontend.candidates(SMALL, CPU)
-    plain = found["plain"].module
+    modules = bench_frontend.candidates(SMALL, CPU)
+    plain = modules["plain"].module
     monkeypatch.setattr(bench_frontend, "peak_bytes", needs)
     monkeypatch.setattr(bench_frontend, "free_bytes", lambda device: 16 << 30)
     monkeypatch.setattr(bench_frontend, "without_gradient", lambda call: call)
-    rows = {r["candidate"]: r for r in bench_frontend.measure(found, Input(8, 0.1), CPU, 0.01, True)}
+    rows = {r["candidate"]: r for r in bench_frontend.measure(modules, Input(8, 0.1), CPU, 0.01, True)}
     assert rows["plain"]["left_out"] == (
-        "forward: about 16.0 GiB needed, 16.0 GiB there; training: about 16.0 GiB needed, 16.0 GiB there"
+        "forward: about 16.0 GiB needed, 16.0 GiB free; training: about 16.0 GiB needed, 16.0 GiB free"
     )
     assert "forward_ms" not in rows["plain"]
     assert rows["ours, logtbn"]["forward_ms"] > 0
@@ -238,30 +244,30 @@ def test_running_out_of_memory_is_a_row(monkeypatch):
     assert "out of memory" in tables[0]
 
 
-def test_settings_are_chosen_by_a_part_of_their_name(hlfeat):
+def test_settings_are_chosen_by_a_part_of_their_name(invoke):
     assert [s.name for s in bench_frontend.chosen(["8g-opt"])] == ["8G-opt-80", "8G-opt-40"]
     assert bench_frontend.chosen([]) == bench_frontend.SETTINGS
     with pytest.raises(UsageError, match=r"leaf-41: expected .*leaf-40"):
         bench_frontend.chosen(["leaf-41"])
-    result = hlfeat("bench", "frontend", "--device", "cpu", "--only", "mel")
+    result = invoke("bench", "frontend", "--device", "cpu", "--only", "mel")
     assert result.returncode == 2
     assert "--only mel: expected" in result.stderr
 
 
-def test_memory_is_what_a_call_holds():
+def test_peak_memory_is_that_of_the_call():
     peak = timing.peak_bytes(lambda: torch.ones(64 << 18).sum(), CPU)
     if peak is not None:  # a kernel that lets a process reset its high-water mark
         assert 60 << 20 <= peak < 100 << 20
 
 
-def test_memory_that_others_have_freed_counts_too():
+def test_peak_memory_counts_what_a_call_reuses():
     def call():
-        return [torch.ones(1 << 14) for _ in range(800)]  # so small that malloc keeps them for the next
+        return [torch.ones(1 << 14) for _ in range(800)]  # so small that malloc keeps their memory when they are freed
 
     held = call()
-    last = torch.ones(1 << 14)  # above them: they cannot simply be cut off
+    last = torch.ones(1 << 14)  # lies above them, so that their memory cannot be returned
     del held
-    peak = timing.time_interleaved({"again": call}, CPU, 0.01)["again"].peak
+    peak = timing.time_interleaved({"call": call}, CPU, 0.01)["call"].peak
     assert peak is None or peak >= 45 << 20
     del last
 
@@ -294,13 +300,13 @@ def test_what_could_not_be_written_is_refused_before_the_bench_runs(which, argum
     monkeypatch.setattr(cli_bench, "set_up_logging", lambda *_, **__: None)
     for module in (bench_harmonic, bench_frontend):
         monkeypatch.setattr(module, "run", lambda *_: pytest.fail("the bench has run"))
-    with pytest.raises(UsageError) as found:
+    with pytest.raises(UsageError) as caught:
         app.app(["bench", which, *arguments], standalone_mode=False)
-    assert str(found.value).startswith(message)
+    assert str(caught.value).startswith(message)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bench_writes_what_it_was_told_to(rows, tmp_path, monkeypatch, capsys):
+def test_a_bench_writes_its_json_and_its_picture(rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_harmonic, "run", lambda *_: rows)
     monkeypatch.setattr(cli_bench, "set_up_logging", lambda *_, **__: None)
     figures, picture = tmp_path / "b.json", tmp_path / "b.svg"

@@ -49,10 +49,10 @@ def held_by(inputs: Inputs, most: int = 1 << 30, limits: Limits = DEFAULT_LIMITS
 
 
 def test_a_row_for_every_stage(inputs, tmp_path):
-    said = []
+    lines = []
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, Options(), CPU, scratch, 2, said.append, said.append)
+    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, Options(), CPU, scratch, 2, lines.append, lines.append)
     assert [r["stage"] for r in rows] == [DECODE, RESAMPLE, COMPUTE, WRITE, WHOLE, PLAIN]
     good = rows[0]["clips"]
     assert good == 12
@@ -62,8 +62,8 @@ def test_a_row_for_every_stage(inputs, tmp_path):
     assert whole["to_bound"] == pytest.approx((seconds[RESAMPLE] + seconds[COMPUTE]) / seconds[WHOLE])
     assert whole["to_plain"] == pytest.approx(seconds[PLAIN] / seconds[WHOLE])
     assert all(r["runs"] == 2 for r in rows)
-    assert said[0].count("\n") == 8
-    assert f"{good} clips" in said[1]
+    assert lines[0].count("\n") == 8
+    assert f"{good} clips" in lines[1]
     assert list(scratch.iterdir()) == []
     tables.write_json(tmp_path / "b.json", "pipeline", CPU, rows)
     assert json.loads((tmp_path / "b.json").read_text())["rows"] == rows
@@ -107,12 +107,12 @@ def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, m
     assert any(loaded.long for loaded in held.loaded.values()) == (long == 8000)
     monkeypatch.setattr(clip_loader, "Reader", None)
     computing = Noting(MemoryLoader(loader_of(), held))
-    found = computing.features
-    want = np.concatenate([np.load(s) for s in sorted((tmp_path / "out").glob("*.npy"))])
+    features = computing.features
+    expected = np.concatenate([np.load(s) for s in sorted((tmp_path / "out").glob("*.npy"))])
     for _ in range(2):
         bench_pipeline.consume(computing, held.clips, 2, tmp_path)
-        assert np.array_equal(np.concatenate(found), want)
-        found.clear()
+        assert np.array_equal(np.concatenate(features), expected)
+        features.clear()
 
 
 def test_written_shards_are_as_large_as_those_of_a_run(inputs, tmp_path):
@@ -167,15 +167,15 @@ def test_nothing_that_can_be_read(tmp_path):
         held_by(collect_inputs([str(tmp_path)], stdin=None))  # type: ignore[arg-type]
 
 
-def test_the_command(hlfeat, tmp_path):
+def test_the_command(invoke, tmp_path):
     good_clips(tmp_path / "c", 3)
     (tmp_path / "s").mkdir()
     args = ["bench", "pipeline", tmp_path / "c", "-c", "log-mel", "--laps", 1, "--workers", 1, "--device", "cpu"]
-    ran = hlfeat(*args, "--scratch", tmp_path / "s", "--json", tmp_path / "b.json")
-    assert ran.returncode == 0, ran.stderr
+    result = invoke(*args, "--scratch", tmp_path / "s", "--json", tmp_path / "b.json")
+    assert result.returncode == 0, result.stderr
     assert len(json.loads((tmp_path / "b.json").read_text())["rows"]) == 6
-    assert "3 clips" in ran.stderr
+    assert "3 clips" in result.stderr
     assert list((tmp_path / "s").iterdir()) == []
     shutil.rmtree(tmp_path / "s")
-    ran = hlfeat(*args, "--scratch", tmp_path / "s")
-    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    result = invoke(*args, "--scratch", tmp_path / "s")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)

@@ -1,4 +1,4 @@
-"""Help as a manual page: it ends with examples, which can be typed as they are; and what a shell completes."""
+"""Help as a manual page: a summary, options, exit status, and examples that can be typed as they are; completion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from hlfeat.cli.app import app
-from hlfeat.cli.exit_codes import Exit
+from hlfeat.cli.errors import Exit
 from hlfeat.cli.job import parse_part
 from hlfeat.config.loading import config_names, load_config
 from tests.conftest import command
@@ -28,47 +28,72 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 ALL = [path for path, _ in commands(typer.main.get_command(app))]
+VERBS = {"Check", "Compute", "Draw", "Export", "Extract", "Import", "List", "Measure", "Print", "Summarise", "Turn"}
 
 
 def help_of(path: tuple[str, ...]) -> str:
-    found = CliRunner().invoke(app, [*path, "--help"], terminal_width=80)
-    assert found.exit_code == 0, found.output
-    return found.output
+    result = CliRunner().invoke(app, [*path, "--help"], terminal_width=80)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
-def examples(path: tuple[str, ...]) -> list[str]:
-    """The lines under the last heading of a help."""
-    return re.split(r"\n  Examples:\n", help_of(path))[1].strip().split("\n")
+def section(path: tuple[str, ...], heading: str) -> list[str]:
+    """The lines under a heading of a help."""
+    text = re.search(rf"^ *{heading}:\n((?:  .*\n)+)", help_of(path), re.MULTILINE)
+    assert text, f"{path}: no {heading}"
+    return text[1].strip().split("\n")
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_a_summary_begins_with_a_verb_and_is_not_cut_off(path):
+    summary = help_of(path).split("\n")[2].strip()
+    assert summary.split()[0].rstrip(",") in VERBS
+    assert summary.endswith(".")
+    assert len(summary) < 50
+    if path:
+        assert f"{path[-1]} {summary}" in [" ".join(line.split()) for line in section(path[:-1], "Commands")]
+    assert "…" not in help_of(path)
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_exit_codes_come_after_the_options_and_before_environment_and_examples(path):
+    headings = re.findall(r"^ *([A-Z][\w ]+):$", help_of(path), re.MULTILINE)
+    order = ["Arguments", "Options", "Commands", "Exit status", "Environment", "Examples"]
+    assert headings == [heading for heading in order if heading in headings]
+    assert {"Options", "Exit status", "Examples"} <= set(headings)
+    codes = [int(line.split()[0]) for line in section(path, "Exit status")]
+    assert codes == sorted(codes)
+    assert {Exit.DONE, Exit.FAILED, Exit.USAGE, Exit.INTERRUPTED} <= set(codes) <= set(Exit)
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_help_ends_with_examples_that_parse(path, monkeypatch):
-    seen: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
     root = typer.main.get_command(app)
     for below, one in commands(root):
         if below and not hasattr(one, "commands"):
-            monkeypatch.setattr(one, "callback", lambda **given: seen.append(given))
-    lines = examples(path)
+            monkeypatch.setattr(one, "callback", lambda **arguments: calls.append(arguments))
+    lines = section(path, "Examples")
     assert 1 <= len(lines) <= 4
     assert any(line.strip().startswith(" ".join(("hlfeat", *path))) or "| hlfeat" in line for line in lines)
     for line in lines:
         words = shlex.split(line)
-        at = words.index("hlfeat") + 1
-        end = next((i for i in range(at, len(words)) if words[i] in ("|", ">")), len(words))
+        first = words.index("hlfeat") + 1
+        end = next((i for i in range(first, len(words)) if words[i] in ("|", ">")), len(words))
         if "--help" in words:
-            assert tuple(words[at : end - 1]) in ALL
+            assert tuple(words[first : end - 1]) in ALL
             continue
-        root.main(args=words[at:end], standalone_mode=False)
-        given = seen.pop()
+        root.main(args=words[first:end], standalone_mode=False)
+        arguments = calls.pop()
         for key in ("config", "name", "compare"):
-            found = given.get(key)
-            for name in [found] if isinstance(found, str) else found or []:
+            names = arguments.get(key)
+            for name in [names] if isinstance(names, str) else names or []:
                 if name in config_names():
-                    load_config(name, [] if key == "compare" else given.get("settings") or [])
+                    load_config(name, [] if key == "compare" else arguments.get("settings") or [])
                 else:
                     assert name.endswith(".yaml"), line
-        if given.get("part"):
-            parse_part(given["part"])
+        if arguments.get("part"):
+            parse_part(arguments["part"])
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
@@ -77,31 +102,30 @@ def test_help_fits_a_terminal(path):
 
 
 def test_help_of_extract_has_every_exit_status():
-    for code in Exit:
-        assert re.search(rf"^    {code.value} +\w", help_of(("extract",)), re.MULTILINE)
+    assert [int(line.split()[0]) for line in section(("extract",), "Exit status")] == sorted(Exit)
 
 
 @pytest.fixture
 def completions(tmp_path):
-    """What bash is told to offer where a line's last word is not yet complete, in a folder with two YAML files."""
+    """What bash offers for the last word of a line, in a folder with two YAML files."""
     (tmp_path / "below").mkdir()
     for name in ("mine.yaml", "eleaf-mine.yml", "notes.txt", "below/other.yaml"):
         (tmp_path / name).touch()
 
     def complete(line: str) -> list[str]:
         words = line.split(" ")
-        told = {"_HLFEAT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-        found = subprocess.run(
-            [command()], env={**os.environ, **told}, cwd=tmp_path, capture_output=True, text=True, check=True
+        request = {"_HLFEAT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        result = subprocess.run(
+            [command()], env={**os.environ, **request}, cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert not found.stderr
-        return found.stdout.split()
+        assert not result.stderr
+        return result.stdout.split()
 
     return complete
 
 
 @pytest.mark.parametrize(
-    ("line", "wanted"),
+    ("line", "expected"),
     [
         ("hlfeat ex", ["extract", "export"]),
         ("hlfeat extract clips -c ", [*config_names(), "eleaf-mine.yml", "mine.yaml"]),
@@ -117,8 +141,8 @@ def completions(tmp_path):
         ("hlfeat extract mi", []),  # the shell's own: files
     ],
 )
-def test_completion(completions, line, wanted):
-    assert completions(line) == wanted
+def test_completion(completions, line, expected):
+    assert completions(line) == expected
 
 
 def test_bash_completes(tmp_path):

@@ -53,18 +53,18 @@ def test_a_task_of_an_array_becomes_the_command(script, tmp_path):
     ],
 )
 def test_wrong_calls(script, words, message):
-    found = script(*words)
-    assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr.startswith(message)
+    result = script(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(message)
 
 
 def test_what_is_found_goes_in_sorted_and_shards_go_to_the_command(script, tmp_path):
     for name in ("b.WAV", "a\nb.flac", "c.txt", "-d.mp3"):
         (tmp_path / "clips" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "clips" / name).touch()
-    found = script("find_extract.sh", "clips", "my features", "printf", "%s;", LC_ALL="C")
-    assert found.returncode == 0, found.stderr
-    assert found.stdout == "my features/shard-00000.npy;my features/shard-00001.npy;"
+    result = script("find_extract.sh", "clips", "my features", "printf", "%s;", LC_ALL="C")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "my features/shard-00000.npy;my features/shard-00001.npy;"
     assert (tmp_path / "list").read_text().split("\0") == ["clips/-d.mp3", "clips/a\nb.flac", "clips/b.WAV", ""]
     some_failed = script("find_extract.sh", "clips", "my features", "true", STATUS="3")
     assert (some_failed.returncode, "my features/failures.jsonl says why" in some_failed.stderr) == (3, True)

@@ -1,4 +1,4 @@
-"""hlfeat stats: of directories, of parts, of clips, always those of numpy in float64 over all frames."""
+"""hlfeat stats: statistics of directories, parts and clips agree with numpy's in float64 over all frames."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from tests.conftest import command
 from tests.extraction.runs import CHEAP, run
 
 
-def check(found: Statistics, *outs: Path) -> None:
-    """Against numpy, over everything that is in the directories."""
+def check(statistics: Statistics, *outs: Path) -> None:
+    """Compare with numpy's, over all frames in the directories."""
     features = [y for out in outs for _, y in package.FeatureStore(out)]
     x = np.concatenate(features).astype(np.float64)
-    assert (found.clips, found.frames) == (len(features), len(x))
-    np.testing.assert_allclose(found.mean, x.mean(0), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.variance, x.var(0), rtol=1e-9)
-    np.testing.assert_array_equal(found.min, x.min(0))
-    np.testing.assert_array_equal(found.max, x.max(0))
-    assert found.fingerprint == FeatureDir(outs[0]).frames_fingerprint
+    assert (statistics.clips, statistics.frames) == (len(features), len(x))
+    np.testing.assert_allclose(statistics.mean, x.mean(0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(statistics.variance, x.var(0), rtol=1e-9)
+    np.testing.assert_array_equal(statistics.min, x.min(0))
+    np.testing.assert_array_equal(statistics.max, x.max(0))
+    assert statistics.fingerprint == FeatureDir(outs[0]).frames_fingerprint
 
 
 def same(a: Statistics, b: Statistics) -> None:
@@ -65,21 +65,21 @@ def test_over_shards_parts_and_directories(tmp_path_factory, n, of, shard, form)
         run(Inputs(clips), tmp / "parts", *size, options=Options(quiet=True, part=part))
     check(merge_statistics([tmp / "parts"]), tmp / "parts")
     some = n // 2
-    for name, own in (("a", clips[:some]), ("b", clips[some:])):
-        run(Inputs(own), tmp / name, *size)
+    for name, half in (("a", clips[:some]), ("b", clips[some:])):
+        run(Inputs(half), tmp / name, *size)
     check(merge_statistics([tmp / "a", tmp / "b"]), tmp / "a", tmp / "b")
     same(merge_statistics([tmp / "a", tmp / "b"]), merge_statistics([tmp / "parts"]))
 
 
 def test_an_offset_of_a_million(clips, tmp_path):
-    """Through the whole run, float32 and shards: the variance is that of what was written."""
+    """The variance of features far from 0 is exact, although the run computes in float32."""
     weights = package.build(load_config(overrides=CHEAP)).state_dict()
     weights["frontend.compression.TBN.bn.bias"][:] = 1e6
     torch.save(weights, tmp_path / "w.pt")
     run(clips, tmp_path / "out", "output.shard_size=3", options=Options(quiet=True, weights=tmp_path / "w.pt"))
-    found = merge_statistics([tmp_path / "out"])
-    assert (found.mean > 9e5).all()
-    check(found, tmp_path / "out")
+    statistics = merge_statistics([tmp_path / "out"])
+    assert (statistics.mean > 9e5).all()
+    check(statistics, tmp_path / "out")
 
 
 def test_without_sidecars(clips, tmp_path):
@@ -89,19 +89,20 @@ def test_without_sidecars(clips, tmp_path):
 
 
 def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch):
-    """Which are not written."""
+    """The features are computed, but not written."""
     run(clips, tmp_path / "out", "output.shard_size=2")
     helpers.broken_clips(clips / "broken")
     inputs = collect_inputs([str(clips)], io.BytesIO())
     config = load_config("eleaf-8g-opt", [*CHEAP, "output.shard_size=2", "output.pool=mean"])
+    options = Options(quiet=True, max_failures=99)
     for form in ("npy", "pt"):
         cfg = config.model_copy(update={"output": config.output.model_copy(update={"format": form})})
         with monkeypatch.context() as patch:
             patch.setattr(ShardWriter, "__init__", lambda *_: pytest.fail("features are written"))
-            found, report = statistics_of_clips(cfg, inputs, tmp_path / "s.json", Options(quiet=True, max_failures=99))
+            statistics, report = statistics_of_clips(cfg, inputs, tmp_path / "s.json", options)
         assert len(report.failures) > 10
         if form == "npy":
-            same(found, merge_statistics([tmp_path / "out"]))
+            same(statistics, merge_statistics([tmp_path / "out"]))
             extract(config, inputs, tmp_path / "pooled", Options(quiet=True))
         assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "out", "pooled"]
     with pytest.raises(UsageError, match=r"expected frames, has vectors pooled over time \(mean\)"):
@@ -122,8 +123,9 @@ def test_of_clips_on_several_devices(clips, tmp_path):
 
 def test_features_are_normalised_by_them(clips, tmp_path):
     inputs = collect_inputs([str(clips)], io.BytesIO())
-    found, _ = statistics_of_clips(load_config("eleaf-8g-opt", CHEAP), inputs, tmp_path / "s.json", Options(quiet=True))
-    found.write(tmp_path / "s.json")
+    config = load_config("eleaf-8g-opt", CHEAP)
+    statistics, _ = statistics_of_clips(config, inputs, tmp_path / "s.json", Options(quiet=True))
+    statistics.write(tmp_path / "s.json")
     run(inputs, tmp_path / "out", options=Options(quiet=True, stats=tmp_path / "s.json"))
     normal = merge_statistics([tmp_path / "out"])
     np.testing.assert_allclose(normal.mean, 0, atol=1e-5)
@@ -132,16 +134,16 @@ def test_features_are_normalised_by_them(clips, tmp_path):
 
 def test_a_link_and_a_pipe_stay_what_they_are(clips, tmp_path):
     run(clips, tmp_path / "a")
-    found = merge_statistics([tmp_path / "a"])
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link.json").symlink_to(tmp_path / "there/s.json")
-    found.write(tmp_path / "link.json")
+    statistics = merge_statistics([tmp_path / "a"])
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "target/s.json")
+    statistics.write(tmp_path / "link.json")
     assert (tmp_path / "link.json").is_symlink()
-    same(read_statistics(tmp_path / "there/s.json"), found)
+    same(read_statistics(tmp_path / "target/s.json"), statistics)
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
-    found.write(tmp_path / "pipe")
-    assert reader.communicate(timeout=20)[0] == (tmp_path / "there/s.json").read_bytes()
+    statistics.write(tmp_path / "pipe")
+    assert reader.communicate(timeout=20)[0] == (tmp_path / "target/s.json").read_bytes()
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -168,29 +170,29 @@ def test_what_is_refused(clips, tmp_path):
         merge_statistics([tmp_path / "a"])
 
 
-def test_the_command(hlfeat, clips, tmp_path):
+def test_the_command(invoke, clips, tmp_path):
     out, path = tmp_path / "out", tmp_path / "s.json"
     run(clips, out, options=Options(quiet=True, part=WHOLE.split(2)[0]))
-    found = hlfeat("stats", out, "-o", path)
-    assert (found.returncode, found.stdout) == (0, f"{path}\n")
-    assert "is not complete: no report-p2of2.json" in found.stderr
+    result = invoke("stats", out, "-o", path)
+    assert (result.returncode, result.stdout) == (0, f"{path}\n")
+    assert "is not complete: no report-p2of2.json" in result.stderr
     check(read_statistics(path), out)
     (clips / "bad.wav").write_bytes(b"")
-    found = hlfeat("stats", clips, "-o", path, *(f"--set={s}" for s in CHEAP))
-    assert (found.returncode, found.stdout) == (3, f"{path}\n")
-    assert "bad.wav: empty" in found.stderr
-    assert "1 clip failed (empty 1), and are not in the statistics" in found.stderr
+    result = invoke("stats", clips, "-o", path, *(f"--set={s}" for s in CHEAP))
+    assert (result.returncode, result.stdout) == (3, f"{path}\n")
+    assert "bad.wav: empty" in result.stderr
+    assert "1 clip failed (empty 1), and are not in the statistics" in result.stderr
     assert read_statistics(path).clips == 12
     path.unlink()
     for args, code, message in (
         ([out, "-o", path, "-c", "log-mel"], 2, "--config: expected with clips only"),
         ([out, clips, "-o", path], 2, "expected another folder of features"),
-        ([out, "-o", tmp_path], 2, "expected a file in a folder that is there"),
+        ([out, "-o", tmp_path], 2, "expected a file in an existing folder"),
         ([clips / "bad.wav", "-o", path], 1, "there are no features to make statistics of"),
     ):
-        found = hlfeat("stats", *args)
-        assert (found.returncode, found.stdout) == (code, "")
-        assert message in found.stderr.splitlines()[-1]
+        result = invoke("stats", *args)
+        assert (result.returncode, result.stdout) == (code, "")
+        assert message in result.stderr.splitlines()[-1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "out"]
 
 
@@ -199,7 +201,7 @@ def test_terminated_it_leaves_nothing(tmp_path):
     soundfile.write(tmp_path / "clips/long.flac", helpers.tone(300, 16000), 16000)
     args = [command(), "stats", str(tmp_path / "clips"), "-o", str(tmp_path / "s.json"), "-v", "-c", "leaf"]
     process = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
-    assert any("computed in windows" in line for line in process.stderr)  # it is at work
+    assert any("computed in windows" in line for line in process.stderr)  # the run has begun
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
     assert "interrupted; nothing was written" in process.stderr.read()

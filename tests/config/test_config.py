@@ -359,11 +359,14 @@ def test_errors_say_where_what_and_what_was_meant(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("frontend.n_filter=3", "--set frontend.n_filter=3: frontend.n_filter: unknown key; did you mean n_filters?"),
-        ("audio.sample_rate=x", "--set audio.sample_rate=x: audio.sample_rate: expected a whole number, got 'x'"),
+        (
+            "frontend.n_filter=3",
+            "override frontend.n_filter=3: frontend.n_filter: unknown key; did you mean n_filters?",
+        ),
+        ("audio.sample_rate=x", "override audio.sample_rate=x: audio.sample_rate: expected a whole number, got 'x'"),
         ("seed", "expected key=value"),
         ("stack.3.kernel=3", "stack has no items, got 3"),
-        ("seed.x=1", "--set seed.x=1: seed: expected a whole number, got a mapping"),
+        ("seed.x=1", "override seed.x=1: seed: expected a whole number, got a mapping"),
         ("a=[", "not valid YAML"),
         ("seed=!!bool maybe", "not valid YAML"),
         ("seed=!!float ''", "not valid YAML"),
@@ -378,7 +381,7 @@ def test_errors_of_overrides(tmp_path, override, message):
 
 
 def test_an_item_of_a_list_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"--set stack\.0\.anchor=2: stack has no items, got 0"):
+    with pytest.raises(ConfigError, match=r"override stack\.0\.anchor=2: stack has no items, got 0"):
         load(tmp_path, "seed: 0", "stack.0.anchor=2")
 
 

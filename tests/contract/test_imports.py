@@ -108,10 +108,17 @@ def modules_after(code: str) -> set[str]:
     return set(out.stdout.split())
 
 
+def modules_of_help(*command: str) -> set[str]:
+    context = "from contextlib import *\nwith suppress(SystemExit), redirect_stdout(None):"
+    return modules_after(f"from hlfeat.cli.app import app\n{context} app({[*command, '--help']})")
+
+
 def test_torch_is_not_imported_before_it_is_needed():
     heavy = {"torch", "torchaudio", "soundfile", "numpy", "pydantic", "yaml", "matplotlib"}
     assert not heavy & modules_after("import hlfeat")
-    assert not {"torch", "torchaudio", "soundfile", "numpy"} & modules_after("import hlfeat.cli.app")
+    assert not heavy & modules_of_help()
+    for command in (["extract"], ["bench", "pipeline"]):
+        assert not (heavy - {"pydantic"}) & modules_of_help(*command)  # typer itself may use pydantic for arguments
     assert "torch" not in modules_after("from hlfeat import load_config; load_config('log-mel')")
 
 

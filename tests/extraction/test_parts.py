@@ -162,7 +162,7 @@ def test_parts_that_do_not_belong_together(clips, tmp_path):
         run(clips, out)
     with pytest.raises(UsageError, match="another configuration"):
         part_run(clips, out, Part(2, 2), "seed=5")
-    with pytest.raises(UsageError, match="--overwrite does not go with parts"):
+    with pytest.raises(UsageError, match="overwrite: expected without parts"):
         part_run(clips, out, Part(2, 2), overwrite=True)
     run(clips, out, options=Options(quiet=True, overwrite=True))  # the whole may, as it is alone
     assert not list(out.glob("*p1of2*"))

@@ -498,15 +498,15 @@ def test_another_member_or_archive_under_the_id_of_a_finished_clip(tmp_path):
         run(found(tmp_path / "x.wav"), tmp_path / "out")
 
 
-def test_the_command(hlfeat, tmp_path):
+def test_the_command(invoke, tmp_path):
     folder = helpers.good_clips(tmp_path / "clips", 2)
     for i, path in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
         tar(tmp_path / f"{i}.tar", (f"{i}/{path.name}", path.read_bytes()), (f"{i}/x.json", b"{}"))
     tar(tmp_path / "2.tar", ("2.wav", b"text"))
     small = ["--set", "frontend.n_filters=8", "--set", "frontend.num_groups=4"]
     shards = [tmp_path / f"{i}.tar" for i in range(3)]
-    result = hlfeat("extract", *shards[:2], "--manifest", shards[2], "-o", tmp_path / "out", *small)
+    result = invoke("extract", *shards[:2], "--manifest", shards[2], "-o", tmp_path / "out", *small)
     assert result.returncode == 3, result.stderr
-    assert "passed over 2 files" in result.stderr
+    assert "skipped 2 files" in result.stderr
     assert f"{shards[2]}: 2.wav: not-audio: " in result.stderr
     assert len(records(tmp_path / "out/shard-00000.jsonl")) == 2

@@ -341,26 +341,26 @@ def test_long_clips_are_read_in_pieces(made, monkeypatch):
 
 
 @pytest.mark.parametrize("made", ["npy"], indirect=True)
-def test_the_command(hlfeat, made, out, tmp_path):
-    found = hlfeat("inspect", made, out)
+def test_the_command(invoke, made, out, tmp_path):
+    found = invoke("inspect", made, out)
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout.count("  complete  yes") == 2
-    told = [json.loads(line) for line in hlfeat("inspect", "--json", "--verify", made, out).stdout.splitlines()]
+    told = [json.loads(line) for line in invoke("inspect", "--json", "--verify", made, out).stdout.splitlines()]
     assert [(t["clips"], t["off"]) for t in told] == [(11, []), (11, [])]
     edit_features(out, 1, 2, 7.0)
-    found = hlfeat("inspect", "--verify", out, made)
+    found = invoke("inspect", "--verify", out, made)
     assert found.returncode == 1
     assert "expected the sum crc32" in found.stdout.splitlines()[0]
     assert "  verified  yes" in found.stdout
-    found = hlfeat("inspect", "--verify", "--json", out)
+    found = invoke("inspect", "--verify", "--json", out)
     assert found.returncode == 1
     assert json.loads(found.stdout)["off"]
     for wrong, code in ((tmp_path / "nowhere", 2), (made.parent / "clips", 2)):
-        found = hlfeat("inspect", wrong)
+        found = invoke("inspect", wrong)
         assert (found.returncode, found.stdout) == (code, "")
         assert "not a feature directory" in found.stderr
     (out / "stats-00000.json").write_text("{")
-    found = hlfeat("inspect", out)
+    found = invoke("inspect", out)
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
     assert "stats-00000.json: damaged" in found.stderr
 

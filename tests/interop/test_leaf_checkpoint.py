@@ -42,8 +42,8 @@ def error(config: Path, weights: Path) -> float:
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
-def test_the_published_scripts_checkpoint(hlfeat, tmp_path, name):
-    result = hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name)
+def test_the_published_scripts_checkpoint(invoke, tmp_path, name):
+    result = invoke("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name)
     assert result.returncode == 0, result.stderr
     assert "4 other tensors of the checkpoint are not the frontend's" in result.stderr
     assert "from the formulas in float64" in result.stderr
@@ -51,8 +51,8 @@ def test_the_published_scripts_checkpoint(hlfeat, tmp_path, name):
     assert error(config, tmp_path / "new" / name) < 1e-5
     frontend = load_config(config).frontend
     assert (frontend.num_groups, frontend.conv_win_factor, frontend.stride_factor) == (8, 6, 16)
-    failed(hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name), 2, "is there already")
-    assert hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name, "--overwrite").returncode == 0
+    failed(invoke("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name), 2, "already exists")
+    assert invoke("import-weights", CHECKPOINT, "-o", tmp_path / "new" / name, "--overwrite").returncode == 0
 
 
 GROUPS = ("--set", "frontend.num_groups=8", "--set", "frontend.conv_win_factor=6", "--set", "frontend.stride_factor=16")
@@ -60,14 +60,14 @@ GROUPS = ("--set", "frontend.num_groups=8", "--set", "frontend.conv_win_factor=6
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module._frontend.", "frontend."])
 @pytest.mark.parametrize("form", ["pt", "safetensors", "nested"])
-def test_other_layouts(hlfeat, tmp_path, prefix, form):
+def test_other_layouts(invoke, tmp_path, prefix, form):
     state = {prefix + k: v for k, v in frontend_state().items()}
     path = tmp_path / ("c.safetensors" if form == "safetensors" else "c.pt")
     if form == "safetensors":
         save_file(state, path)
     else:
         torch.save({"state_dict": state, "epoch": 3} if form == "nested" else state, path)
-    result = hlfeat("import-weights", path, "-o", tmp_path / "w.safetensors", *GROUPS)
+    result = invoke("import-weights", path, "-o", tmp_path / "w.safetensors", *GROUPS)
     assert result.returncode == 0, result.stderr
     assert error(tmp_path / "w.yaml", tmp_path / "w.safetensors") < 1e-5
 
@@ -118,13 +118,13 @@ def test_published_values_of_every_kind(tmp_path, name):
     assert np.linalg.norm(y - golden["features"]) / np.linalg.norm(golden["features"]) < 1e-5
 
 
-def test_extract_takes_what_was_imported(hlfeat, tmp_path):
+def test_extract_takes_what_was_imported(invoke, tmp_path):
     golden = np.load(GOLDEN / "eleaf-8g-opt-40-checkpoint.npz")
     for i, x in enumerate(golden["x"]):
         soundfile.write(tmp_path / f"{i}.wav", x, 16000, subtype="FLOAT")
-    assert hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "w.safetensors").returncode == 0
+    assert invoke("import-weights", CHECKPOINT, "-o", tmp_path / "w.safetensors").returncode == 0
     run = ("extract", "0.wav", "1.wav", "-o", "out", "-c", "w.yaml", "--weights", "w.safetensors")
-    result = hlfeat(*run, cwd=tmp_path)
+    result = invoke(*run, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     store = FeatureStore(tmp_path / "out")
     y = np.stack([store["0.wav"], store["1.wav"]]).transpose(0, 2, 3, 1)  # [B, C, F, N]
@@ -141,10 +141,10 @@ def test_a_name_that_is_no_text_stays_out_of_the_yaml(tmp_path):
         assert load_config(configuration) == imported.config
 
 
-def test_the_original_leaf_by_its_arguments(hlfeat, tmp_path):
+def test_the_original_leaf_by_its_arguments(invoke, tmp_path):
     torch.save({"network": {f"_frontend.{k}": v for k, v in hlfeat_leaf().state_dict().items()}}, tmp_path / "c.pth")
     (tmp_path / "a.txt").write_text("frontend=Leaf\ncompression=PCEN\n")
-    result = hlfeat("import-weights", tmp_path / "c.pth", "--args", tmp_path / "a.txt", "-o", tmp_path / "w.pt")
+    result = invoke("import-weights", tmp_path / "c.pth", "--args", tmp_path / "a.txt", "-o", tmp_path / "w.pt")
     assert result.returncode == 0, result.stderr
     assert load_config(tmp_path / "w.yaml").frontend.kind == "leaf"
 
@@ -153,12 +153,12 @@ def hlfeat_leaf() -> hlfeat.Leaf:
     return hlfeat.Leaf(6)
 
 
-def test_notes_on_what_looks_wrong(hlfeat, tmp_path):
+def test_notes_on_what_looks_wrong(invoke, tmp_path):
     state = frontend_state()
     state["filterbank.center_freqs"] = state["filterbank.center_freqs"].flip(0)
     state["filterbank.bandwidths"][2] = -1.0
     torch.save(state, tmp_path / "c.pt")
-    result = hlfeat("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt")
+    result = invoke("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt")
     assert result.returncode == 0, result.stderr
     assert "bandwidths lie outside their range and are used as clamped" in result.stderr
     assert "39 filters are not above their lower neighbour" in result.stderr
@@ -213,44 +213,44 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused(hlfeat, tmp_path, name):
+def test_what_does_not_fit_is_refused(invoke, tmp_path, name):
     torch.save(broken(name), tmp_path / "c.pt")
-    failed(hlfeat("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt"), 2, REFUSED[name])
+    failed(invoke("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt"), 2, REFUSED[name])
     assert not (tmp_path / "w.pt").exists()
 
 
-def test_code_is_never_unpickled(hlfeat, tmp_path):
+def test_code_is_never_unpickled(invoke, tmp_path):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"network": Evil()}))
     failed(
-        hlfeat("import-weights", "evil.pth", "-o", "w.pt", cwd=tmp_path), 2, "more than tensors, which is not loaded"
+        invoke("import-weights", "evil.pth", "-o", "w.pt", cwd=tmp_path), 2, "more than tensors, which is not loaded"
     )
     assert not (tmp_path / "ran").exists()
 
 
-def test_bad_calls(hlfeat, tmp_path):
+def test_bad_calls(invoke, tmp_path):
     (tmp_path / "cut.pth").write_bytes(CHECKPOINT.read_bytes()[:3000])
     out = ("-o", tmp_path / "w.pt")
-    failed(hlfeat("import-weights", tmp_path / "cut.pth", *out), 2, "cut.pth: not weights in .pth format")
-    failed(hlfeat("import-weights", tmp_path / "none.pth", *out), 2, "weights cannot be read: No such file")
-    failed(hlfeat("import-weights", CHECKPOINT, "-o", tmp_path / "w.npy"), 2, "ends in .safetensors or .pt")
+    failed(invoke("import-weights", tmp_path / "cut.pth", *out), 2, "cut.pth: not weights in .pth format")
+    failed(invoke("import-weights", tmp_path / "none.pth", *out), 2, "weights cannot be read: No such file")
+    failed(invoke("import-weights", CHECKPOINT, "-o", tmp_path / "w.npy"), 2, "ends in .safetensors or .pt")
     (tmp_path / "own.pth").write_bytes(CHECKPOINT.read_bytes())
     own = ("import-weights", tmp_path / "own.pth", "-o", tmp_path / "own.pth", "--overwrite")
-    failed(hlfeat(*own), 2, "expected another name than the checkpoint's")
+    failed(invoke(*own), 2, "expected another name than the checkpoint's")
     assert (tmp_path / "own.pth").read_bytes() == CHECKPOINT.read_bytes()
     failed(
-        hlfeat("import-weights", CHECKPOINT, *out, "--set", "frontend.groups=2"),
+        invoke("import-weights", CHECKPOINT, *out, "--set", "frontend.groups=2"),
         2,
         "unknown key; did you mean num_groups",
     )
-    failed(hlfeat("import-weights", CHECKPOINT, *out, "--max-freq", "9000"), 2, "at most half of audio.sample_rate")
+    failed(invoke("import-weights", CHECKPOINT, *out, "--max-freq", "9000"), 2, "at most half of audio.sample_rate")
     (tmp_path / "a.txt").write_text("num_groups=many\n")
     failed(
-        hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"),
+        invoke("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"),
         2,
         "num_groups: expected int, got 'many'",
     )
     (tmp_path / "a.txt").write_text("frontend=EfficientLeaf\ncompression=PCEN\n")
     words = "the weights are those of compression=TBN, but the arguments say PCEN"
-    failed(hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, words)
+    failed(invoke("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, words)
     (tmp_path / "a.txt").write_text("num_groups\n")
-    failed(hlfeat("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, "a.txt:1: expected name=value")
+    failed(invoke("import-weights", CHECKPOINT, *out, "--args", tmp_path / "a.txt"), 2, "a.txt:1: expected name=value")

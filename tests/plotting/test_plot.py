@@ -1,4 +1,4 @@
-"""Pictures: what is in them lies where the axes say, nothing overlaps, files are what their names say."""
+"""Pictures: features lie where the axes say, no texts overlap, files have the formats of their names."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from matplotlib.text import Text
 import hlfeat
 from hlfeat.audio.clip import Clip
 from hlfeat.cli.app import app
+from hlfeat.cli.errors import message_of
 from hlfeat.config.loading import load_config
 from hlfeat.errors import ConfigError, HlfeatError, OutputError, UsageError
 from hlfeat.extraction.extract import extract
@@ -57,7 +58,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def look(path: Path, name: str, *overrides: str, **clip: float):
+def view_of(path: Path, name: str, *overrides: str, **clip: float):
     return view(Clip(path.name, str(path), **clip), load_config(name, overrides), name)
 
 
@@ -75,24 +76,24 @@ def test_gabor_responses_are_those_of_the_formula():
     with torch.no_grad():
         leaf.filterbank.center_freqs[3] *= 1.05
         leaf.filterbank.bandwidths[5] = 1e4  # clamped when used
-    found = leaf.responses()
+    responses = leaf.responses()
     centres, sigmas, _ = (p.detach().numpy()[:, None] for p in leaf.filterbank.clamped())
-    w = 2 * np.pi * found.hertz / 16000
-    inside = slice(1, 11)  # of the outer two, a part lies beyond the axis
-    np.testing.assert_allclose(found.gain[inside], np.exp(-((sigmas * (w - centres)) ** 2))[inside], atol=1e-3)
-    np.testing.assert_allclose(found.centres, leaf.centre_freqs().numpy())
-    for gain, width in zip(found.gain[inside], found.bandwidths[inside], strict=True):
-        above = found.hertz[gain >= 0.5]
+    w = 2 * np.pi * responses.hertz / 16000
+    inside = slice(1, 11)  # the outer two filters reach beyond the axis
+    np.testing.assert_allclose(responses.gain[inside], np.exp(-((sigmas * (w - centres)) ** 2))[inside], atol=1e-3)
+    np.testing.assert_allclose(responses.centres, leaf.centre_freqs().numpy())
+    for gain, width in zip(responses.gain[inside], responses.bandwidths[inside], strict=True):
+        above = responses.hertz[gain >= 0.5]
         assert abs(above[-1] - above[0] - width) < 3  # hertz: points are 1 Hz apart
 
 
 def test_mel_responses_are_librosas_filters():
-    found = hlfeat.LogMel(20, 60, 7800, n_fft=4096).responses()
+    responses = hlfeat.LogMel(20, 60, 7800, n_fft=4096).responses()
     mel = librosa.filters.mel(sr=16000, n_fft=4096, n_mels=20, fmin=60, fmax=7800, htk=True, norm=None)
-    np.testing.assert_allclose(found.gain, mel, atol=1e-3)  # torchaudio's mel constants have four digits
-    np.testing.assert_allclose(found.hertz, librosa.fft_frequencies(sr=16000, n_fft=4096), rtol=1e-9)
-    for gain, width in zip(found.gain, found.bandwidths, strict=True):
-        above = found.hertz[gain >= 0.5]
+    np.testing.assert_allclose(responses.gain, mel, atol=1e-3)  # torchaudio's mel constants have four digits
+    np.testing.assert_allclose(responses.hertz, librosa.fft_frequencies(sr=16000, n_fft=4096), rtol=1e-9)
+    for gain, width in zip(responses.gain, responses.bandwidths, strict=True):
+        above = responses.hertz[gain >= 0.5]
         assert abs(above[-1] - above[0] - width) < 8  # two bins
 
 
@@ -118,7 +119,7 @@ def test_a_short_tone_lies_at_its_time_and_frequency(tmp_path, name, overrides):
     t = np.arange(32000) / 16000
     x = np.where(abs(t - 1.4) < 0.05, np.sin(2 * np.pi * 1000 * t), 0).astype(np.float32)
     soundfile.write(tmp_path / "x.wav", x, 16000)
-    v = look(tmp_path / "x.wav", name, *overrides, start=0.5)
+    v = view_of(tmp_path / "x.wav", name, *overrides, start=0.5)
     figure = figures.clip_figure([v], "")
     shown = (v.stack or v.frontend)[0]
     axes = images(figure)[len(v.frontend) if v.stack else 0]
@@ -133,12 +134,12 @@ def test_a_short_tone_lies_at_its_time_and_frequency(tmp_path, name, overrides):
     assert axes.get_xlim() == (0.5, 2.0)
     assert axes.get_ylabel() == "frequency, Hz"
     for label in axes.get_yticklabels():
-        at = figures.rows_at(shown.grid.freqs, np.array([float(label.get_text())]))[0]
-        assert label.get_position()[1] == pytest.approx(at)
+        row = figures.rows_at(shown.grid.freqs, np.array([float(label.get_text())]))[0]
+        assert label.get_position()[1] == pytest.approx(row)
 
 
 def sign_of_the_last_layer(name: str, overrides: list[str]) -> float:
-    """Of POOLED's weight: where it is negative, the tone is the lowest value."""
+    """The sign of the weight in POOLED: if it is negative, the tone has the lowest value."""
     return hlfeat.build(load_config(name, overrides)).stack.layers[-1].conv.weight.sign().item()
 
 
@@ -156,7 +157,7 @@ def test_strides_and_pools_move_rows_and_frames():
     assert strided.step == pytest.approx(0.02)
 
 
-def test_what_is_seen_is_what_is_extracted(speech):
+def test_a_picture_shows_the_features_that_extract_writes(speech):
     config = load_config("eleaf-harmonic", FEW)
     extractor = hlfeat.build(config).eval()
     x = torch.from_numpy(soundfile.read(speech, dtype="float32")[0])[None]
@@ -207,13 +208,13 @@ COUNTS = {"log-mel": 5, "eleaf-8g-opt": 7, "eleaf-pcen": 5, "linear-harmonic": 7
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_part_has_its_axes_and_no_text_overlaps(speech, name):
-    figure = figures.clip_figure([look(speech, name)], "a clip")
+    figure = figures.clip_figure([view_of(speech, name)], "a clip")
     assert len(figure.axes) == COUNTS[name]  # waveform, two an image (colour bar), responses, bandwidths
     assert_apart(figure)
 
 
 def test_comparison_shares_colours_of_the_same_quantity_only(speech):
-    views = [look(speech, "eleaf-8g-opt", *FEW), look(speech, "eleaf-8g-opt"), look(speech, "log-mel")]
+    views = [view_of(speech, "eleaf-8g-opt", *FEW), view_of(speech, "eleaf-8g-opt"), view_of(speech, "log-mel")]
     figure = figures.clip_figure(views[:2], "")
     first, second = [a.images[0].norm for a in images(figure)][:2]
     assert [axes.images[0].norm for axes in images(figure)] == [first, second, first, second]
@@ -231,7 +232,7 @@ def test_silence_one_band_and_projections_are_drawn(tmp_path):
         ("log-mel", ["frontend.n_filters=1"]),
         ("log-mel", ["stack=[{layer: projection, features: 5}]"]),
     ]:
-        figure = figures.clip_figure([look(tmp_path / "s.wav", name, *overrides)], "a $\\frac{$")
+        figure = figures.clip_figure([view_of(tmp_path / "s.wav", name, *overrides)], "a $\\frac{$")
         assert_apart(figure)
     assert images(figure)[1].get_ylabel() == "row"
 
@@ -309,9 +310,9 @@ def beyond(axis: Axis) -> Iterator[Text]:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def test_files_are_what_their_names_say(speech, tmp_path):
+def test_files_have_the_formats_of_their_names(speech, tmp_path):
     before = dict(matplotlib.rcParams)
-    figure = figures.clip_figure([look(speech, "log-mel")], "a clip")
+    figure = figures.clip_figure([view_of(speech, "log-mel")], "a clip")
     for name in ("a.png", "a.PDF", "a.svg"):
         figures.save(figure, tmp_path / name, dpi=60)
     assert imread(tmp_path / "a.png").shape[1] == 7 * 60
@@ -327,10 +328,10 @@ def test_files_are_what_their_names_say(speech, tmp_path):
 # --- the command --------------------------------------------------------------------------------------------
 
 
-def test_a_clip_by_the_command(hlfeat, speech, tmp_path):
+def test_a_clip_by_the_command(invoke, speech, tmp_path):
     run = ("plot", speech, "-c", "eleaf-8g-opt", *(f"--set={s}" for s in FEW))
     out = tmp_path / "a b.png"
-    result = hlfeat(*run, "--compare", "log-mel", "--start", 0.5, "--end", 1, "-o", out, "--dpi", 50)
+    result = invoke(*run, "--compare", "log-mel", "--start", 0.5, "--end", 1, "-o", out, "--dpi", 50)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{out}\n", "")
     assert imread(out).shape[1] == 520
 
@@ -343,11 +344,11 @@ def test_a_folder_without_pyplot(features, tmp_path):
     ET.parse(tmp_path / "a.svg")
 
 
-def failure(*arguments: object) -> HlfeatError:
-    """What the command ends with; main() makes exit codes of the kinds, and tests/test_cli.py looks at that."""
+def failure(*arguments: object) -> tuple[type[HlfeatError], str]:
+    """The error that ends the command, and its message. Exit codes are the business of tests/cli."""
     with pytest.raises(HlfeatError) as caught:
         app(["plot", *map(str, arguments)], standalone_mode=False)
-    return caught.value
+    return type(caught.value), message_of(caught.value)
 
 
 def test_what_is_wrong_with_the_call(speech, features, tmp_path):
@@ -373,19 +374,19 @@ def test_what_is_wrong_with_the_call(speech, features, tmp_path):
         (HlfeatError, "missing: No such file", (tmp_path / "none.wav", *out)),
         (HlfeatError, "bad-segment: expected a segment within the file's 2 s", (speech, *out, "--start", 3)),
     ]:
-        error = failure(*arguments)
-        assert type(error) is kind, error
-        assert words in str(error)
+        error, message = failure(*arguments)
+        assert error is kind, message
+        assert words in message
     assert not list(tmp_path.glob("a*"))
 
 
 def test_clips_that_cannot_be_used_say_why(tmp_path):
     codes = helpers.broken_clips(tmp_path / "broken")
     for name in ("zero_bytes.wav", "text.wav", "nan.wav", "cut_PCM_16.flac", "film.m4a", "dangling.wav", "loud.wav"):
-        assert f"{name}: {codes[name]}: " in str(failure(tmp_path / "broken" / name, "-o", tmp_path / "a.png"))
+        assert f"{name}: {codes[name]}: " in failure(tmp_path / "broken" / name, "-o", tmp_path / "a.png")[1]
     soundfile.write(tmp_path / "two.wav", np.zeros((100, 2)), 16000)
-    error = failure(tmp_path / "two.wav", "-o", tmp_path / "a.png", "--set", "audio.channels=each")
-    assert "choose one with --set audio.channels=0" in str(error)
+    _, message = failure(tmp_path / "two.wav", "-o", tmp_path / "a.png", "--set", "audio.channels=each")
+    assert "choose one: audio.channels=0" in message
 
 
 def test_without_matplotlib(speech, tmp_path):
