@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
+from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit, naming_options, quoted
 from hlfeat.cli.job import choose_part, collect_clips, failures_by_code, local_device
 from hlfeat.cli.options import (
     DEFAULT,
@@ -111,7 +111,7 @@ def extract(
     format: Annotated[Format | None, typer.Option(help="Format of shards; default: the configuration's.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: the configuration's.")] = None,
     shard_size: Annotated[
-        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB.")
+        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB or 1GiB.")
     ] = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
@@ -146,8 +146,10 @@ def extract(
         "shard_size": shard_size,
         "pool": pool,
     }
-    overrides = [*(settings or []), *(f'output.{k}="{v}"' for k, v in shortcuts.items() if v is not None)]
-    cfg = load_config(config, overrides)
+    typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
+    overrides = [*(settings or []), *typed]
+    with naming_options(typed):
+        cfg = load_config(config, overrides)
     if not out:
         raise UsageError("-o: expected a folder for the features, got an empty name")
     if not inputs and not manifest:
@@ -156,7 +158,7 @@ def extract(
     mine, job = choose_part(part)
     if job:
         log.info("part %s (%s)", mine, job)
-    with explained(config, overrides):
+    with naming_options(typed), explained(config, overrides):
         if dry_run:
             _dry_run(cfg, clips.clips[mine.slice(len(clips.clips))], weights, stats)
             return
