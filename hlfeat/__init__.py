@@ -38,8 +38,13 @@ _WHERE = {
     "Statistics": "statistics.dataset_statistics",
     "config_names": "config.loading",
     "dump_config": "config.loading",
-    "Inputs": "inputs.clip_list",
+    "Inputs": "inputs.collect",
     "collect_inputs": "inputs.collect",
+    "Clip": "audio.clip",
+    "load_audio": "audio.loading",
+    "plan_batches": "extraction.batching",
+    "pad": "extraction.batching",
+    "frame_mask": "nn.masking",
     "FeatureBatch": "storage.collate",
     "UsageError": "errors",
     "ConfigError": "errors",
@@ -56,6 +61,7 @@ __all__ = [
     "PCEN",
     "AxisError",
     "CentreAxis",
+    "Clip",
     "ClipError",
     "Config",
     "ConfigError",
@@ -90,11 +96,17 @@ __all__ = [
     "config_names",
     "dump_config",
     "extract",
+    "frame_mask",
     "harmonic_conv2d",
+    "load_audio",
     "load_config",
+    "pad",
+    "plan_batches",
 ]
 
 if TYPE_CHECKING:
+    from hlfeat.audio.clip import Clip
+    from hlfeat.audio.loading import load_audio
     from hlfeat.config.config import Config
     from hlfeat.config.loading import config_names, dump_config, load_config
     from hlfeat.errors import (
@@ -109,11 +121,11 @@ if TYPE_CHECKING:
         TooManyFailuresError,
         UsageError,
     )
+    from hlfeat.extraction.batching import pad, plan_batches
     from hlfeat.extraction.extract import extract
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.report import Report
-    from hlfeat.inputs.clip_list import Inputs
-    from hlfeat.inputs.collect import collect_inputs
+    from hlfeat.inputs.collect import Inputs, collect_inputs
     from hlfeat.nn.axes import CentreAxis, LinearAxis, LogAxis
     from hlfeat.nn.build import build
     from hlfeat.nn.extractor import Extractor
@@ -123,6 +135,7 @@ if TYPE_CHECKING:
     from hlfeat.nn.frontends.spectrograms import LogMel, Spectrogram
     from hlfeat.nn.harmonic.functional import harmonic_conv2d
     from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
+    from hlfeat.nn.masking import frame_mask
     from hlfeat.partition import Part
     from hlfeat.statistics.dataset_statistics import Statistics
     from hlfeat.storage.collate import FeatureBatch, collate

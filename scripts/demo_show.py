@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from hlfeat import FeatureStore, HlfeatError, build
-from hlfeat.text import escape_unprintable
 
 PICTURES = 3  # drawn, where nobody asked for particular clips
 INDEX_LINES = 12
@@ -55,12 +54,17 @@ ANCHORS = np.array(
 )
 
 
+def printable(text: str) -> str:
+    """The text on one line, whatever bytes a file name holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 # --- tables --------------------------------------------------------------------------------------------------
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> None:
     """Columns as wide as their widest cell; numbers to the right; no line longer than `width`."""
-    cells = [list(head), *([escape_unprintable(str(cell)) for cell in row] for row in rows)]
+    cells = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
     for line in cells:
@@ -75,7 +79,7 @@ def shortened(text: str, width: int) -> str:
 
 def show_files(folder: Path, width: int) -> None:
     files = [p for p in sorted(folder.iterdir()) if p.is_file()]
-    print(f"== {escape_unprintable(str(folder))}")
+    print(f"== {printable(str(folder))}")
     table(
         ("file", "bytes", "what it is"),
         [(p.name, p.stat().st_size, WHAT_IT_IS.get(p.name) or WHAT_IT_IS.get(p.suffix, "")) for p in files],
@@ -114,7 +118,7 @@ def show_clip(
     picture = scaled(resized(resized(bands, rows).T, columns).T)[::-1]  # [rows, columns], high frequencies on top
     seconds = store.record(id_)["duration"]
     about = f"{seconds:.2f} s, {freqs[0]:.0f} to {freqs[-1]:.0f} Hz"
-    print(f"\n{shortened(escape_unprintable(id_), width - len(about) - 2)}  {about}")
+    print(f"\n{shortened(printable(id_), width - len(about) - 2)}  {about}")
     of_line = resized(freqs[:, None], LINES, np.mean)[::-1, 0]
     for i, line in enumerate(np.split(picture, LINES)):
         label = f"{of_line[i]:5.0f} Hz" if (LINES - 1 - i) % LABEL_EVERY == 0 else ""

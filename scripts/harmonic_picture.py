@@ -13,8 +13,6 @@ import numpy as np
 import torch
 
 import hlfeat
-from hlfeat.nn.axes import Axis, LinearAxis, centre_axis
-from hlfeat.plotting.figures import hertz_ticks, rows_at
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -33,8 +31,16 @@ def note() -> torch.Tensor:
     return torch.from_numpy(0.1 * x).float()[None]
 
 
-def draw(axes: Axes, features: np.ndarray, freqs: np.ndarray, axis: Axis, harmonic: bool, title: str) -> None:
-    """The spectrogram, and the cells that make one output value, in a square of light."""
+def draw(
+    axes: Axes,
+    features: np.ndarray,
+    freqs: np.ndarray,
+    axis: hlfeat.LinearAxis | hlfeat.CentreAxis,
+    ticks: list[int],
+    harmonic: bool,
+    title: str,
+) -> None:
+    """The spectrogram, and a frame around each cell that one output value is computed from."""
     row = int(np.abs(freqs - PITCH).argmin())
     axes.imshow(features, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
     rows = [row - 1, row, row + 1]
@@ -45,8 +51,7 @@ def draw(axes: Axes, features: np.ndarray, freqs: np.ndarray, axis: Axis, harmon
             axes.add_patch(Rectangle((FRAME + u - 0.5, p - 0.5), 1, 1, fill=False, edgecolor="cyan", linewidth=1.2))
         if harmonic:
             axes.text(FRAME + 2.5, p, f"{n + 1} f" if n else "f", color="cyan", va="center", fontsize=8)
-    ticks = hertz_ticks(freqs)
-    axes.set_yticks(rows_at(freqs, ticks), [f"{t:g}" for t in ticks])
+    axes.set_yticks(np.interp(ticks, freqs, np.arange(len(freqs))), map(str, ticks))
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("frame")
 
@@ -59,9 +64,12 @@ def main(path: str) -> None:
         spectrogram, energies = linear(x)[0].numpy(), leaf(x)[0, 0].numpy()
     f_linear, f_leaf = linear.centre_freqs().numpy(), leaf.centre_freqs().numpy()
     figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
-    draw(panels[0], spectrogram, f_linear, LinearAxis(), False, "ordinary convolution: neighbours")
-    draw(panels[1], spectrogram, f_linear, LinearAxis(), True, "harmonic convolution, linear axis")
-    draw(panels[2], energies, f_leaf, centre_axis(f_leaf), True, "harmonic convolution, EfficientLEAF's bands")
+    linear_axis, centres = hlfeat.LinearAxis(), hlfeat.CentreAxis.of(f_leaf.tolist())
+    hertz = [0, 500, 1000, 1500]
+    draw(panels[0], spectrogram, f_linear, linear_axis, hertz, False, "ordinary convolution: neighbours")
+    draw(panels[1], spectrogram, f_linear, linear_axis, hertz, True, "harmonic convolution, linear axis")
+    hertz = [100, 500, 1000, 2000, 5000]
+    draw(panels[2], energies, f_leaf, centres, hertz, True, "harmonic convolution, EfficientLEAF's bands")
     panels[2].set_ylim(-0.5, 59.5)
     panels[0].set_ylabel("frequency, Hz")
     figure.savefig(path, dpi=130)

@@ -38,15 +38,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import hlfeat
-from hlfeat.audio.clip import Clip, display_path
-from hlfeat.audio.reader import decode
-from hlfeat.audio.resample import Resampler
-from hlfeat.config.loading import DEFAULT_CONFIG, dump_config
-from hlfeat.errors import ClipError, UsageError
-from hlfeat.extraction.batching import pad, plan_batches
-from hlfeat.inputs.collect import collect_inputs
-from hlfeat.nn.masking import frame_mask
-from hlfeat.text import escape_unprintable
+from hlfeat import Clip, ClipError, UsageError
 
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
@@ -54,8 +46,10 @@ BATCH_SECONDS = 64  # of audio, in a batch of whole clips
 
 
 def say(message: str) -> None:
+    """Print a message on one line, whatever the names of files and folders in it."""
     if RANK == 0:
-        print(f"train: {message}", file=sys.stderr, flush=True)
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        print(f"train: {line}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         features = self.extractor(x, lengths).float().flatten(1, 2)  # [B, C F, N], zero past a clip's end
         frames = self.extractor.num_frames(lengths)
-        exists = frame_mask(frames, features.shape[-1])[:, None]  # [B, 1, N]
+        exists = hlfeat.frame_mask(frames, features.shape[-1])[:, None]  # [B, 1, N]
         mean = features.sum(-1, keepdim=True) / frames[:, None, None]
         variance = ((features - mean) * exists).square().sum(-1) / frames[:, None]
         return self.head(torch.cat([mean[..., 0], (variance + 1e-5).sqrt()], -1))  # type: ignore[no-any-return]
@@ -93,45 +87,40 @@ class Classifier(nn.Module):
 def read(folder: Path, config: hlfeat.Config) -> tuple[list[Example], list[str]]:
     """All clips and the classes' names; a clip that cannot be used is reported with the reason."""
     if not folder.is_dir():
-        raise UsageError(f"expected a folder with one folder a class, got {escape_unprintable(str(folder))}")
-    clips = collect_inputs([str(folder)], sys.stdin.buffer).clips
-    resampler = Resampler(config.audio.sample_rate)
+        raise UsageError(f"expected a folder with one folder a class, got {folder}")
+    clips = hlfeat.collect_inputs([str(folder)]).clips
 
-    def samples(clip: Clip) -> list[Tensor] | ClipError:
+    def load(clip: Clip) -> Tensor | ClipError:
+        if "/" not in clip.id:
+            return ClipError("no-class", f"{clip}: no-class: expected in the folder of a class, found beside them")
         try:
-            if "/" not in clip.id:
-                raise ClipError("no-class", "expected in the folder of a class, found beside them")
-            wave = decode(clip, config.audio.channels)
+            return hlfeat.load_audio(clip, config.audio.sample_rate, config.audio.channels)
         except ClipError as e:
             return e
-        return list(resampler(torch.from_numpy(wave.samples), wave.sample_rate))
 
-    found: list[tuple[str, list[Tensor]]] = []
+    usable: list[tuple[str, Tensor]] = []
     with ThreadPoolExecutor(2) as readers:
-        for clip, waves in zip(clips, readers.map(samples, clips), strict=True):
-            if isinstance(waves, ClipError):
-                say(f"{display_path(clip)}: {waves.code}: {waves}")
+        for clip, channels in zip(clips, readers.map(load, clips), strict=True):
+            if isinstance(channels, ClipError):
+                say(str(channels))
             else:
-                found.append((clip.id, waves))
-    classes = sorted({id_.split("/")[0] for id_, _ in found})
+                usable.append((clip.id, channels))
+    classes = sorted({id_.split("/")[0] for id_, _ in usable})
     if len(classes) < 2:
-        raise UsageError(
-            f"{escape_unprintable(str(folder))}: expected the folders of two classes or more, got {len(classes)}"
-        )
-    examples = [Example(w, classes.index(id_.split("/")[0]), group_of(id_)) for id_, waves in found for w in waves]
+        raise UsageError(f"{folder}: expected the folders of two classes or more, got {len(classes)}")
+    examples = [
+        Example(wave, classes.index(id_.split("/")[0]), group_of(id_)) for id_, channels in usable for wave in channels
+    ]
     hours = sum(len(e.wave) for e in examples) / config.audio.sample_rate / 3600
     sizes = Counter(e.label for e in examples)
-    say(
-        f"{len(found)} clips, {hours:.2f} h: "
-        + ", ".join(f"{escape_unprintable(c)} {sizes[i]}" for i, c in enumerate(classes))
-    )
-    if len(found) < len(clips):
-        say(f"{len(clips) - len(found)} of {len(clips)} clips cannot be used, as said above")
+    say(f"{len(usable)} clips, {hours:.2f} h: " + ", ".join(f"{name} {sizes[i]}" for i, name in enumerate(classes)))
+    if len(usable) < len(clips):
+        say(f"{len(clips) - len(usable)} of {len(clips)} clips cannot be used, for the reasons above")
     return examples, classes
 
 
 def group_of(id_: str) -> str:
-    """The speaker that a path below the folder tells, or else the path itself."""
+    """The speaker, from a path below the folder; or the path itself, if it does not name one."""
     _, *folders, name = id_.split("/")
     speaker = re.match(r"(\d+)-\d+-\d+\.", name)
     if folders or speaker:
@@ -155,8 +144,8 @@ def hold_out(examples: Sequence[Example], classes: Sequence[str], share: float, 
     for label, name in enumerate(classes):
         if not held[label]:
             raise UsageError(
-                f"class {escape_unprintable(name)}: expected two clips or more, and no speaker with more than half "
-                "of them, so that some can be held out"
+                f"class {name}: expected two clips or more, and no speaker with more than half of them, "
+                "so that some can be held out"
             )
     alone = len(members) == len(examples)
     how = "by file, as no folder or name tells who speaks" if alone else f"{len(chosen)} of {len(members)} groups"
@@ -189,13 +178,13 @@ def filters_of(extractor: hlfeat.Extractor) -> dict[str, Tensor]:
 
 
 def moved(start: dict[str, Tensor], extractor: hlfeat.Extractor) -> str:
-    """How far the filterbank is from where it started: relative L2 distances."""
+    """How far training has moved the filterbank's parameters: relative L2 distances."""
     now = filters_of(extractor)
     return ", ".join(f"{n} {100 * float((now[n] - p).norm() / p.norm()):.2f} %" for n, p in start.items()) or "fixed"
 
 
 def to_device(waves: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    x, lengths = pad(waves)
+    x, lengths = hlfeat.pad(waves)
     return x.to(device), lengths.to(device)
 
 
@@ -204,7 +193,7 @@ def count_right(model: Classifier, examples: Sequence[Example], device: torch.de
     """How many whole clips get their class."""
     model.eval()
     right = 0
-    for batch in plan_batches([len(e.wave) for e in examples], BATCH_SECONDS * model.extractor.sample_rate):
+    for batch in hlfeat.plan_batches([len(e.wave) for e in examples], BATCH_SECONDS * model.extractor.sample_rate):
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             scores = model(*to_device([examples[i].wave for i in batch], device))
         right += int((scores.argmax(-1).cpu() == torch.tensor([examples[i].label for i in batch])).sum())
@@ -223,9 +212,9 @@ def crops(examples: Sequence[Example], samples: int, rng: np.random.Generator) -
 def main(
     folder: Annotated[Path, typer.Argument(help="Audio, one folder a class.")],
     out: Annotated[Path, typer.Option(help="Where configuration, weights and features go.")] = Path("run"),
-    config: Annotated[str, typer.Option(help="A shipped configuration or a YAML file.")] = DEFAULT_CONFIG,
+    config: Annotated[str, typer.Option(help="A shipped configuration or a YAML file.")] = "eleaf-8g-opt",
     epochs: Annotated[int, typer.Option(min=1)] = 15,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of a clip, in a training step.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the part of a clip in a training step.")] = 3.0,
     batch: Annotated[int, typer.Option(min=1, help="Clips a step, over all processes.")] = 16,
     lr: Annotated[float, typer.Option(min=0.0, help="Learning rate; it falls to zero as a cosine.")] = 3e-3,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of each class to test with.")] = 0.2,
@@ -291,7 +280,7 @@ def save_and_extract(extractor: hlfeat.Extractor, cfg: hlfeat.Config, folder: Pa
     """Write what `hlfeat extract` needs and run it; its exit status."""
     out.mkdir(parents=True, exist_ok=True)
     config, weights = out / "config.yaml", out / "weights.safetensors"
-    config.write_text(dump_config(cfg), encoding="utf-8")
+    config.write_text(hlfeat.dump_config(cfg), encoding="utf-8")
     save_file({name: t.cpu().contiguous() for name, t in extractor.state_dict().items()}, weights)
     arguments = ["extract", folder, "-o", out / "features", "-c", config, "--weights", weights, "--overwrite"]
     say("hlfeat " + " ".join(map(str, arguments)))

@@ -1,7 +1,8 @@
-"""A clip: its name, where it is read from, and what of it."""
+"""A clip: its id, the file that it is read from, and which part of the file it is."""
 
 from __future__ import annotations
 
+import os
 import posixpath
 from dataclasses import dataclass
 
@@ -10,7 +11,14 @@ from hlfeat.text import escape_unprintable
 
 @dataclass(frozen=True)
 class Span:
-    """A member of an archive: its name and where its bytes are. `stamp`: the archive's size and time when listed."""
+    """A member of an archive: the range of the archive's bytes that holds it.
+
+    Attributes:
+        member: its name in the archive.
+        offset: of its first byte.
+        size: in bytes.
+        stamp: size (bytes) and modification time (nanoseconds since 1970) of the archive when it was listed.
+    """
 
     member: str
     offset: int
@@ -20,11 +28,20 @@ class Span:
 
 @dataclass(frozen=True)
 class Clip:
-    """One input: `id` names it in the output, `path` is where to read it.
+    """A recording, or a segment or channel of one, that features are computed of. `collect_inputs` lists clips.
 
-    A segment has a start and an end in seconds (None: those of the file). A channel, from 0, goes before the policy.
-    A member of an archive has a span of the file at `path`. A fault, a code and a message, is what is known to be wrong
-    before it is read.
+    `str(clip)` says where it is read from, on one line: `a.wav`, or `a.tar: b.wav` for a member of an archive.
+
+    Attributes:
+        id: names it in the index of a folder of features.
+        path: of the file or archive.
+        start, end: of a segment, in seconds; None: those of the file.
+        channel: from 0; overrides the policy `audio.channels`; None: as the policy says.
+        span: where it is in the archive at `path`; None: `path` is the audio file.
+        fault: a failure code and a message, if it is known to be unusable before it is read.
+
+    >>> str(Clip("yes-1", "words/yes.wav", start=0.5, end=1.25))
+    'words/yes.wav'
     """
 
     id: str
@@ -35,25 +52,37 @@ class Clip:
     span: Span | None = None
     fault: tuple[str, str] | None = None
 
+    @classmethod
+    def of_file(cls, path: str | os.PathLike[str]) -> Clip:
+        """A whole file; its id is its name."""
+        return cls(posixpath.basename(os.fspath(path)), os.fspath(path))
+
+    def __str__(self) -> str:
+        return escape_unprintable(self.path if self.span is None else f"{self.path}: {self.span.member}")
+
     @property
     def name(self) -> str:
-        """What the audio file is called, in its folder or in its archive."""
+        """The name of the audio file, in its folder or in its archive."""
         return self.path if self.span is None else self.span.member
 
     @property
     def segment(self) -> dict[str, str | float | int]:
-        """What the clip is of its file, as its index line says it; nothing for the whole file."""
+        """Which part of its file the clip is, with the keys of the index; empty for the whole file."""
         member = None if self.span is None else self.span.member
         keys = {"member": member, "start": self.start, "end": self.end, "channel": self.channel}
         return {k: v for k, v in keys.items() if v is not None}
 
 
 def display_path(clip: Clip) -> str:
-    """Where a clip is read from, on one line: `a.wav`, `a.tar: b.wav`."""
-    return escape_unprintable(clip.path if clip.span is None else f"{clip.path}: {clip.span.member}")
+    """`str(clip)`."""
+    return str(clip)
 
 
 def relative_id(path: str) -> str:
-    """The path as written, made one that stays below a folder: the name of a clip."""
+    """A path without leading `/`, `./` and `../`, so that it stays below a folder: the id of a clip.
+
+    >>> relative_id("../speech//a.wav")
+    'speech/a.wav'
+    """
     parts = [p for p in posixpath.normpath(path).split("/") if p not in ("", ".", "..")]
     return "/".join(parts)

@@ -47,7 +47,7 @@ from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import Prefetcher, ThreadMap
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
-from hlfeat.inputs.clip_list import Inputs
+from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import no_moments
 from hlfeat.storage.layout import Layout, ShardFiles

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hlfeat.config.config import Config
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.report import Report
-    from hlfeat.inputs.clip_list import Inputs
+    from hlfeat.inputs.collect import Inputs
 
 log = logging.getLogger("hlfeat")
 

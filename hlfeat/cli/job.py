@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hlfeat.extraction.report import Report
-    from hlfeat.inputs.clip_list import Inputs
+    from hlfeat.inputs.collect import Inputs
 
 
 def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -> Inputs:

@@ -35,7 +35,7 @@ from hlfeat.extraction.stop_signals import when_stopped
 if TYPE_CHECKING:
     from hlfeat.config.config import Config
     from hlfeat.extraction.options import Options
-    from hlfeat.inputs.clip_list import Inputs
+    from hlfeat.inputs.collect import Inputs
     from hlfeat.statistics.dataset_statistics import Statistics
 
 log = logging.getLogger("hlfeat")

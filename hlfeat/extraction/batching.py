@@ -9,12 +9,17 @@ from torch import Tensor
 
 
 def plan_batches(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
-    """Group clips of similar length, so that little is padded.
+    """Group clips of similar length into batches, so that little is padded.
 
-    A batch has at most `max_samples` samples with its padding; a clip longer than that is a batch of its own. The
-    longest clips come first: if memory does not suffice, that shows at once.
+    The longest clips come first: if memory does not suffice, that shows at once.
 
-    Returns the places of the clips of each batch.
+    Args:
+        lengths: of the clips, in samples.
+        max_samples: of a batch with its padding: its longest clip times its number of clips. A clip longer than that is
+            a batch of its own.
+
+    Returns:
+        The positions in `lengths` of the clips of each batch; each clip is in one batch.
 
     >>> plan_batches([100, 900, 120], max_samples=500)
     [[1], [2, 0]]
@@ -29,9 +34,22 @@ def plan_batches(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
 
 
 def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad with zeros on the right.
+    """Pad waveforms of different lengths to a batch, with zeros on the right.
 
-    Shape: B times [T_i] -> [B, max T_i], lengths [B].
+    A single waveform is not copied.
+
+    Args:
+        waveforms: one or more, of one type, on one device.
+
+    Shape: B times [T_i] -> [B, max T_i], lengths int64 [B], on the CPU.
+
+    >>> import torch
+    >>> x, lengths = pad([torch.ones(3), torch.ones(2)])
+    >>> x
+    tensor([[1., 1., 1.],
+            [1., 1., 0.]])
+    >>> lengths
+    tensor([3, 2])
     """
     lengths = torch.tensor([len(w) for w in waveforms])
     if len(waveforms) == 1:  # nothing to pad, no reason to copy

@@ -21,8 +21,7 @@ from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import prepare
-from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inputs.collect import Inputs, collect_inputs
 
 
 def extract(

@@ -24,7 +24,7 @@ from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
 from hlfeat.extraction.setup import describe_inputs, prepare
 from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
 from hlfeat.files import disk_error
-from hlfeat.inputs.clip_list import Inputs
+from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, peak_memory
 from hlfeat.partition import WHOLE
 from hlfeat.storage.output_dir import OutputDir

@@ -15,7 +15,7 @@ from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import prepare
-from hlfeat.inputs.clip_list import Inputs
+from hlfeat.inputs.collect import Inputs
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.statistics.moments import no_moments
 

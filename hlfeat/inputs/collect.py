@@ -1,41 +1,71 @@
-"""Inputs to clips: files, folders, archives, and lists of paths, in an order that depends on their names alone."""
+"""Inputs of a run to its clips, in an order that depends on names alone."""
 
 from __future__ import annotations
 
-import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from hlfeat.audio.clip import Clip, display_path
-from hlfeat.audio.formats import extension
+from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
-from hlfeat.inputs.archives import is_archive, members, refuse_compressed
-from hlfeat.inputs.clip_list import Inputs, add_clips
-from hlfeat.inputs.folders import add_folder
-from hlfeat.inputs.path_lists import LISTS, add_list, add_list_file
-from hlfeat.inputs.tables import is_manifest, read_manifest
-from hlfeat.text import escape_unprintable
+from hlfeat.inputs.archives import Archive
+from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped
+from hlfeat.inputs.manifests import JsonLines, KaldiFolder, Table
+from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
+from hlfeat.text import count, escape_unprintable
+
+# Tried in this order: inputs of a run, lines of a list, entries of a folder alike.
+INPUT_KINDS: tuple[InputKind, ...] = (
+    StandardInput(),
+    KaldiFolder(),
+    Folder(),
+    Table(),
+    JsonLines(),
+    Archive(),
+    PathList(),
+    File(),
+)
+_KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
+
+
+@dataclass
+class Inputs:
+    """All clips of a run, in order. `collect_inputs` makes it; so may you, from clips of your own.
+
+    Attributes:
+        clips: with different ids.
+        ignored: the number of files in folders and archives that were skipped, as they have no extension of audio.
+
+    >>> from hlfeat import Clip
+    >>> inputs = Inputs([Clip("first-second", "a.wav", end=1.0), Clip("rest", "a.wav", start=1.0)])
+    >>> len(inputs.clips)
+    2
+    """
+
+    clips: list[Clip] = field(default_factory=list)
+    ignored: int = 0
 
 
 def collect_inputs(
     paths: Sequence[str], stdin: BinaryIO | None = None, null: bool = False, manifests: Sequence[str] = ()
 ) -> Inputs:
-    """The clips that the arguments of `hlfeat extract` stand for, in order.
+    """List the clips that the inputs of `hlfeat extract` stand for, in order.
 
     A folder stands for the audio files below it (by extension); a clip's id is its path below the folder. A file's id
     is its name. `-` and *.txt are lists of paths; their ids are the paths as written, without a leading `/`, `./` or
     `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), whose ids are the members' names; in a
-    folder, the archive's id goes before them. Manifests (hlfeat/inputs/tables.py) may also be among the paths.
+    folder, the archive's id goes before them. Manifests (hlfeat/inputs/manifests.py) may also be among the paths.
 
     Args:
         paths: files, folders, archives, lists and manifests; "-" for the list in `stdin`.
         stdin: the list that "-" stands for: one path a line.
         null: paths in lists end with NUL instead of a newline.
-        manifests: manifests, whatever their names.
+        manifests: manifests, lists or archives that are read as such or refused.
 
     Raises:
-        UsageError: two clips have the same id; there is no clip at all; "-" without `stdin`.
+        UsageError: two clips have the same id; there is no clip at all; "-" without `stdin`; a list or a manifest
+            cannot be read.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -48,54 +78,72 @@ def collect_inputs(
     (['a.flac', 'b.wav'], 1)
     """
     inputs = Inputs()
-    for path in paths:
-        if not path.strip("/"):
-            raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
-        if path == "-":
-            if stdin is None:
-                raise UsageError("expected files or folders, got - without a stream to read the list from")
-            add_list(inputs, stdin.read(), null)
-        elif is_manifest(path):
-            inputs.clips += read_manifest(path)
-        elif os.path.isdir(path):
-            add_folder(inputs, path)
-        elif is_archive(path):
-            refuse_compressed(path)
-            add_clips(inputs, members(path, posixpath.basename(path)))
-        elif extension(path) in LISTS:
-            add_list_file(inputs, path, null)
-        else:
-            inputs.clips.append(Clip(posixpath.basename(path.rstrip("/")), path))
-    for path in manifests:
-        if extension(path) in LISTS:
-            add_list_file(inputs, path, null)
-        elif is_archive(path):
-            refuse_compressed(path)
-            if not os.path.exists(path):
-                raise UsageError(f"{escape_unprintable(path)}: the archive cannot be read: no such file")
-            add_clips(inputs, members(path, posixpath.basename(path)))
-        else:
-            inputs.clips += read_manifest(path)
+    for argument in _arguments(paths, stdin, null, manifests):
+        for entry in expand(argument):
+            if isinstance(entry, Skipped):
+                inputs.ignored += 1
+            else:
+                inputs.clips.append(entry)
     if not inputs.clips:
         shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
-        passed = f" (files that are no audio by name: {inputs.ignored})" if inputs.ignored else ""
-        raise UsageError(f"no audio files in {shown}{passed}")
+        skipped = f" (skipped {count(inputs.ignored, 'file')}: not an audio extension)" if inputs.ignored else ""
+        raise UsageError(f"no audio files in {shown}{skipped}")
     _refuse_duplicates(inputs.clips)
     return inputs
 
 
+def expand(argument: Argument) -> Iterator[Clip | Skipped]:
+    """All clips of an argument, and of the arguments that it leads to, depth first.
+
+    With a stack and not by recursion, as folders may be nested deeper than Python's calls.
+    """
+    stack: list[Iterator[Clip | Skipped | Argument]] = [iter((argument,))]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, Argument):
+            stack.append(kind_of(entry).clips(entry))
+        else:
+            yield entry
+
+
+def kind_of(argument: Argument) -> InputKind:
+    """The first of `INPUT_KINDS` that matches.
+
+    Raises:
+        UsageError: none does, which only happens to a path that was given as a manifest.
+    """
+    for kind in _KINDS[argument.origin]:
+        if kind.matches(argument):
+            return kind
+    path = escape_unprintable(argument.path)
+    raise UsageError(f"{path}: expected a manifest (.csv, .tsv, .jsonl or a Kaldi data folder)")
+
+
+def _arguments(
+    paths: Sequence[str], stdin: BinaryIO | None, null: bool, manifests: Sequence[str]
+) -> Iterator[Argument]:
+    for path in paths:
+        if not path.strip("/"):
+            raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
+        yield Argument.of(path, Origin.ARGUMENT, posixpath.basename(path.rstrip("/")), stdin=stdin, null=null)
+    for path in manifests:
+        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null)
+
+
 def _refuse_duplicates(clips: Iterable[Clip]) -> None:
-    seen: dict[str, Clip] = {}
+    first_with: dict[str, Clip] = {}
     for clip in clips:
-        first = seen.setdefault(clip.id, clip)
+        first = first_with.setdefault(clip.id, clip)
         if first is not clip:
             raise UsageError(f"two clips with the id {escape_unprintable(clip.id)}: {_both(first, clip)}")
 
 
 def _both(first: Clip, second: Clip) -> str:
     if first.path != second.path:
-        return f"{display_path(first)} and {display_path(second)}; give the folder above them, or a list of paths"
+        return f"{first} and {second}; give the folder above them, or a list of paths"
     if first.span == second.span or first.span is None or second.span is None:
-        return f"{display_path(first)} given twice"
+        return f"{first} given twice"
     other = f"{escape_unprintable(second.name)} at byte {second.span.offset}"
-    return f"{display_path(first)} at byte {first.span.offset} and {other}"
+    return f"{first} at byte {first.span.offset} and {other}"

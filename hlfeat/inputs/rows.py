@@ -14,11 +14,21 @@ PATH_KEYS = ("path", "audio_filepath", "audio_path", "file", "filename", "wav")
 
 
 def row_error(path: str, line: int, message: str) -> UsageError:
+    """An error about one line of a manifest."""
     return UsageError(f"{escape_unprintable(path)}:{line}: {escape_unprintable(message)}")
 
 
 def clip_of_row(path: str, line: int, row: Mapping[str, object]) -> Clip:
-    """One clip from the keys of a row."""
+    """One clip from the keys of a row.
+
+    Args:
+        path: of the manifest.
+        line: number in the manifest, from 1.
+        row: the keys and their values; numbers may be strings.
+
+    Raises:
+        UsageError: a key is missing or has an impossible value.
+    """
     key = next((k for k in PATH_KEYS if k in row), None)
     if key is None:
         keys = ", ".join(map(str, list(row)[:8])) or "nothing"
@@ -52,7 +62,7 @@ def clip_of_row(path: str, line: int, row: Mapping[str, object]) -> Clip:
 
 
 def resolve_path(file: str, manifest: str) -> str:
-    """The path as written, or below the manifest's folder if the file is there and not here."""
+    """The path as written, or below the manifest's folder if the file only exists there."""
     if not os.path.isabs(file) and not os.path.exists(file):
         other = os.path.join(os.path.dirname(manifest), file)
         if os.path.exists(other):
@@ -61,6 +71,7 @@ def resolve_path(file: str, manifest: str) -> str:
 
 
 def seconds_of(path: str, line: int, row: Mapping[str, object], key: str) -> float | None:
+    """The value of a key in seconds; None if the row does not have it."""
     value = row.get(key)
     if value is None:
         return None

@@ -14,48 +14,56 @@ MAX_HEADER = 16 << 20  # bytes of an extended header: beyond, it is damaged
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 
 
-def list_members(file: _HeaderFile, size: int) -> Iterator[tarfile.TarInfo]:
-    """All members of all archives in a file, one archive after the other; ClipError for what is neither."""
+def list_members(file: HeaderFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """Members of all archives in a file, one archive after the other.
+
+    Args:
+        file: open at any position.
+        size: of the file, in bytes.
+
+    Raises:
+        ClipError: empty, truncated, corrupt, unreadable; members before the damage have been yielded.
+    """
     if size == 0:
         raise ClipError("empty", "the file has 0 bytes")
-    at, last = 0, ""
+    offset, last = 0, ""
     try:
-        while at < size:
-            file.seek(at)
+        while offset < size:
+            file.seek(offset)
             with suppress(_EndMarkError):
                 archive = tarfile.TarFile(fileobj=file, tarinfo=_Header, encoding="utf-8", errors="surrogateescape")
                 while member := archive.next():
                     if member.size < 0 or archive.offset <= member.offset:
                         raise ValueError("a size below zero")
-                    at, last = archive.offset, f" after {member.name}"
+                    offset, last = archive.offset, f" after {member.name}"
                     yield member
-                    if at > size:
+                    if offset > size:
                         raise EOFError
-                raise ValueError("damaged header")  # where tarfile ends the list in silence
-            at = _after_zeros(file, at)
+                raise ValueError("damaged header")  # tarfile would end the list here without an error
+            offset = _after_zeros(file, offset)
     except EOFError as e:
         message = f"the archive ends at byte {size} without its end mark{last}; what followed is lost"
         raise ClipError("truncated", message) from e
     except OSError as e:
-        raise ClipError("unreadable", f"the archive, from byte {at}{last}: {e.strerror or e}") from e
-    except Exception as e:  # tarfile raises what it comes across
-        message = f"expected a member of the archive at byte {at}{last}: {e}; what follows is lost"
+        raise ClipError("unreadable", f"the archive, from byte {offset}{last}: {e.strerror or e}") from e
+    except Exception as e:  # tarfile raises errors of many types
+        message = f"expected a member of the archive at byte {offset}{last}: {e}; what follows is lost"
         raise ClipError("corrupt", message) from e
 
 
-def _after_zeros(file: _HeaderFile, at: int) -> int:
-    """The first block from `at` on that is not zeros."""
-    file.seek(at)
+def _after_zeros(file: HeaderFile, offset: int) -> int:
+    """The offset of the first block from `offset` on that is not all zeros."""
+    file.seek(offset)
     while zeros := file.read(1 << 20):
         rest = len(zeros.lstrip(b"\0"))
         if rest:
-            return at + (len(zeros) - rest) // BLOCK * BLOCK
-        at += len(zeros)
-    return at
+            return offset + (len(zeros) - rest) // BLOCK * BLOCK
+        offset += len(zeros)
+    return offset
 
 
-class _HeaderFile(io.FileIO):
-    """A file of which headers are read, and nothing that is as large as a member."""
+class HeaderFile(io.FileIO):
+    """A file that refuses to read more than a header at once, as a damaged header may ask for gigabytes."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER:
@@ -67,15 +75,15 @@ class _HeaderFile(io.FileIO):
 
 
 class _EndMarkError(tarfile.HeaderError):
-    """A block of zeros: here an archive ends."""
+    """A block of zeros, the end mark of an archive."""
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header; the end of the archive and the end of the file are errors that tarfile does not swallow."""
+    """A member's header. Raises errors at the end of the archive and of the file which tarfile does not suppress."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Of the common kinds it reads what tells where a member's bytes are, in half the time."""
+        """Parse a header; of common kinds only name, size and checksum, which takes half the time."""
         if len(buf) != BLOCK:
             raise EOFError
         if not any(buf):

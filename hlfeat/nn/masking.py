@@ -11,9 +11,18 @@ Count = TypeVar("Count", int, Tensor)  # of samples or frames: a clip's, or thos
 
 
 def frame_mask(frames: Tensor, n: int) -> Tensor:
-    """Which of `n` frames exist.
+    """Which of `n` frames exist, for clips of different lengths in one batch.
 
-    Shape: frames [B] -> bool [B, n].
+    Args:
+        frames: of each clip, such as `extractor.num_frames(lengths)`.
+        n: frames of the batch.
+
+    Shape: frames int64 [B] -> bool [B, n], on the device of `frames`.
+
+    >>> import torch
+    >>> frame_mask(torch.tensor([1, 3]), 3)
+    tensor([[ True, False, False],
+            [ True,  True,  True]])
     """
     return torch.arange(n, device=frames.device) < frames[:, None]
 

@@ -25,8 +25,7 @@ from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.events import LoadedClip
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
-from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inputs.collect import Inputs, collect_inputs
 from tests.helpers import broken_clips, good_clips
 
 CPU = torch.device("cpu")

@@ -21,8 +21,7 @@ from hlfeat.errors import OutputError, UsageError
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.statistics_run import statistics_of_clips
-from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE
 from hlfeat.statistics.dataset_statistics import Statistics, read_statistics
 from hlfeat.storage.feature_dir import FeatureDir

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 import hlfeat
+from tests import helpers
 
 PUBLIC = """
-    AxisError CentreAxis ClipError Config ConfigError EfficientLeaf ExportError Extractor FeatureBatch FeatureStore
-    HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis LogAxis LogHarmonicConv2d LogMel
-    LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram Statistics TooManyFailuresError
-    UsageError build collate collect_inputs config_names dump_config extract harmonic_conv2d load_config
+    AxisError CentreAxis Clip ClipError Config ConfigError EfficientLeaf ExportError Extractor FeatureBatch
+    FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis LogAxis
+    LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram Statistics
+    TooManyFailuresError UsageError build collate collect_inputs config_names dump_config extract frame_mask
+    harmonic_conv2d load_audio load_config pad plan_batches
 """
 
 
@@ -32,14 +34,41 @@ def test_type_checkers_see_the_same_names():
     assert seen == {name: f"hlfeat.{module}" for name, module in hlfeat._WHERE.items()}
 
 
+# Scripts for work on hlfeat itself, with the reason why they need more than its users.
+INTERNAL_SCRIPTS = {"tune_harmonic.py": "chooses the block sizes of a kernel"}
+
+
+def internal_imports(source: str) -> set[str]:
+    """Modules inside the package that a script imports."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name for name in names if name.startswith("hlfeat.")}
+
+
+def test_scripts_use_public_names_only():
+    scripts = {path.name: internal_imports(path.read_text()) for path in (helpers.ROOT / "scripts").glob("*.py")}
+    assert {"train.py", *INTERNAL_SCRIPTS} <= set(scripts)
+    assert {name for name, modules in scripts.items() if modules} == set(INTERNAL_SCRIPTS)
+    assert internal_imports("import hlfeat\nfrom hlfeat import Clip\ndef f():\n    from hlfeat.a import b") == {
+        "hlfeat.a"
+    }
+
+
 def test_arguments_are_pinned():
     taken = {
-        name: list(inspect.signature(getattr(hlfeat, name)).parameters) for name in ("extract", "build", "collate")
+        name: list(inspect.signature(getattr(hlfeat, name)).parameters)
+        for name in ("extract", "build", "collate", "collect_inputs", "load_audio", "plan_batches", "pad", "frame_mask")
     }
     assert taken == {
         "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
         "build": ["configuration", "weights"],
         "collate": ["items"],
+        "collect_inputs": ["paths", "stdin", "null", "manifests"],
+        "load_audio": ["clip", "sample_rate", "channels"],
+        "plan_batches": ["lengths", "max_samples"],
+        "pad": ["waveforms"],
+        "frame_mask": ["frames", "n"],
     }
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.docs.markdown import ROOT, Block, extension_blocks
 from tests.docs.runner import compare, printed_lines
 
-EXAMPLES = ("A frontend", "A stack layer", "A shard format")
+EXAMPLES = ("A frontend", "A stack layer", "A shard format", "An input kind")
 MOST_LINES, MOST_FILES = 40, 2
 
 
@@ -36,7 +36,7 @@ def apply(block: Block, root: Path) -> Path:
     else:
         lines = path.read_text().splitlines()
         assert lines.count(match[4]) == 1, f"{block.place}: {match[1]} has {lines.count(match[4])} lines {match[4]!r}"
-        lines[lines.index(match[4])] = text.strip("\n")
+        lines[lines.index(match[4])] = text.rstrip("\n")
         path.write_text("\n".join(lines) + "\n")
     return path
 

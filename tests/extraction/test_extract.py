@@ -29,8 +29,7 @@ from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
 from hlfeat.extraction.options import Limits, Options
-from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.nn import device
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers

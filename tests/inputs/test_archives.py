@@ -23,9 +23,8 @@ from hlfeat.errors import ClipError, InterruptedRunError, UsageError
 from hlfeat.extraction import clip_loader
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
-from hlfeat.inputs.archives import members
-from hlfeat.inputs.clip_list import Inputs
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inputs.archives import archive_clips
+from hlfeat.inputs.collect import Inputs, collect_inputs
 from tests import helpers
 
 CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
@@ -58,12 +57,12 @@ def pack(folder: Path, path: Path) -> Path:
     return tar(path, *((str(p.relative_to(folder)), p.read_bytes()) for p in files))
 
 
-def found(*paths: object, stdin: bytes = b"", manifests: tuple[str, ...] = ()) -> Inputs:
+def collect(*paths: object, stdin: bytes = b"", manifests: tuple[str, ...] = ()) -> Inputs:
     return collect_inputs([str(p) for p in paths], io.BytesIO(stdin), manifests=manifests)
 
 
 def ids(*paths: object, stdin: bytes = b"", manifests: tuple[str, ...] = ()) -> list[str]:
-    return [c.id for c in found(*paths, stdin=stdin, manifests=manifests).clips]
+    return [c.id for c in collect(*paths, stdin=stdin, manifests=manifests).clips]
 
 
 def run(inputs: Inputs, out: Path, *overrides: str, **kw):
@@ -79,13 +78,13 @@ def bytes_of(clip: Clip) -> bytes:
     return Path(clip.path).read_bytes()[clip.span.offset :][: clip.span.size]
 
 
-# --- finding -------------------------------------------------------------------------------------------------------
+# --- listing -------------------------------------------------------------------------------------------------------
 
 
 def test_webdatasets_layout_in_the_order_of_the_members(tmp_path):
     a = tar(tmp_path / "a.tar", ("k/2.wav", b"two"), ("k/2.json", b"{}"), ("k/1.FLAC", b"one"), ("k/1.cls", b"3"))
     b = tar(tmp_path / "b.tar", ("./k/3.ogg", b"three"), ("k/3.txt", b""), ("__key__", b""), ("k/4.m4a", b"4"))
-    inputs = found(a, b)
+    inputs = collect(a, b)
     assert [c.id for c in inputs.clips] == ["k/2.wav", "k/1.FLAC", "k/3.ogg", "k/4.m4a"]
     assert inputs.ignored == 4
     assert [bytes_of(c) for c in inputs.clips] == [b"two", b"one", b"three", b"4"]
@@ -99,7 +98,7 @@ def test_archives_in_folders_lists_and_as_manifests(tmp_path, monkeypatch):
     tar(Path("in/sub/a.TAR"), ("x.wav", b"x"), ("x.json", b"x"))
     tar(Path("in/z.tar"), ("x.wav", b"x"))
     Path("in/m.wav").write_bytes(b"x")
-    inputs = found("in")
+    inputs = collect("in")
     assert [c.id for c in inputs.clips] == ["m.wav", "sub/a.TAR/x.wav", "z.tar/x.wav"]
     assert inputs.ignored == 1
     Path("list.txt").write_text("in/m.wav\nin/z.tar\n")
@@ -107,7 +106,7 @@ def test_archives_in_folders_lists_and_as_manifests(tmp_path, monkeypatch):
     assert ids(manifests=("in/z.tar",)) == ["x.wav"]
     with pytest.raises(UsageError, match=r"no\.tar: the archive cannot be read"):
         ids(manifests=("no.tar",))
-    assert found("no.tar").clips == [Clip("no.tar", "no.tar")]
+    assert collect("no.tar").clips == [Clip("no.tar", "no.tar")]
     (tmp_path / "folder.tar").mkdir()
     (tmp_path / "folder.tar/a.wav").write_bytes(b"x")
     assert ids("folder.tar") == ["a.wav"]
@@ -123,7 +122,7 @@ def test_only_headers_are_read(tmp_path):
             f.write(info.tobuf(tarfile.GNU_FORMAT))
             f.seek(size, os.SEEK_CUR)  # a hole
         f.write(bytes(1024))
-    assert [c.span.size for c in members(str(path), "a")] == [size, size]
+    assert [c.span.size for c in archive_clips(str(path), "a")] == [size, size]
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -133,7 +132,7 @@ def test_names(tmp_path, form):
     if form != tarfile.USTAR_FORMAT:
         names.append("d" * 300 + ".wav")
     path = tar(tmp_path / "a.tar", *((n, n.encode(errors="surrogateescape")) for n in names), form=form)
-    clips = found(path).clips
+    clips = collect(path).clips
     assert [c.id for c in clips] == names
     assert [bytes_of(c).decode(errors="surrogateescape") for c in clips] == names
     assert "\n" not in display_path(clips[2])
@@ -163,7 +162,7 @@ def test_links_in_an_archive_and_members_that_are_no_files(tmp_path):
         other("odd.wav", b"V"),
         other("folder of the oldest tars/", tarfile.AREGTYPE),
     )
-    inputs = found(path)
+    inputs = collect(path)
     assert inputs.ignored == 1
     clips = {c.id: c for c in inputs.clips}
     assert [bytes_of(clips[f"d/{n}.wav"]) for n in ("hard", "soft", "later")] == [b"data"] * 3
@@ -193,7 +192,7 @@ def test_a_size_that_leads_back_and_a_header_as_large_as_a_file(tmp_path):
         content[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(content[1024:1536])
         path.write_bytes(content)
         os.truncate(path, 65 << 20)
-        clips = found(path).clips
+        clips = collect(path).clips
         assert [c.id for c in clips] == ["a.wav", "a.tar"]
         assert clips[1].fault[0] == "corrupt"
         assert words in clips[1].fault[1]
@@ -206,7 +205,7 @@ def test_sparse_members_fail(tmp_path):
     info.size = len(data)
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(info, io.BytesIO(data))
-    [clip] = found(tmp_path / "a.tar").clips
+    [clip] = collect(tmp_path / "a.tar").clips
     with pytest.raises(ClipError, match="sparse") as caught:
         decode(clip)
     assert caught.value.code == "unsupported"
@@ -215,12 +214,12 @@ def test_sparse_members_fail(tmp_path):
 def test_one_name_twice_shows_both(tmp_path):
     a = tar(tmp_path / "a.tar", ("x.wav", b"1"), ("./x.wav", b"2"))
     with pytest.raises(UsageError, match=r"id x\.wav: .*a\.tar: x\.wav at byte 512 and \./x\.wav at byte 1536"):
-        found(a)
+        collect(a)
     b, c = tar(tmp_path / "b.tar", ("x.wav", b"1")), tar(tmp_path / "c.tar", ("x.wav", b"1"))
     with pytest.raises(UsageError, match=r"b\.tar: x\.wav and .*c\.tar: x\.wav; give the folder above"):
-        found(b, c)
+        collect(b, c)
     with pytest.raises(UsageError, match=r"b\.tar: x\.wav given twice"):
-        found(b, b)
+        collect(b, b)
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ", "a.tar.bz2", "a.tar.xz", "a.tar.zst"])
@@ -229,7 +228,7 @@ def test_compressed_archives(tmp_path, name):
     for arguments in ({"paths": [str(tmp_path / name)]}, {"paths": [], "manifests": [str(tmp_path / name)]}):
         with pytest.raises(UsageError, match=r"not compressed: .*; decompress it first"):
             collect_inputs(**arguments, stdin=io.BytesIO())
-    [clip] = found(tmp_path).clips  # among others in a folder it is one clip that fails
+    [clip] = collect(tmp_path).clips  # among others in a folder it is one clip that fails
     assert (clip.id, clip.fault[0]) == (name, "unsupported")
 
 
@@ -258,7 +257,7 @@ DAMAGE = {
 def test_a_damaged_archive_fails_beside_the_members_before(tmp_path, damage):
     change, n, code, words = DAMAGE[damage]
     (tmp_path / "a.tar").write_bytes(change(three(tmp_path)))
-    *clips, last = found(tmp_path / "a.tar").clips
+    *clips, last = collect(tmp_path / "a.tar").clips
     assert [c.id for c in clips] == [f"{i}.wav" for i in range(n)]
     assert (last.id, last.path) == ("a.tar", str(tmp_path / "a.tar"))
     with pytest.raises(ClipError) as caught:
@@ -271,11 +270,11 @@ def test_one_archive_after_another_in_one_file(tmp_path):
     a = tar(tmp_path / "a.tar", ("a.wav", b"a")).read_bytes()
     b = tar(tmp_path / "b.tar", ("b.wav", b"b")).read_bytes()
     (tmp_path / "ab.tar").write_bytes(a + b)
-    assert [bytes_of(c) for c in found(tmp_path / "ab.tar").clips] == [b"a", b"b"]
+    assert [bytes_of(c) for c in collect(tmp_path / "ab.tar").clips] == [b"a", b"b"]
     (tmp_path / "one.tar").write_bytes(a[: 1024 + 512])  # one block of zeros is an end mark too
     assert ids(tmp_path / "one.tar") == ["a.wav"]
     with pytest.raises(UsageError, match="no audio files"):
-        found(tar(tmp_path / "none.tar"))
+        collect(tar(tmp_path / "none.tar"))
 
 
 @given(data=st.data())
@@ -287,7 +286,7 @@ def test_cut_anywhere_nothing_is_lost_in_silence(tmp_path_factory, data):
     end = len(content.rstrip(b"\0")) // 512 * 512 + 512 * 4  # beyond it only the end mark is cut
     size = data.draw(st.integers(0, end))
     whole.write_bytes(content[:size])
-    clips = [c for c in members(str(whole), "fault") if c]
+    clips = [c for c in archive_clips(str(whole), "fault") if isinstance(c, Clip)]
     assert clips[-1].id == "fault" or size >= len(content.rstrip(b"\0"))
     assert [c.id for c in clips if c.id != "fault"] == [n for n in names if n.endswith("wav")][: len(clips) - 1]
 
@@ -308,8 +307,8 @@ def test_any_header_at_all(tmp_path_factory, changes, data):
     size = data.draw(
         st.sampled_from([None, b"-0000000777\0", b"\x80" + bytes(6) + b"\x7f" * 5, b"\xff" * 12, b"7" * 12])
     )
-    for at, value in changes:
-        content[block + at] = value
+    for offset, value in changes:
+        content[block + offset] = value
     if kind is not None:
         content[block + 156] = kind
     if size is not None:
@@ -317,8 +316,8 @@ def test_any_header_at_all(tmp_path_factory, changes, data):
     content[block + 148 : block + 156] = b" " * 8
     content[block + 148 : block + 156] = b"%06o\0 " % sum(content[block : block + 512])
     path.write_bytes(content)
-    for clip in members(str(path), "fault"):
-        if clip is not None:
+    for clip in archive_clips(str(path), "fault"):
+        if isinstance(clip, Clip):
             with pytest.raises(ClipError):  # there is no audio
                 decode(clip)
 
@@ -335,7 +334,7 @@ def way(request, monkeypatch):
 
 def test_samples_are_those_of_the_file(tmp_path, way):
     folder = helpers.good_clips(tmp_path / "clips", 2 * len(helpers.KINDS))
-    clips = found(pack(folder, tmp_path / "a.tar")).clips
+    clips = collect(pack(folder, tmp_path / "a.tar")).clips
     assert len(clips) == 2 * len(helpers.KINDS)
     for clip in clips:
         a, b = decode(clip, "each"), decode(Clip("x", str(folder / clip.id)), "each")
@@ -353,7 +352,7 @@ def test_broken_members_have_the_codes_of_broken_files(tmp_path, way):
     soundfile.write(nist, helpers.tone(1, 8000), 8000, format="NIST", subtype="PCM_16")
     nist.write_bytes(nist.read_bytes()[:9000])
     (tmp_path / "broken/after").write_bytes(bytes(1 << 20))  # what follows a member is not its own
-    clips = found(pack(tmp_path / "broken", tmp_path / "a.tar")).clips
+    clips = collect(pack(tmp_path / "broken", tmp_path / "a.tar")).clips
     assert len(clips) == len(codes)  # the broken link is not in the archive, nist.sph is
     for clip in clips:
         if clip.id != "loud.wav":
@@ -366,7 +365,7 @@ def test_broken_members_have_the_codes_of_broken_files(tmp_path, way):
 
 
 def test_an_archive_that_changes_after_it_was_listed(tmp_path):
-    [clip] = found(tar(tmp_path / "a.tar", ("a.wav", b"x" * 100))).clips
+    [clip] = collect(tar(tmp_path / "a.tar", ("a.wav", b"x" * 100))).clips
     tar(tmp_path / "a.tar", ("b.wav", b"y" * 100))
     with pytest.raises(ClipError, match="changed after its members were listed") as caught:
         decode(clip)
@@ -381,7 +380,7 @@ def test_a_member_that_reaches_beyond_the_archive(tmp_path, way, monkeypatch):
     folder = helpers.good_clips(tmp_path / "clips", 1)
     path = pack(folder, tmp_path / "a.tar")
     path.write_bytes(path.read_bytes()[:1000])
-    clip, last = found(path).clips
+    clip, last = collect(path).clips
     for c, words in ((clip, "ends after 488 of the member's"), (last, "ends at byte 1000 without its end mark")):
         with pytest.raises(ClipError, match=words) as caught:
             decode(c)
@@ -394,7 +393,7 @@ def test_a_member_that_reaches_beyond_the_archive(tmp_path, way, monkeypatch):
 
 def test_an_error_of_the_disk_is_the_disks(tmp_path, way, monkeypatch, capfd):
     folder = helpers.good_clips(tmp_path / "clips", 1)
-    [clip] = found(pack(folder, tmp_path / "a.tar")).clips
+    [clip] = collect(pack(folder, tmp_path / "a.tar")).clips
 
     def broken(*args):
         raise OSError(5, "Input/output error")
@@ -432,11 +431,11 @@ def test_features_are_those_of_the_files_unpacked_to_the_bit(tmp_path):
     folder = helpers.good_clips(tmp_path / "clips", 12)
     helpers.broken_clips(folder / "e-broken")
     (folder / "e-broken/dangling.wav").unlink()
-    run(found(folder), tmp_path / "files", "output.shard_size=5")
+    run(collect(folder), tmp_path / "files", "output.shard_size=5")
     (tmp_path / "in").mkdir()
-    names = [c.id for c in found(folder).clips]
+    names = [c.id for c in collect(folder).clips]
     archive = tar(tmp_path / "in/a.tar", *((n, (folder / n).read_bytes()) for n in names))
-    run(found(archive), tmp_path / "members", "output.shard_size=5")
+    run(collect(archive), tmp_path / "members", "output.shard_size=5")
     for shard in sorted((tmp_path / "files").glob("shard-*.npy")):
         assert shard.read_bytes() == (tmp_path / "members" / shard.name).read_bytes()
         index = records((tmp_path / "members" / shard.name).with_suffix(".jsonl"))
@@ -449,7 +448,7 @@ def test_features_are_those_of_the_files_unpacked_to_the_bit(tmp_path):
     assert [f.pop("member") for f in failures] == [f["id"] for f in failures]
     want = records(tmp_path / "files/failures.jsonl")
     assert [{**f, "path": ""} for f in failures] == [{**f, "path": ""} for f in want]
-    run(found(tmp_path / "in"), tmp_path / "folder")
+    run(collect(tmp_path / "in"), tmp_path / "folder")
     assert records(tmp_path / "folder/shard-00000.jsonl")[0]["id"] == f"a.tar/{names[0]}"
 
 
@@ -457,12 +456,12 @@ def test_stopped_and_resumed_gives_the_same_bytes(tmp_path, monkeypatch):
     archive = pack(helpers.good_clips(tmp_path / "clips", 9), tmp_path / "a.tar")
     archive.write_bytes(archive.read_bytes().rstrip(b"\0"))  # the archive itself fails, at the end
     whole, out, stops = tmp_path / "whole", tmp_path / "out", 0
-    assert [f["id"] for f in run(found(archive), whole, "output.shard_size=2").failures] == ["a.tar"]
+    assert [f["id"] for f in run(collect(archive), whole, "output.shard_size=2").failures] == ["a.tar"]
     for patience in range(1, 200, 9):
         asked: list[int] = []
         try:
             stopped = lambda a=asked, n=patience: (a.append(1), len(a) > n)[1]  # noqa: E731
-            run(found(archive), out, "output.shard_size=2", stopped=stopped)
+            run(collect(archive), out, "output.shard_size=2", stopped=stopped)
             break
         except InterruptedRunError:
             stops += 1
@@ -470,17 +469,17 @@ def test_stopped_and_resumed_gives_the_same_bytes(tmp_path, monkeypatch):
     for path in whole.iterdir():
         assert path.name == "report.json" or path.read_bytes() == (out / path.name).read_bytes()
     monkeypatch.setattr(clip_loader, "Reader", lambda *a: pytest.fail("opened audio"))
-    again = run(found(archive), out, "output.shard_size=2")
+    again = run(collect(archive), out, "output.shard_size=2")
     assert (again.clips, again.clips_before, len(again.failures)) == (0, 9, 1)
 
 
 def test_an_archive_that_was_mended_fails_no_more(tmp_path, caplog):
     archive = pack(helpers.good_clips(tmp_path / "clips", 5), tmp_path / "a.tar")
     content = archive.read_bytes()
-    archive.write_bytes(content[: found(archive).clips[3].span.offset - 512])
-    assert run(found(archive), tmp_path / "out").clips == 3
+    archive.write_bytes(content[: collect(archive).clips[3].span.offset - 512])
+    assert run(collect(archive), tmp_path / "out").clips == 3
     archive.write_bytes(content)
-    report = run(found(archive), tmp_path / "out")
+    report = run(collect(archive), tmp_path / "out")
     assert (report.clips, report.clips_before, report.failures) == (2, 3, [])
     assert "3 finished clips have changed since" in caplog.text
 
@@ -491,11 +490,11 @@ def test_another_member_or_archive_under_the_id_of_a_finished_clip(tmp_path):
     (tmp_path / "x.wav").write_bytes(wave.getvalue())
     a = tar(tmp_path / "a.tar", ("x.wav", wave.getvalue()))
     b = tar(tmp_path / "b.tar", ("x.wav", wave.getvalue()), ("y.wav", wave.getvalue()))
-    run(found(a), tmp_path / "out")
+    run(collect(a), tmp_path / "out")
     with pytest.raises(UsageError, match=r"has the id x\.wav from .*a\.tar, not from .*b\.tar"):
-        run(found(b), tmp_path / "out")
+        run(collect(b), tmp_path / "out")
     with pytest.raises(UsageError, match=r"has the id x\.wav from \{'member': 'x\.wav'\}, not from the whole file"):
-        run(found(tmp_path / "x.wav"), tmp_path / "out")
+        run(collect(tmp_path / "x.wav"), tmp_path / "out")
 
 
 def test_the_command(invoke, tmp_path):

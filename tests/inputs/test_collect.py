@@ -25,10 +25,10 @@ def ids(*paths: object, stdin: bytes = b"", null: bool = False) -> list[str]:
 
 def test_a_folder_is_walked_in_the_order_of_names_and_other_files_are_counted(tmp_path):
     touch(tmp_path, "b.wav", "a/z.FLAC", "a/B/c.mp3", "._b.wav", "a/._z.FLAC", "c.m4a", "a.opus")
-    found = collect_inputs([str(tmp_path)], io.BytesIO())
-    assert [c.id for c in found.clips] == ["a/B/c.mp3", "a/z.FLAC", "a.opus", "b.wav", "c.m4a"]
-    assert found.clips[0].path == f"{tmp_path}/a/B/c.mp3"
-    assert found.ignored == 2  # what macOS puts beside files
+    inputs = collect_inputs([str(tmp_path)], io.BytesIO())
+    assert [c.id for c in inputs.clips] == ["a/B/c.mp3", "a/z.FLAC", "a.opus", "b.wav", "c.m4a"]
+    assert inputs.clips[0].path == f"{tmp_path}/a/B/c.mp3"
+    assert inputs.ignored == 2  # what macOS puts beside files
 
 
 def test_files_lists_and_standard_input(tmp_path):
@@ -58,13 +58,13 @@ def test_links_are_followed_and_loops_end(tmp_path):
 
 
 def test_folders_deeper_than_python_calls(tmp_path):
-    here = os.getcwd()
+    folder = os.getcwd()
     os.chdir(tmp_path)
     for _ in range(1200):
         os.mkdir("d")
         os.chdir("d")
     touch(Path(), "a.wav")
-    os.chdir(here)
+    os.chdir(folder)
     touch(tmp_path, "b.wav")
     try:
         assert ids(tmp_path) == ["b.wav", "d/" * 1200 + "a.wav"]
@@ -77,7 +77,7 @@ def test_a_missing_path_is_a_clip_that_will_fail(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
-def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path):
+def test_a_file_in_a_folder_that_cannot_be_entered_is_a_clip(tmp_path):
     touch(tmp_path, "a/b/c.wav")
     (tmp_path / "a").chmod(0o644)
     try:
@@ -88,7 +88,7 @@ def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path):
 
 def test_nothing_found_is_a_usage_error(tmp_path):
     touch(tmp_path, "readme.md")
-    with pytest.raises(UsageError, match=r"no audio files in .* \(files that are no audio by name: 1\)"):
+    with pytest.raises(UsageError, match=r"no audio files in .* \(skipped 1 file: not an audio extension\)"):
         ids(tmp_path)
     with pytest.raises(UsageError, match="no audio files in -"):
         ids("-")

@@ -18,7 +18,7 @@ from hlfeat.inputs.collect import collect_inputs
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def in_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -31,7 +31,7 @@ def clips(path: str, text: str | bytes | None = None, manifests: bool = False) -
 
 
 @pytest.mark.parametrize("manifests", [False, True])
-def test_tables(here, manifests):
+def test_tables(in_folder, manifests):
     text = "id,path,start,end,channel,label\na,x/1.wav,0.5,2,1,cat\n,x/1.wav,,,,dog\n,x/1.wav,1,,,\nb,'q',,3,,\n"
     assert clips("m.csv", text, manifests) == [
         Clip("a", "x/1.wav", 0.5, 2.0, 1),
@@ -44,21 +44,20 @@ def test_tables(here, manifests):
     ]
 
 
-def test_nemo(here):
+def test_nemo(in_folder):
     lines = [
         {"audio_filepath": "/d/a.wav", "duration": 3.2, "text": "whole file"},
         {"audio_filepath": "/d/a.wav", "offset": 1.5, "duration": 0.5, "text": "segment"},
         {"audio_filepath": "/d/b.wav", "offset": 0, "duration": 2},
     ]
-    found = clips("m.json", "\n".join(map(json.dumps, lines)))
-    assert found == [
+    assert clips("m.json", "\n".join(map(json.dumps, lines))) == [
         Clip("d/a.wav", "/d/a.wav"),
         Clip("d/a.wav#t=1.5,2", "/d/a.wav", 1.5, 2.0),
         Clip("d/b.wav#t=0,2", "/d/b.wav", None, 2.0),
     ]
 
 
-def test_own_lines(here):
+def test_own_lines(in_folder):
     text = (
         '{"path": "a.wav", "id": "../x", "start": "1", "duration": 9}\n\n{"path": "b.wav", "channel": 0, "frames": 3}\n'
     )
@@ -80,18 +79,18 @@ def test_own_lines(here):
     ],
 )
 @pytest.mark.parametrize("key", ["path", "audio_filepath"])
-def test_where_a_segment_is(here, row, start, end, key):
+def test_where_a_segment_is(in_folder, row, start, end, key):
     (clip,) = clips("m.csv", f"{key},{row}\n")
     assert (clip.start, clip.end) == (start, end)
 
 
-def test_a_segment_that_ends_before_it_starts_is_one_clip_that_fails(here):
+def test_a_segment_that_ends_before_it_starts_is_one_clip_that_fails(in_folder):
     bad, good = clips("m.csv", "path,start,end\na.wav,2,2\na.wav,0,1\n")
     assert bad.fault == ("bad-segment", "expected a segment that ends after its start, got 2 to 2 s")
     assert good.fault is None
 
 
-def test_lhotse(here):
+def test_lhotse(in_folder):
     recording = {
         "id": "rec",
         "sources": [{"type": "file", "channels": [0], "source": "a.flac"}],
@@ -110,7 +109,7 @@ def test_lhotse(here):
     ]
 
 
-def test_kaldi(here):
+def test_kaldi(in_folder):
     Path("data").mkdir()
     Path("data/wav.scp").write_text("r1 audio/one file.wav\n\nr2\t/abs/two.flac\n")
     assert clips("data") == [Clip("r1", "audio/one file.wav"), Clip("r2", "/abs/two.flac")]
@@ -121,7 +120,7 @@ def test_kaldi(here):
     ]
 
 
-def test_a_path_may_be_relative_to_the_manifest(here):
+def test_a_path_may_be_relative_to_the_manifest(in_folder):
     Path("sub").mkdir()
     Path("sub/a.wav").write_bytes(b"")
     assert clips("sub/m.csv", "path\na.wav\nb.wav\n") == [Clip("a.wav", "sub/a.wav"), Clip("b.wav", "b.wav")]
@@ -158,14 +157,14 @@ REFUSED = [
         "d/wav.scp:1: expected a file, got a pipe, and commands are never run",
     ),
     ("d/wav.scp", "a\n", "d/wav.scp:1: expected 2 fields, got 1"),
-    ("d/wav.scp", "a x.wav\na y.wav\n", "d/wav.scp:2: the recording a is there twice: x.wav and y.wav"),
+    ("d/wav.scp", "a x.wav\na y.wav\n", "d/wav.scp:2: two recordings with the name a: x.wav and y.wav"),
     ("d/wav.scp", "a foo.ark:123\n", "d/wav.scp:1: expected a file, got foo.ark:123"),
     ("m.csv", "path\n", "no audio files in m.csv"),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "words"), REFUSED)
-def test_what_is_refused(here, name, text, words):
+def test_what_is_refused(in_folder, name, text, words):
     clips_of = Path(name).parent if name.endswith("scp") else Path(name)
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -175,7 +174,7 @@ def test_what_is_refused(here, name, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_kaldi_segments_of_unknown_recordings(here):
+def test_kaldi_segments_of_unknown_recordings(in_folder):
     Path("d").mkdir()
     Path("d/wav.scp").write_text("a x.wav\n")
     Path("d/segments").write_text("u b 0 1\n")

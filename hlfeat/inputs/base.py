@@ -1,0 +1,101 @@
+"""What an input kind is: how it recognises an argument, and what it makes of it.
+
+The kinds are tried in the order of `INPUT_KINDS` in hlfeat/inputs/collect.py. They work on strings and on headers: no
+kind opens audio.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import BinaryIO, ClassVar, NamedTuple
+
+from hlfeat.audio.clip import Clip
+
+
+class Origin(Enum):
+    """Where a path was read."""
+
+    ARGUMENT = "an input of the run"
+    MANIFEST = "an input that was given as a manifest"
+    LIST = "a line of a list"
+    FOLDER = "an entry of a folder"
+
+
+GIVEN = frozenset({Origin.ARGUMENT, Origin.MANIFEST})  # named by the user: an error in it stops the run
+
+
+class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is one for each file of a folder
+    """A path that stands for clips. `Argument.of` makes one.
+
+    Attributes:
+        path: as written, or "-".
+        origin: where it was read.
+        status: of the file, through links; None if there is no such file or it cannot be reached.
+        id: of the clip, if the path is one file.
+        prefix: the ids of clips inside it (a folder's files, an archive's members) begin with it.
+        parents: device and inode of the folders that were entered on the way to it.
+        stdin: what "-" stands for.
+        null: paths of a list end with NUL instead of a newline.
+    """
+
+    path: str
+    origin: Origin
+    status: os.stat_result | None
+    id: str
+    prefix: str = ""
+    parents: tuple[tuple[int, int], ...] = ()
+    stdin: BinaryIO | None = None
+    null: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        origin: Origin,
+        id_: str,
+        prefix: str = "",
+        parents: tuple[tuple[int, int], ...] = (),
+        stdin: BinaryIO | None = None,
+        null: bool = False,
+    ) -> Argument:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            status = None
+        return cls(path, origin, status, id_, prefix, parents, stdin, null)
+
+    @property
+    def is_folder(self) -> bool:
+        return self.status is not None and stat.S_ISDIR(self.status.st_mode)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is no clip, because its name is not that of audio."""
+
+    path: str
+
+
+class InputKind(ABC):
+    """One kind of input. To add one: a class with these three, and an entry of `INPUT_KINDS`."""
+
+    origins: ClassVar[frozenset[Origin]] = frozenset(Origin)  # where this kind is recognised
+
+    @abstractmethod
+    def matches(self, argument: Argument) -> bool:
+        """Whether the argument is of this kind. The first kind that says so gets it."""
+
+    @abstractmethod
+    def clips(self, argument: Argument) -> Iterator[Clip | Skipped | Argument]:
+        """The clips that it stands for, in order. An Argument stands for clips of its own, at this place.
+
+        A clip that is known to be unusable is still a clip (with a `fault`), so that it ends up among the failures.
+
+        Raises:
+            UsageError: the argument cannot be read, or is not what its name says.
+        """

@@ -1,0 +1,101 @@
+"""Files, folders, and lists of paths."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+
+from hlfeat.audio.clip import Clip, relative_id
+from hlfeat.audio.formats import AUDIO, extension
+from hlfeat.errors import UsageError
+from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
+from hlfeat.text import escape_unprintable
+
+LISTS = frozenset({"txt", "lst", "list"})
+
+
+class File(InputKind):
+    """One file: a clip, whatever its name, unless it was found in a folder. A file that is missing is a clip too."""
+
+    origins = frozenset(Origin) - {Origin.MANIFEST}
+
+    def matches(self, argument: Argument) -> bool:
+        return True
+
+    def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
+        if not argument.id:
+            raise UsageError(f"expected paths in the list, got {escape_unprintable(argument.path)!r}")
+        if argument.origin is Origin.FOLDER and argument.status is not None and not _is_audio(argument.path):
+            yield Skipped(argument.path)
+        else:
+            yield Clip(argument.id, argument.path)
+
+
+def _is_audio(path: str) -> bool:
+    # "._a.wav" is what macOS puts beside a.wav on other file systems
+    return extension(path) in AUDIO and not posixpath.basename(path).startswith("._")
+
+
+class Folder(InputKind):
+    """Everything in a folder, in the order of names. Links are followed, except those back up."""
+
+    origins = frozenset(Origin) - {Origin.MANIFEST}
+
+    def matches(self, argument: Argument) -> bool:
+        return argument.is_folder
+
+    def clips(self, argument: Argument) -> Iterator[Clip | Argument]:
+        assert argument.status is not None
+        folder = argument.status.st_dev, argument.status.st_ino
+        if folder in argument.parents:
+            return
+        try:
+            names = sorted(os.listdir(argument.path))
+        except OSError:
+            yield Clip(argument.prefix or posixpath.basename(argument.path), argument.path)  # decoding says why
+            return
+        parents = (*argument.parents, folder)
+        for name in names:
+            id_ = posixpath.join(argument.prefix, name)
+            yield Argument.of(posixpath.join(argument.path, name), Origin.FOLDER, id_, id_, parents)
+
+
+class StandardInput(InputKind):
+    """`-`: a list of paths from a stream."""
+
+    origins = frozenset({Origin.ARGUMENT})
+
+    def matches(self, argument: Argument) -> bool:
+        return argument.path == "-"
+
+    def clips(self, argument: Argument) -> Iterator[Argument]:
+        if argument.stdin is None:
+            raise UsageError("expected files or folders, got - without a stream to read the list from")
+        yield from _list_entries(argument.stdin.read(), argument.null)
+
+
+class PathList(InputKind):
+    """A file with one path a line, or with paths that end with NUL."""
+
+    origins = GIVEN
+
+    def matches(self, argument: Argument) -> bool:
+        return extension(argument.path) in LISTS
+
+    def clips(self, argument: Argument) -> Iterator[Argument]:
+        try:
+            with open(argument.path, "rb") as f:
+                data = f.read()
+        except OSError as e:
+            raise UsageError(f"{escape_unprintable(argument.path)}: the list cannot be read: {e.strerror}") from e
+        yield from _list_entries(data, argument.null)
+
+
+def _list_entries(data: bytes, null: bool) -> Iterator[Argument]:
+    data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin a text file with a byte order mark
+    if not null and b"\0" in data:
+        raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
+    lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    for path in map(os.fsdecode, filter(None, lines)):
+        yield Argument.of(path, Origin.LIST, relative_id(path))
