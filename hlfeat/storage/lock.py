@@ -62,7 +62,7 @@ class DirectoryLock:
         try:
             _flock(self._folder, fcntl.LOCK_EX if whole else fcntl.LOCK_SH)
         except OSError as e:
-            if e.errno not in _NO_LOCKS:
+            if e.errno not in _NO_LOCKS | {errno.EBADF}:  # that of a file that is not open for writing
                 raise
         missing = _why_no_locks(self.layout.folder)
         if missing is None:
