@@ -26,6 +26,9 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
 
 TEMPORARY = ".tmp"
 
+# What file systems answer that cannot sync a folder or another kind of file (CIFS, FUSE). All that can be done is done.
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
 
 def write_atomically(path: Path, data: bytes, beside: str | None = None) -> None:
     """Write a whole file beside its name (as `beside`.tmp), sync it, rename it into place, sync the folder.
@@ -48,18 +51,27 @@ def write_atomically(path: Path, data: bytes, beside: str | None = None) -> None
 
 
 def sync(f: IO[bytes]) -> None:
+    """Write a file's data to the disk. Raises OSError where it does not get there, such as EIO or ENOSPC."""
     f.flush()
-    os.fsync(f.fileno())
+    _sync(f.fileno(), _CANNOT_SYNC)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Rename a synced file into place so that it outlives a crash."""
+    """Rename a synced file into place so that it outlives a crash, where the file system can sync folders."""
     temporary.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        _sync(folder, _CANNOT_SYNC | {errno.EBADF})  # some want a file that is open for writing
     finally:
         os.close(folder)
+
+
+def _sync(descriptor: int, ignored: frozenset[int]) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as e:
+        if e.errno not in ignored:
+            raise
 
 
 def json_lines(records: Iterable[Mapping[str, object]]) -> bytes:

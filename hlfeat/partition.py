@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class TaskNumbers(NamedTuple):
+    """How a job array numbers its tasks: `first`, `first + step`, ..."""
+
+    first: int
+    step: int = 1
 
 
 @dataclass(frozen=True, order=True)
 class Part:
     """Part `index` (from 1) of `of` parts of the clips. Parts write files with different names into one folder.
+
+    `tasks` says how the job numbers its tasks that does the parts. The report of the part has it, so that a task that
+    is submitted again alone is known. It is no part of what a part is.
 
     >>> [list(range(10))[part.slice(10)] for part in Part().split(3)]
     [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
@@ -15,6 +26,7 @@ class Part:
 
     of: int = 1
     index: int = 1
+    tasks: TaskNumbers | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.index}/{self.of}"
@@ -25,7 +37,7 @@ class Part:
 
     def split(self, n: int) -> list[Part]:
         """Divide the part into `n` smaller ones."""
-        return [Part(self.of * n, (self.index - 1) * n + i) for i in range(1, n + 1)]
+        return [Part(self.of * n, (self.index - 1) * n + i, self.tasks) for i in range(1, n + 1)]
 
 
 WHOLE = Part()

@@ -7,8 +7,12 @@
 # So many tasks, so many parts; any evenly spaced array will do (0-15, 10-40:10). The last task to finish writes
 # report.json and failures.jsonl of the whole.
 #
-# To go on after an interruption, submit the same line: parts that are done take seconds. The list, the options and the
-# number of tasks have to be the same, as they say what a part is. One part by hand:
+# To go on after an interruption, submit the same line: parts that are done take seconds. The list and the options have
+# to be the same, as they say what a part is. Or submit the tasks alone that have not ended well, under their numbers:
+#
+#   sbatch --array=3,7 scripts/slurm_array.sh paths.txt features
+#
+# The reports of the parts that are done say how the tasks were numbered. Where there is none, or by hand:
 #
 #   hlfeat extract paths.txt -o features --part 3/16
 #
@@ -45,5 +49,5 @@ shift 2
 # sbatch keeps the environment that it was called in. Where yours does not, activate it here:
 # source /path/to/venv/bin/activate
 
-# exec: the signal goes to the process that this is, so let it be hlfeat. It knows the part from SLURM's variables.
-exec hlfeat extract "$inputs" -o "$features" ${SLURM_CPUS_PER_TASK:+--workers "$SLURM_CPUS_PER_TASK"} "$@"
+# exec: the signal goes to the process that this is, so let it be hlfeat. --part auto: the part of this task.
+exec hlfeat extract "$inputs" -o "$features" --part auto ${SLURM_CPUS_PER_TASK:+--workers "$SLURM_CPUS_PER_TASK"} "$@"

@@ -7,7 +7,10 @@ would help. Only this module turns them into options of the command ("--workers:
 from __future__ import annotations
 
 import errno
+import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
 
 from hlfeat.errors import ConfigError, HlfeatError, TooManyFailuresError, UsageError
@@ -55,6 +58,7 @@ REMEDIES = {
     "batch": "--batch N takes fewer clips at once",
     "null": "-0 reads such a list",
     "overwrite": "--overwrite starts anew",
+    "part": "--part I/N or --part auto goes on with one of its parts",
     "replace": "--overwrite replaces it",
     "seconds": "--seconds S exports it for clips of S seconds",
     "segment": "--start and --end choose a part",
@@ -75,6 +79,28 @@ def message_of(error: HlfeatError) -> str:
     elif isinstance(error, UsageError | TooManyFailuresError):  # "workers: ...", "device cuda:9: ..."
         message = re.sub(rf"^({_NAMES})(?=:| \S+: )", lambda name: OPTIONS[name[0]], message)
     return f"{message}; {REMEDIES[error.remedy]}" if error.remedy else message
+
+
+@contextmanager
+def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
+    """Name the option that was typed, such as `--shard-size 8X`, in errors about the override that it stands for.
+
+    Args:
+        typed: overrides, and the options with their values.
+    """
+    try:
+        yield
+    except ConfigError as e:
+        for override, option in typed.items():
+            place, key = f"override {override}: ", override.partition("=")[0]
+            if str(e).startswith(place):
+                raise ConfigError(f"{option}: {str(e).removeprefix(place).removeprefix(f'{key}: ')}") from e
+        raise
+
+
+def quoted(value: str) -> str:
+    """Text as a value of an override, which stays text."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def report(error: BaseException) -> tuple[str, Exit]:

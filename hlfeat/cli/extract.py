@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
-from hlfeat.cli.job import choose_part, collect_clips, failures_by_code, local_device
+from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit, naming_options, quoted
+from hlfeat.cli.job import collect_clips, failures_by_code
 from hlfeat.cli.options import (
     DEFAULT,
     WORKERS,
@@ -29,6 +29,7 @@ from hlfeat.cli.options import (
     WorkersOption,
     epilog,
 )
+from hlfeat.cli.parts import choose_part, local_device
 from hlfeat.cli.process import StopRequest, keep_stdout_for_paths, print_path, set_up_logging
 from hlfeat.errors import UsageError
 from hlfeat.partition import Part
@@ -73,9 +74,11 @@ EXTRACT_EPILOG = epilog(
         Exit.INTERRUPTED: "interrupted; the same command resumes the run",
     },
     environment="""
-            SLURM_ARRAY_TASK_ID, ...COUNT, ...MIN, ...STEP   the part, without --part
-            RANK, WORLD_SIZE, LOCAL_RANK                     torchrun's part and GPU
-            CUDA_VISIBLE_DEVICES                             GPUs for cuda:0, ...
+            CUDA_VISIBLE_DEVICES            GPUs for cuda:0, ...
+          With --part auto only:
+            SLURM_ARRAY_TASK_ID, ...        the task of an array
+            RANK, WORLD_SIZE, LOCAL_RANK    the process of torchrun, and its GPU
+            JOB_COMPLETION_INDEX            the pod of a Kubernetes job
         """,
     examples="""
             hlfeat extract clips -o features
@@ -111,14 +114,14 @@ def extract(
     format: Annotated[Format | None, typer.Option(help="Format of shards; default: the configuration's.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: the configuration's.")] = None,
     shard_size: Annotated[
-        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB.")
+        str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB or 1GiB.")
     ] = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N parts; SLURM arrays and torchrun set it."),
+        typer.Option(metavar="I/N|auto", help="Do the I-th of N parts; auto: the part of a job's task."),
     ] = None,
     on_error: Annotated[OnError, typer.Option(help="What to do at a clip that cannot be used.")] = OnError.skip,
     max_failures: MaxFailuresOption = None,
@@ -146,17 +149,19 @@ def extract(
         "shard_size": shard_size,
         "pool": pool,
     }
-    overrides = [*(settings or []), *(f'output.{k}="{v}"' for k, v in shortcuts.items() if v is not None)]
-    cfg = load_config(config, overrides)
+    typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
+    overrides = [*(settings or []), *typed]
+    with naming_options(typed):
+        cfg = load_config(config, overrides)
     if not out:
         raise UsageError("-o: expected a folder for the features, got an empty name")
     if not inputs and not manifest:
         raise UsageError("expected audio files, folders, lists or a --manifest to extract from, got none")
     clips = collect_clips(inputs or [], manifest or [], null)
-    mine, job = choose_part(part)
+    mine, job = choose_part(part, Path(out), devices=device.count(",") + 1)
     if job:
         log.info("part %s (%s)", mine, job)
-    with explained(config, overrides):
+    with naming_options(typed), explained(config, overrides):
         if dry_run:
             _dry_run(cfg, clips.clips[mine.slice(len(clips.clips))], weights, stats)
             return

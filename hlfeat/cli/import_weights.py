@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hlfeat.cli.errors import naming_options
 from hlfeat.cli.options import OverwriteFileOption, SetOption, VerboseOption, epilog
 from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import HlfeatError
@@ -49,8 +50,10 @@ def import_weights(
 
     configuration = leaf_checkpoint.configuration_path(out, checkpoint, overwrite)
     scale = {"window_len": window_len, "window_stride": window_stride, "min_freq": min_freq, "max_freq": max_freq}
-    overrides = [f"audio.sample_rate={sample_rate}", *(f"frontend.{k}={v!r}" for k, v in scale.items())]
-    imported = leaf_checkpoint.import_weights(checkpoint, args, [*overrides, *(settings or [])])
+    typed = {f"frontend.{k}={v!r}": f"--{k.replace('_', '-')} {v:g}" for k, v in scale.items()}
+    typed = {f"audio.sample_rate={sample_rate}": f"--sample-rate {sample_rate}", **typed}
+    with naming_options(typed):
+        imported = leaf_checkpoint.import_weights(checkpoint, args, [*typed, *(settings or [])])
     log = logging.getLogger("hlfeat")
     for note in imported.notes:
         log.info("%s", note)

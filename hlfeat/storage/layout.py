@@ -4,8 +4,8 @@
     failures.jsonl        clips that could not be used          shard-00000.jsonl  their index, a line for each clip
     report.json           what the run did                      stats-00000.json   statistics of the same features
 
-While a run is at work there are also `hlfeat.busy` (clips that are being read), `hlfeat.lock` (of a part) and files
-whose names end in `.tmp`. Each part of a run writes files of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
+While a run is at work there are also `hlfeat.busy` (clips that are being read), `hlfeat.lock` and files whose names end
+in `.tmp`. Each part of a run writes files of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NUMBERED = ("shard", "index", "statistics")
 _NEVER_TEMPORARY = ("lock", "busy")
 _NAME = re.compile(
     r"(?P<stem>[a-z]+)(?P<label>-p(?P<index>[0-9]+)of(?P<of>[0-9]+))?(?:-(?P<number>[0-9]{5,}))?(?P<suffix>\.[a-z0-9]+?)"
-    rf"(?P<temporary>{re.escape(TEMPORARY)})?"
+    rf"(?P<temporary>{re.escape(TEMPORARY)}|(?P<claim>\.[0-9a-f]{{32}}))?"
 )
 
 
@@ -95,6 +95,10 @@ class Layout:
     def lock(self) -> Path:
         return self.folder / f"hlfeat{self._label}.lock"
 
+    def claim(self, token: str) -> Path:
+        """The claim to the lock of a run that has died, which `token` identifies: 32 hexadecimal digits."""
+        return self.folder / f"{self.lock.name}.{token}"
+
     @property
     def busy(self) -> Path:
         return self.folder / f"hlfeat{self._label}.busy"
@@ -126,7 +130,10 @@ class Layout:
         kind = match and _KINDS.get((match["stem"], match["suffix"]))
         if match is None or kind is None or (match["number"] is None) != (kind not in _NUMBERED):
             return None
-        if match["temporary"] and kind in _NEVER_TEMPORARY:
+        if match["claim"]:
+            if kind != "lock":
+                return None
+        elif match["temporary"] and kind in _NEVER_TEMPORARY:
             return None
         part = Part(int(match["of"]), int(match["index"])) if match["label"] else WHOLE
         number = None if match["number"] is None else int(match["number"])

@@ -14,6 +14,7 @@ from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.description import RunDescription, differing_settings, read_description_dict
 from hlfeat.storage.layout import Layout, own_files
 from hlfeat.storage.lock import DirectoryLock
+from hlfeat.storage.run_parts import with_task_numbers
 
 
 class OutputDir:
@@ -77,7 +78,8 @@ class OutputDir:
         for parts in self.catalog.other_partitions():
             raise UsageError(
                 f"{self.folder}: holds features of a run in {_count_parts(parts)}, not in "
-                f"{_count_parts(self.part.of)}; choose another folder"
+                f"{_count_parts(self.part.of)}; choose another folder",
+                remedy="part" if parts > 1 else "",
             )
 
     def _check_ours(self) -> None:
@@ -116,7 +118,7 @@ class OutputDir:
         The last part to finish writes failures.jsonl and report.json of the whole. If two parts are both the last,
         they write the same.
         """
-        self._write_report(self.layout, report)
+        self._write_report(self.layout, with_task_numbers(report, self.part.tasks))
         if self.part == WHOLE:
             return True
         layouts = [Layout(self.folder, part) for part in WHOLE.split(self.part.of)]

@@ -182,7 +182,7 @@ def test_what_is_wrong_with_the_call_is_one_line(invoke, clips, tmp_path):
     failed(
         invoke("extract", clips, "-o", out, "--shard-size", "much"),
         2,
-        '--set output.shard_size="much": output.shard_size: expected a number of clips',
+        "hlfeat: error: --shard-size much: expected a number of clips, or a size such as 256MB, 8M or 1GiB, got 'much'",
     )
     (tmp_path / "empty").mkdir()
     failed(invoke("extract", tmp_path / "empty", "-o", out), 2, "no audio files in")

@@ -15,6 +15,7 @@ import hlfeat
 from hlfeat.cli.app import app
 from hlfeat.cli.errors import OPTIONS, REMEDIES, Exit, InterruptedEarlyError, in_terms_of_options, report
 from hlfeat.errors import ConfigError, OutputError, TooManyFailuresError, UsageError
+from tests import helpers
 
 PACKAGE = Path(hlfeat.__file__).parent
 
@@ -76,3 +77,34 @@ def test_an_error_is_a_line_and_an_exit_code(error, message, code):
 def test_log_lines_name_options():
     assert in_terms_of_options("with the option update they are") == "with --update they are"
     assert in_terms_of_options("the option nobody knows") == "the option nobody knows"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--shard-size", "8X"],
+            "--shard-size 8X: expected a number of clips, or a size such as 256MB, 8M or 1GiB, got",
+        ),
+        (
+            ["--shard-size", '8"'],
+            '--shard-size 8": expected a number of clips, or a size such as 256MB, 8M or 1GiB, got',
+        ),
+        (["--pool", "maen"], "--pool maen: expected mean, mean+std, max or window:SECONDS[,HOP], got 'maen'; did you"),
+        (["--pool", "window:1,2"], "--pool window:1,2: expected windows with a HOP above 0 and up to SECONDS"),
+        (["--set", "output.pool=maen"], "--set output.pool=maen: output.pool: expected mean, mean+std"),
+        (["--shard-size", "8M", "--set", "seed=x"], "--set seed=x: seed: expected a whole number"),
+    ],
+)
+def test_errors_about_settings_name_what_was_typed(tmp_path, clips, invoke, arguments, message):
+    refused = invoke("extract", clips, "-o", tmp_path / "out", *arguments)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith(f"hlfeat: error: {message}"), refused.stderr
+
+
+def test_errors_about_an_imported_checkpoint_name_what_was_typed(tmp_path, invoke):
+    checkpoint = helpers.GOLDEN / "checkpoint/net_best_model.pth"
+    for typed in (["--max-freq", "9000"], ["--window-len", "0"], ["--sample-rate", "0"]):
+        refused = invoke("import-weights", checkpoint, "-o", tmp_path / "w.pt", *typed)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert refused.stderr.startswith(f"hlfeat: error: {' '.join(typed)}: expected"), refused.stderr

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hlfeat.cli.app import app
 from hlfeat.cli.errors import Exit
-from hlfeat.cli.job import parse_part
+from hlfeat.cli.parts import parse_part
 from hlfeat.config.loading import config_names, load_config
 from tests.conftest import command
 

@@ -38,10 +38,10 @@ def script(tmp_path):
 def test_a_task_of_an_array_becomes_the_command(script, tmp_path):
     task = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "8"}
     assert script("slurm_array.sh", "my list.txt", "my features", "-c", "log-mel", **task).returncode == 0
-    words = ["extract", "my list.txt", "-o", "my features", "--workers", "8", "-c", "log-mel"]
+    words = ["extract", "my list.txt", "-o", "my features", "--part", "auto", "--workers", "8", "-c", "log-mel"]
     assert (tmp_path / "words").read_text().splitlines() == words
     assert script("slurm_array.sh", "a", "b", SLURM_ARRAY_TASK_ID="1", STATUS="3").returncode == 3
-    assert (tmp_path / "words").read_text().splitlines() == ["extract", "a", "-o", "b"]
+    assert (tmp_path / "words").read_text().splitlines() == ["extract", "a", "-o", "b", "--part", "auto"]
 
 
 @pytest.mark.parametrize(

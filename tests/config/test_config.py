@@ -144,6 +144,42 @@ def test_overrides(tmp_path):
     assert config.output.shard_size == 12
 
 
+@pytest.mark.parametrize(
+    ("size", "stored", "n"),
+    [
+        ("256MB", "256MB", 256 * 10**6),  # these spellings are in fingerprints, so they stay
+        ("0.5GB", "0.5GB", 5 * 10**8),
+        ("1.5 kB", "1.5 kB", 1500),
+        ("7B", "7B", 7),
+        ("2TB", "2TB", 2 * 10**12),
+        ("8M", "8MB", 8 * 10**6),
+        ("1G", "1GB", 10**9),
+        ("1 g", "1GB", 10**9),
+        ("8mb", "8MB", 8 * 10**6),
+        ("64K", "64kB", 64_000),
+        ("64KB", "64kB", 64_000),
+        ("256MiB", "256MiB", 256 * 2**20),
+        ("1.5gib", "1.5GiB", 3 * 2**29),
+        ("2 KiB", "2KiB", 2048),
+        ("9b", "9B", 9),
+    ],
+)
+def test_sizes_of_shards(tmp_path, size, stored, n):
+    config = load(tmp_path, f"output: {{shard_size: {size}}}")
+    assert config.output.shard_size == stored
+    assert shard_bytes(stored) == shard_bytes(size) == n
+    assert load(tmp_path, dump_config(config)) == config
+    pattern = schema()["$defs"]["OutputConfig"]["properties"]["shard_size"]["anyOf"][1]["pattern"]
+    assert re.fullmatch(pattern, size)
+    assert re.fullmatch(pattern, stored)
+
+
+@pytest.mark.parametrize("size", ["8i", "8iB", "8Mi", "0", "0M", "M", "-8M", "1e3M", "8MBs", "8 M B", "8E", "0.9B"])
+def test_what_is_no_size(tmp_path, size):
+    with pytest.raises(ConfigError, match="expected a number of clips, or a size such as 256MB, 8M or 1GiB, got"):
+        load(tmp_path, f"output: {{shard_size: '{size}'}}")
+
+
 def test_filters_where_they_are_wanted(tmp_path):
     octaves = load(tmp_path, "frontend: {n_filters: 35, scale: log, min_freq: 110, filters_per_octave: 12}")
     assert load(tmp_path, dump_config(octaves)) == octaves

@@ -103,7 +103,9 @@ def changes(out: Path, told: Callable[[str, str], None]) -> Iterator[None]:
 
     def watch(event: str, arguments: tuple) -> None:
         if event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir") or (
-            event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            event == "open"
+            and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            and not os.path.isdir(arguments[0])  # a file without a name in a folder is gone with its process
         ):
             tell(event.removeprefix("os."), Path(os.fsdecode(arguments[0])))
 

@@ -1,4 +1,4 @@
-"""Runs in parts: names, shares, what schedulers say, and one folder written by many."""
+"""Runs in parts: names, shares, and one folder written by many."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat as package
-from hlfeat.cli.job import parse_part, part_of_job
+from hlfeat.cli.parts import parse_part
 from hlfeat.errors import InterruptedRunError, OutputError, UsageError
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
 from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.layout import FileName, Layout
-from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
 from tests.conftest import command
 from tests.extraction.runs import CHEAP, contents, run
@@ -53,49 +52,6 @@ def test_names():
     for wrong in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2", "1/2/3", ""):
         with pytest.raises(UsageError, match="--part"):
             parse_part(wrong)
-
-
-@pytest.mark.parametrize(
-    ("env", "part"),
-    [
-        ({}, WHOLE),
-        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "5"}, Part(8, 1)),
-        ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "4"}, Part(4, 1)),
-        (
-            {
-                "SLURM_ARRAY_TASK_ID": "14",
-                "SLURM_ARRAY_TASK_COUNT": "3",
-                "SLURM_ARRAY_TASK_MIN": "10",
-                "SLURM_ARRAY_TASK_STEP": "4",
-            },
-            Part(3, 2),
-        ),
-        ({"RANK": "3", "WORLD_SIZE": "4"}, Part(4, 4)),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, WHOLE),
-        (
-            {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2", "RANK": "1", "WORLD_SIZE": "3"},
-            Part(6, 5),
-        ),
-        ({"SLURM_JOB_ID": "9", "SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, WHOLE),  # no array, and maybe no srun
-    ],
-)
-def test_what_schedulers_say(env, part):
-    found, why = part_of_job(env)
-    assert found == part
-    assert bool(why) == (part != WHOLE)
-
-
-@pytest.mark.parametrize(
-    "env",
-    [
-        {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1"},
-        {"RANK": "4", "WORLD_SIZE": "4"},
-        {"RANK": "x", "WORLD_SIZE": "4"},
-    ],
-)
-def test_what_schedulers_cannot_mean(env):
-    with pytest.raises(UsageError, match="--part I/N says which part"):
-        part_of_job(env)
 
 
 def part_run(clips, out, part, *more, **options):
@@ -178,18 +134,6 @@ def test_parts_of_another_list(clips, tmp_path):
     (clips / "d0/new.wav").unlink()
     part_run(clips, out, Part(2, 2))
     assert len(package.FeatureStore(out)) == 12
-
-
-def test_locks_of_parts(clips, tmp_path):
-    out = tmp_path / "out"
-    with OutputDir(out, Part(2, 1)):
-        with pytest.raises(OutputError, match="another run is writing part 1/2 here"):
-            OutputDir(out, Part(2, 1))
-        with OutputDir(out, Part(2, 2)), pytest.raises(OutputError, match="another run is writing here"):
-            OutputDir(out)
-    with OutputDir(out), pytest.raises(OutputError, match="another run is writing"):
-        OutputDir(out, Part(2, 1))
-    assert list(out.iterdir()) == []
 
 
 def test_a_part_is_resumed_and_cleans_up_after_itself_alone(clips, tmp_path):
