@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from hlfeat.audio.clip import Clip, Span
@@ -70,6 +71,78 @@ def open_bytes(clip: Clip) -> Iterator[BinaryIO]:
         finally:
             if part.error is not None:  # more of a reason than what it led to
                 raise _unreadable(part.error)
+
+
+def clip_size(clip: Clip) -> int:
+    """Bytes of a clip's file or member."""
+    return os.stat(clip.path).st_size if clip.span is None else clip.span.size
+
+
+@contextmanager
+def byte_range(clip: Clip, start: int, end: int) -> Iterator[BinaryIO]:
+    """Bytes of a clip's file or member, as a file of their own."""
+    first = start if clip.span is None else clip.span.offset + start
+    with open(clip.path, "rb") as file:
+        part = Range(file.fileno(), first, end - start)
+        try:
+            yield io.BufferedReader(part)
+        finally:
+            if part.error is not None:
+                raise _unreadable(part.error)
+
+
+@contextmanager
+def piped(clip: Clip, patch: tuple[int, bytes] | None = None, end: int | None = None) -> Iterator[int]:
+    """The reading end of a pipe through which the bytes of a clip come.
+
+    Args:
+        patch: bytes that go in the place of others, and their position.
+        end: position at which to stop; None: at the end of the file.
+
+    Raises ClipError, at the end, where the file could not be read.
+    """
+    reading, writing = os.pipe()
+    feeder = _Feeder(clip, writing, patch, end)
+    feeder.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)  # which ends the feeder, if it has not come to its end
+        feeder.join()
+        if feeder.error is not None:
+            raise _unreadable(feeder.error)
+
+
+class _Feeder(threading.Thread):
+    """Writes the bytes of a clip into a pipe, and closes it."""
+
+    def __init__(self, clip: Clip, pipe: int, patch: tuple[int, bytes] | None, end: int | None) -> None:
+        super().__init__(name="feeder", daemon=True)
+        self._clip, self._pipe, self._patch = clip, pipe, patch
+        self._left = clip_size(clip) if end is None else end  # bytes to write
+        self.error: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            with open_bytes(self._clip) as file, suppress(BrokenPipeError):
+                if self._patch is not None:
+                    position, replacement = self._patch
+                    self._write(file.read(position) + replacement)
+                    file.seek(position + len(replacement))
+                while data := file.read(min(PIECE >> 2, self._left)):
+                    self._write(data)
+        except OSError as e:
+            self.error = e
+        except ClipError as e:
+            self.error = OSError(str(e))
+        finally:
+            os.close(self._pipe)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        self._left -= len(view)
+        while view:
+            view = view[os.write(self._pipe, view) :]
 
 
 @contextmanager

@@ -66,6 +66,11 @@ class Clip:
         return self.path if self.span is None else self.span.member
 
     @property
+    def is_segment(self) -> bool:
+        """Whether the clip is a part of its file."""
+        return self.start is not None or self.end is not None
+
+    @property
     def segment(self) -> dict[str, str | float | int]:
         """Which part of its file the clip is, with the keys of the index; empty for the whole file."""
         member = None if self.span is None else self.span.member

@@ -1,28 +1,30 @@
 """A clip's file to its samples, or the reason why not. Nothing is guessed, nothing shortened silently.
 
-libsndfile (through soundfile) reads the formats. It is forgiving where this command must not be: a file that is cut
-short often reads as a shorter file. What it noticed on the way is in its log, which is checked here.
+libsndfile reads most formats, FFmpeg (through PyAV, if it is installed) those that libsndfile does not. What counts is
+what decodes, to the last byte of the file; what cannot be accounted for is a failure.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
-from hlfeat.audio.byte_source import check_span, sound_source
+from hlfeat.audio import pyav
+from hlfeat.audio.byte_source import check_span
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.formats import EXACT_SEEK, UNKNOWN_FRAMES, UNREADABLE, extension
-from hlfeat.audio.header_checks import check_header
-from hlfeat.errors import OUT_OF_FILES, ClipError
+from hlfeat.audio.decoder import Decoder, TruncatedError
+from hlfeat.audio.formats import MAX_RATE, MIN_RATE
+from hlfeat.audio.passes import OpenFile, SharedPasses
+from hlfeat.audio.sndfile import SndfileDecoder
+from hlfeat.errors import ClipError
 
 BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once
+MAX_OVERSHOOT = 0.5  # seconds by which a segment may end after its file: it is cut to the file's end, as Kaldi does
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ class Waveform:
         return float(self.samples.shape[1] / self.sample_rate)
 
 
-class _Stream(soundfile.SoundFile):  # type: ignore[misc]
-    """Reads from start to end only: soundfile's own seeks fail on a FLAC that does not state its length."""
+class Shortfall(NamedTuple):
+    """What is missing of a clip that is used nevertheless: seconds that the file promises (None: it does not say), and
+    seconds that are there."""
 
-    def seekable(self) -> bool:
-        return False
+    promised: float | None
+    there: float
 
 
 def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> Waveform:
@@ -62,11 +65,16 @@ class Reader:
         channels: "mix" (their mean), "first", "each" (all of them), or the number of one, from 0. A clip's own channel
             goes before it.
         cancelled: asked between blocks; when true, reading ends with a ClipError "cancelled".
+        keep_truncated: use what is there of a recording that was cut short or never finished.
+        passes: open files that neighbouring segments share; only for a reader that is read at once.
 
     Attributes:
         sample_rate: hertz.
         file_channels: channels of the file; kept: of these, what the policy keeps.
-        samples: of the clip, as the header promises; None where it does not say.
+        samples: of the clip, as the header promises; None where it does not, or is not to be believed.
+        decoder: what reads the file, if it is not libsndfile.
+        overshoots: whether the segment ends a little after its file.
+        shortfall: what is missing at the end, once the samples have been read.
 
     Raises:
         ClipError: with one of the codes missing, unreadable, not-audio, unsupported, empty, truncated, corrupt,
@@ -74,77 +82,177 @@ class Reader:
         OSError: no more files can be opened, which is no clip's fault.
     """
 
-    def __init__(self, clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.clip, self._cancelled = clip, cancelled
+    def __init__(
+        self,
+        clip: Clip,
+        channels: str | int = "mix",
+        cancelled: Callable[[], bool] = lambda: False,
+        keep_truncated: bool = False,
+        passes: SharedPasses | None = None,
+    ) -> None:
+        self.clip, self._cancelled, self._keep = clip, cancelled, keep_truncated
         self._channels = channels if clip.channel is None else clip.channel
+        self._passes = passes
         _check_file(clip)
-        with ExitStack() as opened, _explained(clip):
-            self._file = opened.enter_context(_Stream(opened.enter_context(sound_source(clip)), closefd=False))
-            check_header(self._file, clip, self._channels)
-            self._first, self._stop = _bounds(self._file, clip)
-            self._opened = opened.pop_all()
-        self.sample_rate: int = self._file.samplerate
-        self.file_channels: int = self._file.channels
+        self._file = self._open()
+        decoder = self._file.decoder
+        self.overshoots = False
+        self.shortfall: Shortfall | None = None
+        self.decoder, self.sample_rate, self.file_channels = decoder.name, decoder.sample_rate, decoder.channels
+        try:
+            self._check()
+            self._first, self._stop = self._bounds()
+        except ClipError:
+            self._file.close()
+            raise
         self.kept = self.file_channels if self._channels == "each" else 1
-        end = self._file.frames if self._stop is None else self._stop
-        self.samples: int | None = None if end == UNKNOWN_FRAMES else end - self._first
+        end = decoder.length if self._stop is None else self._stop
+        believed = end is not None and decoder.length is not None and not keep_truncated
+        self.samples: int | None = end - self._first if end is not None and believed else None
+
+    def _open(self) -> OpenFile:
+        """The file, at the clip's start or before it."""
+        if self._passes is not None:
+            waiting = self._passes.take(self.clip)
+            if waiting is not None and waiting.can_reach(round((self.clip.start or 0) * waiting.decoder.sample_rate)):
+                return waiting
+            if waiting is not None:
+                waiting.close()
+        return OpenFile(open_decoder(self.clip, self._keep))
+
+    def _check(self) -> None:
+        """Raises ClipError for what the header alone rules out."""
+        decoder = self._file.decoder
+        if not MIN_RATE <= self.sample_rate <= MAX_RATE:
+            raise ClipError(
+                "bad-rate", f"expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {self.sample_rate}"
+            )
+        if isinstance(self._channels, int) and self._channels >= self.file_channels:
+            message = f"expected a channel {self._channels} (counting from 0), got {self.file_channels} channels"
+            raise ClipError("bad-channel", message)
+        if decoder.shortfall is not None and not self._keep:
+            raise decoder.shortfall
+        if decoder.length == 0:
+            raise decoder.shortfall or ClipError("empty", "no samples")
+
+    def _bounds(self) -> tuple[int, int | None]:
+        """First sample of a clip and the one after its last (None: the file's end): the nearest to its times."""
+        clip, rate, length = self.clip, self.sample_rate, self._file.decoder.length
+        first = 0 if clip.start is None else round(clip.start * rate)
+        stop = None if clip.end is None else round(clip.end * rate)
+        if stop is not None and stop <= first:
+            raise ClipError("bad-segment", f"expected at least one sample from {clip.start or 0:g} to {clip.end:g} s")
+        if length is not None and not self._keep:
+            if first >= length:
+                raise self._beyond(length)
+            if stop is not None and stop > length:
+                stop = self._cut_overshoot(stop, length)
+        return first, stop
+
+    def _cut_overshoot(self, stop: int, length: int) -> int:
+        if stop - length > MAX_OVERSHOOT * self.sample_rate:
+            raise self._beyond(length)
+        self.overshoots = True
+        return length
+
+    def _beyond(self, length: int) -> ClipError:
+        end = "its end" if self.clip.end is None else f"{self.clip.end:.10g} s"
+        wanted = f"{self.clip.start or 0:.10g} s to {end}"
+        seconds = length / self.sample_rate
+        return ClipError("bad-segment", f"expected a segment within the file's {seconds:.10g} s, got {wanted}")
 
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    def __exit__(self, *exception: object) -> None:
+        if self._passes is not None and exception[0] is None:
+            self._passes.give_back(self.clip, self._file)
+        else:
+            self._file.close()
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The samples from start to end, once: float32 [kept, T] each, T from 1 up.
 
         A header's length is a promise, not a fact: it is checked at the end.
         """
-        f, clip, first, stop = self._file, self.clip, self._first, self._stop
-        size = max(1, BLOCK_SAMPLES // f.channels)
-        # never beyond the promised end: decoders stumble over what may follow there, such as a tag
-        last = f.frames if stop is None and f.frames != UNKNOWN_FRAMES else stop
-        got, found = 0, False
-        with _explained(clip):
-            if first and f.format in EXACT_SEEK and f.frames != UNKNOWN_FRAMES:
-                got = f.seek(first)
-        while last is None or got < last:
+        file, first, stop = self._file, self._first, self._stop
+        size = max(1, BLOCK_SAMPLES // self.file_channels)
+        length = file.decoder.length
+        # never beyond a promised end: decoders stumble over what may follow there, such as a tag
+        last = length if stop is None and not self._keep else stop
+        file.go_to(first)
+        any_kept = False
+        while last is None or file.position < last:
             if self._cancelled():
                 raise ClipError("cancelled", "the run was stopped")
-            wanted = size if last is None else min(size, last - got)
-            with _explained(clip):
-                block = f.read(wanted, dtype="float32", always_2d=True)  # [T, channels]
-            if not np.isfinite(block).all():
-                where = got + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
-                raise ClipError("non-finite", f"sample {where} is not a finite number")
-            part = block[max(0, first - got) :]
-            got += len(block)
+            wanted = size if last is None else min(size, last - file.position)
+            start = file.position
+            try:
+                block = file.read(wanted)  # [T, channels]
+            except ClipError as e:
+                self._use_what_is_there(e, any_kept)
+                return
+            self._check_finite(block, start)
+            part = block[max(0, first - start) :]
             if len(part):
-                found = True
+                any_kept = True
                 yield _keep(part, self._channels)
-            if len(block) < wanted:
+            if file.ended:
+                try:
+                    self._check_end(last)
+                except ClipError as e:
+                    self._use_what_is_there(e, any_kept)
+                    return
                 break
-        if got == 0:
+        if not any_kept:
+            raise ClipError("empty", "no samples") if file.position == 0 else self._beyond(file.position)
+        if file.ended and file.decoder.shortfall is not None:
+            self._note_shortfall(file.decoder.shortfall)
+
+    def _check_end(self, last: int | None) -> None:
+        """The file has ended: is that all of it, and of the segment?"""
+        file = self._file
+        if not self._keep or file.decoder.shortfall is None:
+            file.decoder.check_end(file.position)
+        if file.position == 0:
             raise ClipError("empty", "no samples")
-        if last is not None and got < last:
-            if f.frames == UNKNOWN_FRAMES:
-                raise _beyond(clip, got / f.samplerate)
-            raise ClipError("truncated", f"the header promises {f.frames} samples, {got} could be read")
-        if not found:
-            raise _beyond(clip, got / f.samplerate)
+        if self._stop is not None and last is not None and self._first < file.position < last:
+            self._cut_overshoot(last, file.position)
+
+    def _check_finite(self, block: np.ndarray, start: int) -> None:
+        if not np.isfinite(block).all():
+            where = start + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
+            raise ClipError("non-finite", f"sample {where} is not a finite number")
+
+    def _use_what_is_there(self, error: ClipError, any_kept: bool) -> None:
+        """Go on with the samples so far, if that is wanted; else raise the error, with the time of the break."""
+        if self._keep and any_kept and error.code in ("truncated", "corrupt"):
+            self._note_shortfall(error)
+            return
+        if self._file.position and error.code == "corrupt":
+            seconds = self._file.position / self.sample_rate
+            raise ClipError(error.code, f"{error}, after {seconds:.2f} s") from error
+        raise error
+
+    def _note_shortfall(self, error: ClipError) -> None:
+        length, end = self._file.decoder.length, self._file.position
+        promised = error.promised if isinstance(error, TruncatedError) else None
+        if promised is None and length is not None and length > end:
+            promised = length / self.sample_rate
+        self.shortfall = Shortfall(promised, (end - self._first) / self.sample_rate)
 
 
-@contextmanager
-def _explained(clip: Clip) -> Iterator[None]:
-    """What libsndfile and soundfile say, as the clip's error."""
+def open_decoder(clip: Clip, salvage: bool = False) -> Decoder:
+    """The first decoder that reads the clip: libsndfile's, then PyAV's. The arguments and errors are theirs."""
     try:
-        yield
-    except soundfile.LibsndfileError as e:
-        raise _explain(e, clip) from e
-    except (TypeError, ValueError) as e:  # soundfile on a format that needs more than the file, such as RAW
-        raise ClipError("unsupported", f"not a format that can be read without being told about it: {e}") from e
-    except MemoryError as e:
-        raise ClipError("out-of-memory", "too large to be held in memory") from e
+        return SndfileDecoder(clip, salvage)
+    except ClipError as e:
+        if e.code not in ("unsupported", "not-audio") and not (salvage and e.code == "truncated"):
+            raise
+        if not pyav.is_installed():
+            more = "; pip install 'hlfeat[av]' reads more formats" if e.code == "unsupported" else ""
+            raise ClipError(e.code, f"{e}{more}") from e
+        return pyav.open_decoder(clip, e)
 
 
 def _check_file(clip: Clip) -> None:
@@ -171,22 +279,6 @@ def _check_file(clip: Clip) -> None:
         check_span(clip.span, info)
 
 
-def _bounds(f: soundfile.SoundFile, clip: Clip) -> tuple[int, int | None]:
-    """First sample of a clip and the one after its last (None: the file's end): the nearest to its times."""
-    first = 0 if clip.start is None else round(clip.start * f.samplerate)
-    stop = None if clip.end is None else round(clip.end * f.samplerate)
-    if stop is not None and stop <= first:
-        raise ClipError("bad-segment", f"expected at least one sample from {clip.start or 0:g} to {clip.end:g} s")
-    if f.frames != UNKNOWN_FRAMES and max(first + 1, stop or 0) > f.frames:
-        raise _beyond(clip, f.frames / f.samplerate)
-    return first, stop
-
-
-def _beyond(clip: Clip, seconds: float) -> ClipError:
-    wanted = f"{clip.start or 0:.10g} s to {'its end' if clip.end is None else f'{clip.end:.10g} s'}"
-    return ClipError("bad-segment", f"expected a segment within the file's {seconds:.10g} s, got {wanted}")
-
-
 def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:
     """The channels that the policy keeps: [T, channels] -> contiguous [kept, T]."""
     if channels == "mix":
@@ -194,20 +286,3 @@ def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:
     if channels == "each":
         return np.ascontiguousarray(block.T)
     return np.ascontiguousarray(block[:, [0 if channels == "first" else int(channels)]].T)
-
-
-def _explain(e: soundfile.LibsndfileError, clip: Clip) -> ClipError:
-    reason = re.sub(r"^(Internal )?[Ee]rror ?: ", "", e.error_string.strip()).rstrip(".")
-    if e.code == 1:  # SF_ERR_UNRECOGNISED_FORMAT
-        if extension(clip.name) in UNREADABLE:
-            return ClipError("unsupported", f"libsndfile does not read .{extension(clip.name)} files")
-        return ClipError("not-audio", "not an audio file in a format that libsndfile knows")
-    if e.code == 2:  # SF_ERR_SYSTEM: the file system's error, not the file's
-        try:
-            open(clip.path, "rb").close()
-        except OSError as found:  # libsndfile does not say which
-            if found.errno in OUT_OF_FILES:
-                raise
-            reason = found.strerror or reason
-        return ClipError("unreadable", reason)
-    return ClipError("corrupt", reason.replace("SF_INFO struct incomplete", "the header contradicts itself"))

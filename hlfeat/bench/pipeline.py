@@ -85,7 +85,7 @@ class ReadingEngine:
         torch.set_num_threads(1)
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
-        return [self._loader.load(clip, cancelled, self._resample) for clip in clips]
+        return self._loader.load_all(clips, cancelled, self._resample)
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         return iter(stream)
@@ -170,7 +170,7 @@ def consume(
     try:
         with Prefetcher(clips, workers, engine, limits) as loaded:
             for event in engine.compute(loaded):
-                if isinstance(event, LoadedClip):
+                if isinstance(event, LoadedClip) and event.long:
                     for channel in engine.compute_long(event, loaded.threads, scratch, lambda: False).channels:
                         for _ in channel:
                             pass

@@ -22,6 +22,8 @@ from hlfeat.cli.options import (
     ManifestOption,
     MaxFailuresOption,
     NullOption,
+    OnTruncated,
+    OnTruncatedOption,
     QuietOption,
     SetOption,
     VerboseOption,
@@ -124,6 +126,7 @@ def extract(
         typer.Option(metavar="I/N|auto", help="Do the I-th of N parts; auto: the part of a job's task."),
     ] = None,
     on_error: Annotated[OnError, typer.Option(help="What to do at a clip that cannot be used.")] = OnError.skip,
+    on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try clips again that failed in earlier runs.")
@@ -172,6 +175,7 @@ def extract(
             batch_seconds=batch_seconds,
             workers=workers,
             on_error=on_error.value,
+            on_truncated=on_truncated.value,
             max_failures=max_failures,
             overwrite=overwrite,
             retry_failed=retry_failed,
@@ -237,6 +241,10 @@ def _summarise(report: Report, folder: Path, part: Part) -> None:
         facts["device"],
         folder,
     )
+    if report.truncated:
+        log.warning("%s cut short: the index says how much is there", count(report.truncated, "recording"))
+    if report.cut_segments:
+        log.warning("%s cut to the end of their files", count(report.cut_segments, "segment"))
     if report.failures:
         merged, of_part = Layout(folder).failures, Layout(folder, part).failures
         log.warning("%s: %s", failures_by_code(report), merged if merged.exists() else of_part)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input."""
     from hlfeat.inputs.collect import collect_inputs
-    from hlfeat.text import count
 
     clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests))
-    if clips.ignored:
-        logging.getLogger("hlfeat").info("skipped %s (not an audio extension)", count(clips.ignored, "file"))
+    skipped = clips.describe_skipped()
+    if skipped:
+        logging.getLogger("hlfeat").info("%s", skipped)
     return clips
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Annotated, Any
@@ -62,6 +63,18 @@ ManifestOption = Annotated[
 ]
 NullOption = Annotated[
     bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes them.")
+]
+
+
+class OnTruncated(str, Enum):
+    """What the run does with a recording that was cut short or never finished."""
+
+    fail = "fail"
+    keep = "keep"
+
+
+OnTruncatedOption = Annotated[
+    OnTruncated, typer.Option(help="Of a recording that was cut short: fail, or keep what is there.")
 ]
 MaxFailuresOption = Annotated[
     int | None, typer.Option(min=0, metavar="N", help="Stop when more than N clips have failed.")

@@ -20,6 +20,8 @@ from hlfeat.cli.options import (
     ManifestOption,
     MaxFailuresOption,
     NullOption,
+    OnTruncated,
+    OnTruncatedOption,
     QuietOption,
     SetOption,
     VerboseOption,
@@ -68,6 +70,7 @@ def stats(
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
+    on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -105,8 +108,15 @@ def stats(
     cfg = load_config(name, overrides)
     clip_list = collect_clips(inputs or [], manifest or [], null)
     with explained(name, overrides):
-        options = Options(device=device, batch_seconds=batch_seconds, workers=workers, max_failures=max_failures,
-                          quiet=quiet, weights=weights)  # fmt: skip
+        options = Options(
+            device=device,
+            batch_seconds=batch_seconds,
+            workers=workers,
+            on_truncated=on_truncated.value,
+            max_failures=max_failures,
+            quiet=quiet,
+            weights=weights,
+        )
         failed = _of_clips(cfg, clip_list, out, options)
     if failed:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)

@@ -95,7 +95,7 @@ class BatchEngine:
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
         """Read the clips."""
-        return [self._loader.load(clip, cancelled, resample=False) for clip in clips]
+        return self._loader.load_all(clips, cancelled, resample=False)
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         """Blocks of clips, of which one is computed while the one before it is written."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.passes import SharedPasses
 from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.errors import OUT_OF_FILES, ClipError
-from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip
+from hlfeat.extraction.events import ClipInfo, FailedClip, LoadedClip, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.nn.device import out_of_memory
 
@@ -35,12 +37,32 @@ class ClipLoader:
         channels: the channel policy (see `Reader`).
         limits: when a clip is long.
         guard: a context in which a decoder works on a clip (see `CrashGuard.reading`).
+        keep_truncated: use what is there of recordings that were cut short.
     """
 
     def __init__(
-        self, resampler: Resampler, channels: str | int, limits: Limits, guard: Guard = lambda *_: nullcontext()
+        self,
+        resampler: Resampler,
+        channels: str | int,
+        limits: Limits,
+        guard: Guard = lambda *_: nullcontext(),
+        keep_truncated: bool = False,
     ) -> None:
         self.resampler, self.channels, self._limits, self._guard = resampler, channels, limits, guard
+        self._keep_truncated, self._passes = keep_truncated, SharedPasses()
+
+    def close(self) -> None:
+        """Close the files that are open for further segments."""
+        self._passes.close()
+
+    def load_all(self, clips: Sequence[Clip], cancelled: Cancelled, resample: bool = True) -> list[WorkerEvent]:
+        """Neighbouring clips. Segments of one file that follow one another share a pass over it."""
+        events: list[WorkerEvent] = []
+        for _, group in groupby(clips, lambda clip: (clip.path, clip.span)):
+            neighbours = list(group)
+            with self._passes.hold(neighbours[0]) if neighbours[0].is_segment else nullcontext():
+                events += [self.load(clip, cancelled, resample) for clip in neighbours]
+        return events
 
     def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
         """One clip; of a long one, only its length. Without `resample`, waveforms stay at the file's rate.
@@ -63,7 +85,8 @@ class ClipLoader:
 
     def _load(self, clip: Clip, cancelled: Cancelled, resample: bool) -> LoadedClip:
         start = time.perf_counter()
-        with self._guard(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
+        passes = self._passes if clip.is_segment else None
+        with self._guard(clip, self.channels), self._reader(clip, cancelled, passes) as reader:
             file = os.stat(clip.path)  # before its samples are read, so that a later change shows
             samples, blocks = self._read(reader)
         decoded = time.perf_counter()
@@ -77,6 +100,9 @@ class ClipLoader:
         seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
         return LoadedClip(info, waveforms, silent, seconds)
 
+    def _reader(self, clip: Clip, cancelled: Cancelled, passes: SharedPasses | None = None) -> Reader:
+        return Reader(clip, self.channels, cancelled, self._keep_truncated, passes)
+
     def _info(self, clip: Clip, reader: Reader, file: os.stat_result, samples: int) -> ClipInfo:
         old, new, _ = self.resampler.ratio(reader.sample_rate)
         return ClipInfo(
@@ -88,6 +114,9 @@ class ClipLoader:
             modified=file.st_mtime_ns,
             channels_out=reader.kept,
             length=-(-samples * new // old),
+            decoder=reader.decoder,
+            shortfall=reader.shortfall,
+            overshoots=reader.overshoots,
         )
 
     def _read(self, reader: Reader) -> tuple[int, list[np.ndarray]]:
@@ -110,7 +139,7 @@ class ClipLoader:
         Raises ClipError where the clip turns out to be bad, or was changed since it was loaded.
         """
         clip = info.clip
-        with self._guard(clip, self.channels), Reader(clip, self.channels, cancelled) as reader:
+        with self._guard(clip, self.channels), self._reader(clip, cancelled) as reader:
             file = os.stat(clip.path)
             if (file.st_size, file.st_mtime_ns) != (info.size, info.modified):
                 raise ClipError("unreadable", "the file was changed while it was read")

@@ -59,7 +59,7 @@ class CpuEngine:
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
         """Read the clips, and compute those that are not long."""
-        events = [self._loader.load(clip, cancelled) for clip in clips]
+        events = self._loader.load_all(clips, cancelled)
         short = [event for event in events if isinstance(event, LoadedClip) and not event.long]
         start = time.perf_counter()
         features = self._features([w for clip in short for w in clip.waveforms], cancelled)

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.reader import Shortfall
 from hlfeat.errors import ClipError
 from hlfeat.statistics.moments import Moments
 
@@ -33,6 +34,9 @@ class ClipInfo:
         size: of the file, in bytes.
         modified: when the file last changed, in nanoseconds since 1970.
         length: in samples after resampling.
+        decoder: what read the file, if it was not libsndfile.
+        shortfall: what is missing of a recording that was cut short and is used nevertheless.
+        overshoots: whether it is a segment that ends a little after its file.
     """
 
     clip: Clip
@@ -43,6 +47,9 @@ class ClipInfo:
     modified: int
     channels_out: int
     length: int
+    decoder: str | None = None
+    shortfall: Shortfall | None = None
+    overshoots: bool = False
 
 
 @dataclass(frozen=True)

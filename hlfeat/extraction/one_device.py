@@ -44,7 +44,7 @@ def extract_on_device(
             if options.part != WHOLE:
                 description = replace(description, inputs=describe_inputs(inputs.clips))
             output.initialise_or_resume(description, options.overwrite)
-            return _extract(job, inputs.clips[options.part.slice(len(inputs.clips))], output)
+            return _extract(job, inputs, output)
         except OSError as e:
             raise disk_error(e, out) from e
 
@@ -93,10 +93,20 @@ def _order_of(clips: Sequence[Clip]) -> dict[str, int]:
     return order
 
 
-def _extract(job: Job, clips: Sequence[Clip], output: OutputDir) -> Report:
+def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     """The run in a directory that is locked and of the right fingerprint."""
-    started, clock, options, order = time.perf_counter(), Clock(), job.options, _order_of(clips)
-    state = scan_output(output, clips, order, each=job.each, update=options.update, retry_failed=options.retry_failed)
+    started, clock, options = time.perf_counter(), Clock(), job.options
+    clips = inputs.clips[options.part.slice(len(inputs.clips))]
+    order = _order_of(clips)
+    state = scan_output(
+        output,
+        clips,
+        order,
+        each=job.each,
+        update=options.update,
+        retry_failed=options.retry_failed,
+        manifests=inputs.manifests,
+    )
     if state.entries:
         log.info("%d of %d clips are done already", len(clips) - len(state.todo), len(clips))
     crashed = [f.id for f in output.catalog.failures() if f.code == CRASHED]
@@ -117,6 +127,7 @@ def _extract(job: Job, clips: Sequence[Clip], output: OutputDir) -> Report:
         output.check_place()
         failed = failures.save_in_order(order)
     report = _report(run, state, failed, started)
+    report = replace(report, skipped=dict(inputs.skipped), hidden_folders=inputs.hidden_folders)
     return replace(report, complete=output.finish(report.as_dict(), merge_reports))
 
 
@@ -125,6 +136,8 @@ def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], s
     return Report(
         clips=run.tally.clips,
         audio_seconds=run.tally.seconds,
+        truncated=run.tally.truncated,
+        cut_segments=run.tally.cut_segments,
         failures=[failure.as_dict() for failure in failed],
         clips_before=state.entries,
         seconds_before=state.seconds,

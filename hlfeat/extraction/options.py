@@ -28,6 +28,7 @@ class Options:
             process each.
         batch_seconds: audio in a batch on a GPU, with padding, in seconds.
         workers: threads that decode and, on a CPU, compute.
+        on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
         on_error: "skip" a clip that cannot be used, or "stop" the run.
         max_failures: stop when more clips than this fail; None: never.
         overwrite: remove what earlier runs wrote to the output directory.
@@ -52,6 +53,7 @@ class Options:
     batch_seconds: float = 64.0
     workers: int = field(default_factory=default_workers)
     on_error: str = "skip"
+    on_truncated: str = "fail"
     max_failures: int | None = None
     overwrite: bool = False
     retry_failed: bool = False
@@ -72,6 +74,7 @@ class Options:
         positive = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
         _check("batch_seconds", seconds, positive, "seconds above 0")
         _check("on_error", self.on_error, self.on_error in ("skip", "stop"), "skip or stop")
+        _check("on_truncated", self.on_truncated, self.on_truncated in ("fail", "keep"), "fail or keep")
         most = self.max_failures
         _check("max_failures", most, most is None or _is_whole(most, 0), "a whole number from 0, or None")
         named = isinstance(self.device, str) and all(self.devices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,16 @@ class Report:
     Attributes:
         clips, audio_seconds: clips that this run finished, and their duration in seconds.
         clips_before, seconds_before: those that earlier runs had finished.
+        truncated: recordings among `clips` that were cut short, of which what is there was used.
+        cut_segments: segments among `clips` that ended a little after their file.
         failures: lines of failures.jsonl: id, path, code, message.
         seconds: time spent in each stage, in seconds; decoding and resampling are summed over threads.
         device: name of the device.
         peak_bytes: the highest memory: of the device, or of the process on a CPU.
         complete: whether the output directory is complete; False while other parts are missing.
         parts: how many devices shared the run; None for one.
+        skipped: files of the inputs' folders and archives that are not audio, by extension.
+        hidden_folders: folders that were not searched, as their names begin with a dot.
 
     >>> Report(clips=2, audio_seconds=7200.0).as_dict()["hours"]
     2.0
@@ -40,6 +44,10 @@ class Report:
     peak_bytes: int = 0
     complete: bool = True
     parts: int | None = None
+    truncated: int = 0
+    cut_segments: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    hidden_folders: int = 0
 
     @classmethod
     def of_parts(cls, reports: Sequence[Report]) -> Report:
@@ -56,6 +64,10 @@ class Report:
             peak_bytes=max(r.peak_bytes for r in reports),
             complete=any(r.complete for r in reports),
             parts=len(reports),
+            truncated=sum(r.truncated for r in reports),
+            cut_segments=sum(r.cut_segments for r in reports),
+            skipped=_most(r.skipped for r in reports),
+            hidden_folders=max(r.hidden_folders for r in reports),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,8 +78,12 @@ class Report:
             "clips_this_run": self.clips,
             "hours": (self.seconds_before + self.audio_seconds) / 3600,
             "hours_this_run": self.audio_seconds / 3600,
+            "truncated_this_run": self.truncated,
+            "cut_segments_this_run": self.cut_segments,
             "failures": len(self.failures),
             "failures_by_code": dict(sorted(Counter(f["code"] for f in self.failures).items())),
+            "skipped": dict(sorted(self.skipped.items())),
+            "hidden_folders": self.hidden_folders,
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "real_time_factor": self.audio_seconds / wall if wall else 0.0,
             "device": self.device,
@@ -75,6 +91,14 @@ class Report:
             **({} if self.parts is None else {"parts": self.parts}),
             "versions": versions(),
         }
+
+
+def _most(skipped: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """What was skipped in a run of which each part has counted everything."""
+    most: Counter[str] = Counter()
+    for counts in skipped:
+        most |= Counter(counts)
+    return dict(sorted(most.items()))
 
 
 def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -89,8 +113,11 @@ def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{k: sum(r[k] for r in reports) for k in ("clips", "clips_this_run")},
         "hours": hours,
         "hours_this_run": this_run,
+        **{k: sum(r.get(k, 0) for r in reports) for k in ("truncated_this_run", "cut_segments_this_run")},
         "failures": sum(r["failures"] for r in reports),
         "failures_by_code": dict(sorted(codes.items())),
+        "skipped": _most(r.get("skipped", {}) for r in reports),
+        "hidden_folders": max(r.get("hidden_folders", 0) for r in reports),
         "seconds": seconds,
         "real_time_factor": this_run * 3600 / seconds["total"] if seconds["total"] else 0.0,
         "device": ", ".join(dict.fromkeys(r["device"] for r in reports)),

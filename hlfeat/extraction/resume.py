@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
+from hlfeat.inputs.rows import BAD_ROW
 from hlfeat.storage.layout import shard_number
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.records import FailureRecord, IndexEntry
@@ -47,6 +48,7 @@ class _Request:
         each: whether every channel of a file is a clip of its own in the index.
         update: whether shards with a clip that has changed since are taken back.
         retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
+        manifests: paths of the manifests that the clips are from.
     """
 
     clips: Sequence[Clip]
@@ -54,6 +56,7 @@ class _Request:
     each: bool
     update: bool
     retry_failed: bool
+    manifests: Sequence[str]
 
     def clip_id(self, entry: IndexEntry) -> str:
         """The id of the clip that an index entry is of."""
@@ -78,6 +81,7 @@ def scan_output(
     each: bool,
     update: bool,
     retry_failed: bool,
+    manifests: Sequence[str] = (),
 ) -> ResumeState:
     """What is done of these clips, whose places `order` has by id.
 
@@ -85,10 +89,11 @@ def scan_output(
         each: whether every channel of a file is a clip of its own in the index.
         update: whether shards with a clip that has changed since are taken back.
         retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
+        manifests: paths of the manifests that the clips are from.
 
     Raises UsageError where another file has the name of a finished clip, or an update would lose a clip.
     """
-    request = _Request(clips, order, each, update, retry_failed)
+    request = _Request(clips, order, each, update, retry_failed, [escape_unprintable(path) for path in manifests])
     finished = _scan_shards(output, request)
     standing, retried = _sort_failures(output, request, finished)
     failed = {failure.id for failure in standing}
@@ -185,8 +190,14 @@ def _sort_failures(
 
 def _is_obsolete(failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str]) -> bool:
     """Whether the clip is done, or it is no input any more and there is nothing to try again: its file is gone, or it
-    is an archive as a whole, of which only the members are inputs now."""
+    is an archive as a whole, of which only the members are inputs now, or its row of a manifest is another now."""
     if failure.id in request.order:
         return bool(finished.done[request.order[failure.id]])
-    gone = request.retry_failed and not os.path.lexists(failure.path)
+    gone = request.retry_failed and (not os.path.lexists(failure.path) or _is_row_of(request.manifests, failure))
     return gone or (failure.path in archives and failure.member is None)
+
+
+def _is_row_of(manifests: Sequence[str], failure: FailureRecord) -> bool:
+    """Whether a bad row of one of these manifests has failed. Its message begins with the path and the line."""
+    starts = tuple(f"{path}{separator}" for path in manifests for separator in ":/")  # "/": a file in Kaldi's folder
+    return failure.code == BAD_ROW and failure.message.startswith(starts)

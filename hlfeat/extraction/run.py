@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,18 @@ class Job:
 
 @dataclass
 class Tally:
-    """Clips that a run has finished, each channel of its own counted, and their duration in seconds."""
+    """What a run has finished.
+
+    Attributes:
+        clips, seconds: each channel of its own counted, and their duration in seconds.
+        truncated: recordings that were cut short and are used nevertheless.
+        cut_segments: segments that end a little after their file, and were cut to its end.
+    """
 
     clips: int = 0
     seconds: float = 0.0
+    truncated: int = 0
+    cut_segments: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +97,13 @@ class ClipRun:
             scratch: a folder for what does not fit into memory.
         """
         job, clock = self.job, self.clock
-        engine = self._make_engine(guard)
+        loader = self._make_loader(guard)
+        engine = self._make_engine(loader)
         plan = make_shard_plan(job.config, job.pipeline.postprocessor)
         threads = torch.get_num_threads()
         try:
             with (
+                closing(loader),
                 self.sink,
                 Prefetcher(clips, job.options.workers, engine, job.limits, job.hooks.stopped) as loaded,
             ):
@@ -113,13 +124,19 @@ class ClipRun:
         finally:
             torch.set_num_threads(threads)
 
-    def _make_engine(self, guard: Guard) -> Engine:
+    def _make_loader(self, guard: Guard) -> ClipLoader:
+        job = self.job
+        resampler = Resampler(job.pipeline.extractor.sample_rate)
+        keep_truncated = job.options.on_truncated == "keep"
+        return ClipLoader(resampler, job.config.audio.channels, job.limits, guard, keep_truncated)
+
+    def _make_engine(self, loader: ClipLoader) -> Engine:
         job, config = self.job, self.job.config
         extractor, postprocessor, _ = job.pipeline
         return make_engine(
             extractor,
             postprocessor,
-            ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, job.limits, guard),
+            loader,
             job.device,
             np.dtype(config.output.dtype),
             max(1, int(job.options.batch_seconds * config.audio.sample_rate)),
@@ -159,6 +176,8 @@ class ClipRun:
         seconds = info.duration * info.channels_out
         self.tally.clips += info.channels_out
         self.tally.seconds += seconds
+        self.tally.truncated += info.shortfall is not None
+        self.tally.cut_segments += info.overshoots
         self.progress.add(1, seconds)
 
     def _fail(self, failed: FailedClip) -> None:

@@ -187,7 +187,7 @@ class ShardSink:
 
 def _index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
     """The index line of a clip, or of one channel of a file whose channels are clips of their own."""
-    clip = info.clip
+    clip, shortfall = info.clip, info.shortfall
     return IndexEntry(
         id=clip.id if channel is None else f"{clip.id}#{channel}",
         path=clip.path,
@@ -200,6 +200,10 @@ def _index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
         start=clip.start,
         end=clip.end,
         channel=clip.channel if channel is None else channel,
+        truncated=None if shortfall is None else True,
+        seconds_promised=None if shortfall is None else shortfall.promised,
+        seconds_there=None if shortfall is None else shortfall.there,
+        decoder=info.decoder,
     )
 
 

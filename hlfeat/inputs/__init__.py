@@ -2,8 +2,9 @@
 
 Public names: Inputs, collect_inputs.
 
-    collect      the kinds in the order they are tried     rows          a row of a manifest to a clip
-    base         what a kind is                            archives      tar archives
-    paths        files, folders, lists of paths            tar_members   headers of a tar archive, damaged ones too
-    manifests    tables, JSON lines, Kaldi folders
+    collect      the kinds in the order they are tried     rows          a row of a manifest to a clip, good or bad
+    base         what a kind is                            columns       names of columns to what they mean
+    paths        files, folders, lists of paths            text_files    UTF-8 and UTF-16
+    tables       .csv and .tsv, as tools write them        archives      tar archives
+    manifests    JSON lines, Kaldi folders                 tar_members   headers of a tar archive, damaged ones too
 """

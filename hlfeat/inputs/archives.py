@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 
 from hlfeat.audio.clip import Clip, Span, relative_id
-from hlfeat.audio.formats import AUDIO, extension
+from hlfeat.audio.formats import has_audio_name, is_apple_double
 from hlfeat.errors import ClipError, UsageError
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.tar_members import HeaderFile, list_members
@@ -38,6 +38,8 @@ class Archive(InputKind):
     """A tar archive, by name: its audio members, in its order."""
 
     def matches(self, argument: Argument) -> bool:
+        if argument.origin is Origin.FOLDER and is_apple_double(argument.path):
+            return False
         return argument.path.lower().endswith((".tar", *COMPRESSED))
 
     def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
@@ -80,13 +82,29 @@ def archive_clips(path: str, id_: str, prefix: str = "") -> Iterator[Clip | Skip
     links = any(m.issym() or m.islnk() for m in headers.values())
     by_name = {posixpath.normpath(m.name): m for m in headers.values()} if links else {}
     stamp = (info.st_size, info.st_mtime_ns)
+    hidden_folders = set()
     for member in headers.values():
-        if extension(member.name) in AUDIO and not member.isdir():
+        hidden = _hidden_folder(member)
+        if hidden is not None:
+            if hidden not in hidden_folders:
+                yield Skipped(f"{path}: {hidden}", is_folder=True)
+            hidden_folders.add(hidden)
+        elif has_audio_name(member.name) and not member.isdir():
             yield _clip(path, prefix, member, by_name, stamp)
         elif not member.isdir():
             yield Skipped(f"{path}: {member.name}")
     if fault is not None:
         yield Clip(id_, path, fault=fault)
+
+
+def _hidden_folder(member: tarfile.TarInfo) -> str | None:
+    """The folder that the member is below, or is, whose name begins with a dot; None if there is none."""
+    if "." not in member.name[:1] and "/." not in member.name:
+        return None
+    parts = member.name.split("/")
+    folders = parts if member.isdir() else parts[:-1]
+    depth = next((i for i, name in enumerate(folders, 1) if name.startswith(".") and name not in (".", "..")), None)
+    return None if depth is None else "/".join(folders[:depth])
 
 
 def _clip(

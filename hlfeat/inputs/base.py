@@ -15,6 +15,7 @@ from enum import Enum
 from typing import BinaryIO, ClassVar, NamedTuple
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.formats import extension, is_apple_double
 
 
 class Origin(Enum):
@@ -76,9 +77,18 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is no clip, because its name is not that of audio."""
+    """A file that is no clip, because its name is not that of audio; or a hidden folder, which is not searched."""
 
     path: str
+    is_folder: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The extension of a file, as the summary shows it."""
+        if is_apple_double(self.path):
+            return "._*"
+        kind = extension(self.path)
+        return f".{kind}" if kind else "no extension"
 
 
 class InputKind(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -11,8 +12,9 @@ from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped
-from hlfeat.inputs.manifests import JsonLines, KaldiFolder, Table
+from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
+from hlfeat.inputs.tables import Table
 from hlfeat.text import count, escape_unprintable
 
 # Tried in this order: inputs of a run, lines of a list, entries of a folder alike.
@@ -26,6 +28,7 @@ INPUT_KINDS: tuple[InputKind, ...] = (
     PathList(),
     File(),
 )
+MOST_SHOWN = 10  # extensions of skipped files in a message
 _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
 
 
@@ -35,7 +38,9 @@ class Inputs:
 
     Attributes:
         clips: with different ids.
-        ignored: the number of files in folders and archives that were skipped, as they have no extension of audio.
+        skipped: how many files of folders and archives were skipped, by extension (`.txt`), as it is not one of audio.
+        hidden_folders: how many folders were not searched, as their names begin with a dot.
+        manifests: paths of the manifests among the inputs.
 
     >>> from hlfeat import Clip
     >>> inputs = Inputs([Clip("first-second", "a.wav", end=1.0), Clip("rest", "a.wav", start=1.0)])
@@ -44,7 +49,27 @@ class Inputs:
     """
 
     clips: list[Clip] = field(default_factory=list)
-    ignored: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    hidden_folders: int = 0
+    manifests: list[str] = field(default_factory=list)
+
+    @property
+    def ignored(self) -> int:
+        """How many files were skipped."""
+        return self.skipped.total()
+
+    def describe_skipped(self) -> str:
+        """What was not used: `skipped 12 files (not an audio extension): .txt 10, .jpg 2`; "" for nothing."""
+        parts = []
+        if self.skipped:
+            kinds = sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))
+            shown = [f"{escape_unprintable(kind)} {n}" for kind, n in kinds[:MOST_SHOWN]]
+            rest = sum(n for _, n in kinds[MOST_SHOWN:])
+            shown += [f"others {rest}"] if rest else []
+            parts.append(f"{count(self.ignored, 'file')} (not an audio extension): {', '.join(shown)}")
+        if self.hidden_folders:
+            parts.append(count(self.hidden_folders, "hidden folder"))
+        return f"skipped {'; '.join(parts)}" if parts else ""
 
 
 def collect_inputs(
@@ -52,10 +77,11 @@ def collect_inputs(
 ) -> Inputs:
     """List the clips that the inputs of `hlfeat extract` stand for, in order.
 
-    A folder stands for the audio files below it (by extension); a clip's id is its path below the folder. A file's id
-    is its name. `-` and *.txt are lists of paths; their ids are the paths as written, without a leading `/`, `./` or
-    `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), whose ids are the members' names; in a
-    folder, the archive's id goes before them. Manifests (hlfeat/inputs/manifests.py) may also be among the paths.
+    A folder stands for the audio files below it (by extension), but those in hidden folders; a clip's id is its path
+    below the folder. A file's id is its name. `-` and *.txt are lists of paths; their ids are the paths as written,
+    without a leading `/`, `./` or `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), whose ids
+    are the members' names; in a folder, the archive's id goes before them. Manifests (hlfeat/inputs/manifests.py) may
+    also be among the paths.
 
     Args:
         paths: files, folders, archives, lists and manifests; "-" for the list in `stdin`.
@@ -76,18 +102,24 @@ def collect_inputs(
     ...     inputs = collect_inputs([folder])
     >>> [clip.id for clip in inputs.clips], inputs.ignored
     (['a.flac', 'b.wav'], 1)
+    >>> inputs.describe_skipped()
+    'skipped 1 file (not an audio extension): .pdf 1'
     """
     inputs = Inputs()
     for argument in _arguments(paths, stdin, null, manifests):
+        if isinstance(kind_of(argument), Table | JsonLines | KaldiFolder):
+            inputs.manifests.append(argument.path)
         for entry in expand(argument):
-            if isinstance(entry, Skipped):
-                inputs.ignored += 1
-            else:
+            if isinstance(entry, Clip):
                 inputs.clips.append(entry)
+            elif entry.is_folder:
+                inputs.hidden_folders += 1
+            else:
+                inputs.skipped[entry.kind] += 1
     if not inputs.clips:
         shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
-        skipped = f" (skipped {count(inputs.ignored, 'file')}: not an audio extension)" if inputs.ignored else ""
-        raise UsageError(f"no audio files in {shown}{skipped}")
+        skipped = inputs.describe_skipped()
+        raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
     _refuse_duplicates(inputs.clips)
     return inputs
 

@@ -1,4 +1,4 @@
-"""Manifests: tables, JSON lines of NeMo, lhotse and hlfeat, and Kaldi data folders. Segments included.
+"""Manifests: JSON lines of NeMo, lhotse and hlfeat, and Kaldi data folders (and hlfeat/inputs/tables.py). Segments too.
 
 | manifest | a clip is | its id |
 |---|---|---|
@@ -7,63 +7,35 @@
 | lhotse's recordings or cuts (`.jsonl`, `.jsonl.gz`) | a recording, a cut | id |
 | Kaldi's data folder | a line of `segments` if there is one, else of `wav.scp` | its first word |
 
-NeMo's keys are read too: audio_filepath for path, offset for start, and a duration from there instead of end. A
-duration alone is that of the file, as NeMo writes it, and makes no segment. Other keys are not read.
+hlfeat/inputs/columns.py knows other names of these keys. NeMo's are read too: audio_filepath for path, offset for
+start, and a duration from there instead of end. A duration alone is that of the file, as NeMo writes it, and makes no
+segment. Other keys are not read.
 
 A path is taken as written; if there is no such file, as one below the manifest's folder. Without an id, the id of a
-segment is its path with `#t=start,end` (W3C Media Fragments). Nothing in a manifest is ever run: Kaldi's pipes are
-refused.
+segment is its path with `#t=start,end` (W3C Media Fragments). Nothing in a manifest is ever run: Kaldi's pipes fail.
+
+A row that cannot be used is a clip that fails (bad-row), and the others are used. A manifest that cannot be read, or is
+none, ends the run.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from hlfeat.audio.clip import Clip, relative_id
+from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import GIVEN, Argument, InputKind
-from hlfeat.inputs.rows import clip_of_row, resolve_path, row_error, seconds_of
+from hlfeat.inputs.columns import ColumnError, Columns, TimeColumn, understand_columns
+from hlfeat.inputs.rows import BadRowError, RowClips, clip_of_row, seconds_of
+from hlfeat.inputs.text_files import open_text
 from hlfeat.text import escape_unprintable
 
-TABLES = (".csv", ".tsv")
 LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Errors of the file system as a UsageError that names the manifest."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as e:
-        reason = getattr(e, "strerror", None) or str(e)
-        raise UsageError(f"{escape_unprintable(path)}: the manifest cannot be read: {reason}") from e
-
-
-class Table(InputKind):
-    """A table with a header line."""
-
-    origins = GIVEN
-
-    def matches(self, argument: Argument) -> bool:
-        return argument.path.lower().endswith(TABLES)
-
-    def clips(self, argument: Argument) -> Iterator[Clip]:
-        path = argument.path
-        delimiter = "\t" if path.lower().endswith(".tsv") else ","
-        with _reading(path), open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
-            rows = csv.DictReader(f, delimiter=delimiter, strict=True)
-            try:
-                for row in rows:
-                    yield clip_of_row(path, rows.line_num, {k: v for k, v in row.items() if k and v not in (None, "")})
-            except csv.Error as e:
-                raise UsageError(f"{escape_unprintable(path)}:{rows.line_num}: not a row of a table: {e}") from e
+_SEGMENT = Columns(
+    paths=("path",), id="id", channel="channel", times={"start": TimeColumn("start"), "end": TimeColumn("end")}
+)
 
 
 class JsonLines(InputKind):
@@ -75,54 +47,76 @@ class JsonLines(InputKind):
         return argument.path.lower().endswith(LINES)
 
     def clips(self, argument: Argument) -> Iterator[Clip]:
-        path = argument.path
-        opener = gzip.open if path.lower().endswith(".gz") else open
-        with _reading(path), opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as f:
-            for number, line in enumerate(f, 1):
+        rows = RowClips(argument.path)
+        with open_text(argument.path) as file:
+            for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _json_clip(path, number, line)
+                    try:
+                        rows.add(number, _json_clip, argument.path, line)
+                    except ColumnError as e:
+                        where = f"{escape_unprintable(argument.path)}:{number}"
+                        raise UsageError(f"{where}: {escape_unprintable(str(e))}") from e
+        yield from rows.clips()
 
 
-def _json_clip(path: str, number: int, line: str) -> Clip:
+def _json_clip(path: str, line: str) -> Clip:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as e:
-        raise row_error(path, number, f"expected one JSON object a line: {e}") from e
+        raise BadRowError(f"expected one JSON object a line: {e}", alien=True) from e
     if not isinstance(row, dict):
-        raise row_error(path, number, f"expected a JSON object, got {line.strip()[:40]}")
+        raise BadRowError(f"expected a JSON object, got {line.strip()[:40]}", alien=True)
     if "sources" in row:
-        return _lhotse_clip(path, number, row.get("id"), row, {})
+        return _lhotse_clip(path, row.get("id"), row, {})
     if isinstance(row.get("recording"), dict):
-        return _lhotse_clip(path, number, row.get("id"), row["recording"], _lhotse_segment(path, number, row))
+        return _lhotse_clip(path, row.get("id"), row["recording"], row)
     if "type" in row and "tracks" in row:
-        raise row_error(path, number, "expected recordings or cuts of one recording, got a mixed cut")
-    return clip_of_row(path, number, row)
+        raise BadRowError("expected recordings or cuts of one recording, got a mixed cut", row.get("id"))
+    return clip_of_row(path, row, understand_columns(tuple(key for key in row if _may_be_read(key, row[key]))))
 
 
-def _lhotse_segment(path: str, number: int, cut: Mapping[str, object]) -> dict[str, object]:
-    start, length = seconds_of(path, number, cut, "start"), seconds_of(path, number, cut, "duration")
+def _may_be_read(key: str, value: object) -> bool:
+    """Whether the value may be a path, a name, a number, or a pair of times, and not data of another kind."""
+    if key in ("path", "id", "channel"):
+        return True
+    if isinstance(value, list):
+        return len(value) == 2 and all(isinstance(item, int | float) for item in value)
+    return isinstance(value.get("path"), str) if isinstance(value, dict) else value is not None
+
+
+def _lhotse_clip(path: str, id_: object, recording: Mapping[str, object], cut: Mapping[str, object]) -> Clip:
+    """A recording, or a cut of it."""
+    try:
+        source = _lhotse_source(recording)
+        segment = _lhotse_segment(cut) if cut else {}
+    except BadRowError as e:
+        e.name(id_)
+        raise
+    return clip_of_row(path, {"path": source, "id": id_, **segment}, _SEGMENT)
+
+
+def _lhotse_source(recording: Mapping[str, object]) -> object:
+    sources = recording.get("sources")
+    if not isinstance(sources, list) or len(sources) != 1 or not isinstance(sources[0], dict):
+        raise BadRowError("expected a recording of one source")
+    if sources[0].get("type") != "file":
+        kind = sources[0].get("type")
+        raise BadRowError(f"expected a source of type file, got {kind!r}; commands are never run")
+    if recording.get("transforms"):
+        raise BadRowError("expected a recording without transforms")
+    return sources[0].get("source")
+
+
+def _lhotse_segment(cut: Mapping[str, object]) -> dict[str, object]:
+    start, length = seconds_of(cut, TimeColumn("start")), seconds_of(cut, TimeColumn("duration"))
     if start is None or length is None:
-        raise row_error(path, number, "expected a cut with start and duration")
+        raise BadRowError("expected a cut with start and duration")
     channel = cut.get("channel")
     if isinstance(channel, list):
         if len(channel) != 1:
-            raise row_error(path, number, f"expected a cut of one channel, got {channel}; audio.channels says which")
+            raise BadRowError(f"expected a cut of one channel, got {channel}; audio.channels says which")
         channel = channel[0]
     return {"start": start, "end": start + length, "channel": channel}
-
-
-def _lhotse_clip(
-    path: str, number: int, id_: object, recording: Mapping[str, object], segment: Mapping[str, object]
-) -> Clip:
-    sources = recording.get("sources")
-    if not isinstance(sources, list) or len(sources) != 1 or not isinstance(sources[0], dict):
-        raise row_error(path, number, "expected a recording of one source")
-    if sources[0].get("type") != "file":
-        kind = sources[0].get("type")
-        raise row_error(path, number, f"expected a source of type file, got {kind!r}; commands are never run")
-    if recording.get("transforms"):
-        raise row_error(path, number, "expected a recording without transforms")
-    return clip_of_row(path, number, {"path": sources[0].get("source"), "id": id_, **segment})
 
 
 class KaldiFolder(InputKind):
@@ -138,37 +132,57 @@ class KaldiFolder(InputKind):
         return argument.is_folder and os.path.isfile(os.path.join(argument.path, "wav.scp"))
 
     def clips(self, argument: Argument) -> Iterator[Clip]:
-        with _reading(argument.path):
-            yield from _kaldi_clips(argument.path)
+        scp, segments = (os.path.join(argument.path, name) for name in ("wav.scp", "segments"))
+        lines = RowClips(scp)
+        recordings: dict[str, str | None] = {}
+        for number, fields in _lines(scp, 2):
+            lines.add(number, _kaldi_recording, scp, fields, recordings)
+        if not os.path.exists(segments):
+            yield from lines.clips()
+            return
+        yield from (clip for clip in lines.clips(named=False) if clip.fault is not None)
+        rows = RowClips(segments)
+        for number, fields in _lines(segments, 4):
+            rows.add(number, _kaldi_segment, scp, fields, recordings)
+        yield from rows.clips()
 
 
-def _kaldi_clips(folder: str) -> Iterator[Clip]:
-    scp, segments = os.path.join(folder, "wav.scp"), os.path.join(folder, "segments")
-    recordings: dict[str, str] = {}
-    for number, (name, file) in _fields(scp, 2):
-        if file.endswith("|") or file.startswith("|"):
-            raise row_error(scp, number, f"expected a file, got a pipe, and commands are never run: {file}")
-        if file == "-" or ".ark:" in file:
-            raise row_error(scp, number, f"expected a file, got {file}")
-        if name in recordings:
-            raise row_error(scp, number, f"two recordings with the name {name}: {recordings[name]} and {file}")
-        recordings[name] = file
-    if not os.path.exists(segments):
-        for name, file in recordings.items():
-            yield Clip(relative_id(name), resolve_path(file, scp))
-        return
-    for number, (name, recording, start, end) in _fields(segments, 4):
-        if recording not in recordings:
-            raise row_error(segments, number, f"expected a recording of wav.scp, got {recording}")
-        row = {"path": recordings[recording], "id": name, "start": start}
-        yield clip_of_row(segments, number, row if end.strip() == "-1" else {**row, "end": end})
+def _kaldi_recording(scp: str, fields: Sequence[str], recordings: dict[str, str | None]) -> Clip:
+    """A line of wav.scp as a clip. Adds it to the recordings; with None, if it cannot be used."""
+    name, file = _expect_fields(fields, 2)
+    if name in recordings:
+        raise BadRowError(f"two recordings with the name {name}: {recordings[name] or 'another'} and {file}")
+    recordings[name] = None
+    if file.endswith("|") or file.startswith("|"):
+        raise BadRowError(f"expected a file, got a pipe, and commands are never run: {file}", name)
+    if file == "-" or ".ark:" in file:
+        raise BadRowError(f"expected a file, got {file}", name)
+    recordings[name] = file
+    return clip_of_row(scp, {"path": file, "id": name}, _SEGMENT)
 
 
-def _fields(path: str, n: int) -> Iterator[tuple[int, list[str]]]:
-    """Line number and the `n` fields of each line that is not empty; the last field may contain spaces."""
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
-        fields = line.strip().split(maxsplit=n - 1)
-        if fields:
-            if len(fields) != n:
-                raise row_error(path, number, f"expected {n} fields, got {len(fields)}")
-            yield number, fields
+def _kaldi_segment(scp: str, fields: Sequence[str], recordings: Mapping[str, str | None]) -> Clip:
+    name, recording, start, end = _expect_fields(fields, 4)
+    if len(end.split()) > 1:
+        raise BadRowError(f"expected 4 fields, got {3 + len(end.split())}; channels are not read", name)
+    if recording not in recordings:
+        raise BadRowError(f"expected a recording of wav.scp, got {recording}", name)
+    if recordings[recording] is None:
+        raise BadRowError(f"its recording {recording} cannot be used", name)
+    row = {"path": recordings[recording], "id": name, "start": start}
+    return clip_of_row(scp, row if end.strip() == "-1" else {**row, "end": end}, _SEGMENT)
+
+
+def _expect_fields(fields: Sequence[str], n: int) -> Sequence[str]:
+    if len(fields) != n:
+        raise BadRowError(f"expected {n} fields, got {len(fields)}")
+    return fields
+
+
+def _lines(path: str, n: int) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields of each line that is not empty; the last of `n` fields may contain spaces."""
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            fields = line.strip().split(maxsplit=n - 1)
+            if fields:
+                yield number, fields

@@ -7,9 +7,10 @@ import posixpath
 from collections.abc import Iterator
 
 from hlfeat.audio.clip import Clip, relative_id
-from hlfeat.audio.formats import AUDIO, extension
+from hlfeat.audio.formats import extension, has_audio_name
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
+from hlfeat.inputs.text_files import in_utf8
 from hlfeat.text import escape_unprintable
 
 LISTS = frozenset({"txt", "lst", "list"})
@@ -26,27 +27,28 @@ class File(InputKind):
     def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
         if not argument.id:
             raise UsageError(f"expected paths in the list, got {escape_unprintable(argument.path)!r}")
-        if argument.origin is Origin.FOLDER and argument.status is not None and not _is_audio(argument.path):
+        if argument.origin is Origin.FOLDER and argument.status is not None and not has_audio_name(argument.path):
             yield Skipped(argument.path)
         else:
             yield Clip(argument.id, argument.path)
 
 
-def _is_audio(path: str) -> bool:
-    # "._a.wav" is what macOS puts beside a.wav on other file systems
-    return extension(path) in AUDIO and not posixpath.basename(path).startswith("._")
-
-
 class Folder(InputKind):
-    """Everything in a folder, in the order of names. Links are followed, except those back up."""
+    """Everything in a folder, in the order of names. Links are followed, except those back up.
+
+    Folders in it whose names begin with a dot are not searched: `.Trash-1000`, `.ipynb_checkpoints`, `.git`.
+    """
 
     origins = frozenset(Origin) - {Origin.MANIFEST}
 
     def matches(self, argument: Argument) -> bool:
         return argument.is_folder
 
-    def clips(self, argument: Argument) -> Iterator[Clip | Argument]:
+    def clips(self, argument: Argument) -> Iterator[Clip | Skipped | Argument]:
         assert argument.status is not None
+        if argument.origin is Origin.FOLDER and posixpath.basename(argument.path).startswith("."):
+            yield Skipped(argument.path, is_folder=True)
+            return
         folder = argument.status.st_dev, argument.status.st_ino
         if folder in argument.parents:
             return
@@ -93,7 +95,7 @@ class PathList(InputKind):
 
 
 def _list_entries(data: bytes, null: bool) -> Iterator[Argument]:
-    data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin a text file with a byte order mark
+    data = in_utf8(data)
     if not null and b"\0" in data:
         raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]

@@ -38,6 +38,9 @@ class IndexEntry(NamedTuple):
         start, end: of a segment, in seconds.
         channel: of a file whose channels are clips of their own, from 0.
         crc32: of the features' bytes.
+        truncated: True of a recording that was cut short, of which the features are of what is there.
+        seconds_promised, seconds_there: of such a recording: what the file promises, if it does, and what is there.
+        decoder: what has read the file, if it was not libsndfile: "av 18.1".
     """
 
     id: str
@@ -55,6 +58,10 @@ class IndexEntry(NamedTuple):
     end: float | None = None
     channel: int | None = None
     crc32: int | None = None
+    truncated: bool | None = None
+    seconds_promised: float | None = None
+    seconds_there: float | None = None
+    decoder: str | None = None
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> IndexEntry:
@@ -73,6 +80,10 @@ class IndexEntry(NamedTuple):
                 get("end"),
                 get("channel"),
                 get("crc32"),
+                get("truncated"),
+                get("seconds_promised"),
+                get("seconds_there"),
+                get("decoder"),
             ),
         )
 

@@ -141,6 +141,20 @@ def test_reading_reads_and_computes_nothing(inputs, tmp_path, resample):
     assert lengths == [item.info.length if resample else info.frames for item, info in zip(items, rates, strict=True)]
 
 
+def test_a_clip_that_is_held_is_read_once(inputs, tmp_path, monkeypatch):
+    """A second reading, as for long clips, would count twice."""
+    held, read = held_by(inputs), []
+
+    class Counting(clip_loader.Reader):
+        def __init__(self, clip, *arguments):
+            read.append(clip.id)
+            super().__init__(clip, *arguments)
+
+    monkeypatch.setattr(clip_loader, "Reader", Counting)
+    bench_pipeline.consume(ReadingEngine(loader_of(), (1, 8), resample=False), held.clips, 2, tmp_path)
+    assert sorted(read) == sorted(clip.id for clip in held.clips)
+
+
 def test_long_clips_too(clips, tmp_path):
     limits = Limits(long_samples=8000)
     inputs = collect_inputs([str(clips)], stdin=None)  # type: ignore[arg-type]

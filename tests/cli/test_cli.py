@@ -75,6 +75,22 @@ def test_segments_of_a_manifest(invoke, tmp_path):
     failed(invoke(*run, "--set", "audio.channels=each", "--overwrite"), 2, "a manifest names channels")
 
 
+def test_bad_rows_are_failures_and_unknown_times_end_the_run(invoke, tmp_path):
+    soundfile.write(tmp_path / "a.wav", helpers.tone(0.7, 16000), 16000)
+    (tmp_path / "m.csv").write_text("Path, Start, End\na.wav, 0.1, 0.3\na.wav, soon, 0.4\na.wav, 0.2, 0.5\n")
+    run = ("extract", tmp_path / "m.csv", "-o", tmp_path / "out", *SMALL)
+    result = invoke(*run)
+    assert result.returncode == 3, result.stderr
+    assert "1 clip failed (bad-row 1)" in result.stderr
+    (failure,) = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").open()]
+    assert failure["id"] == f"{tmp_path}/m.csv:3"[1:]
+    assert failure["path"] == "a.wav"
+    assert failure["message"] == f"{tmp_path}/m.csv:3: expected Start in seconds, from 0, got 'soon'"
+    assert len(FeatureStore(tmp_path / "out")) == 2
+    (tmp_path / "m.csv").write_text("path,start_frame\na.wav,100\n")
+    failed(invoke(*run), 2, "m.csv:1: the column start_frame looks like a time, but it is not known which")
+
+
 def test_good_and_broken_files_side_by_side(hlfeat, clips, tmp_path):
     codes = helpers.broken_clips(clips / "broken")
     result = hlfeat("extract", clips, "-o", tmp_path / "out", *SMALL)

@@ -104,7 +104,6 @@ def write_broken_clips(folder: Path) -> None:
         "c text.wav": b"this is text\n" * 40,
         "d header only.wav": wav[:44],
         "e cut.wav": wav[: len(wav) // 2],
-        "f film.m4a": b"\0\0\0 ftypM4A " + bytes(500),
         "g rate of one.wav": wav[:24] + b"\1\0\0\0" + wav[28:],
     }
     for name, data in contents.items():

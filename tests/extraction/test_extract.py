@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
-from hlfeat.audio import reader
+from hlfeat.audio import reader, sndfile
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
@@ -283,6 +283,24 @@ def test_update_does_not_lose_clips_that_are_no_inputs(clips, tmp_path):
     assert contents(tmp_path / "out") == want
 
 
+def test_a_bad_row_that_was_mended(clips, tmp_path):
+    names = sorted(str(path) for path in clips.rglob("*") if path.is_file() and "\n" not in path.name)[:4]
+    tables = [tmp_path / "first.csv", tmp_path / "second.csv"]
+    tables[0].write_text(f"path,start\n{names[0]},\n{names[1]},soon\n")
+    tables[1].write_text(f"path,start\n{names[2]},\n{names[3]},later\n")
+    out = tmp_path / "out"
+    for table in tables:
+        inputs = collect_inputs([str(table)])
+        codes = [(f["code"], f["path"]) for f in run(inputs, out).failures]
+    assert codes == [("bad-row", names[3]), ("bad-row", names[1])]
+    tables[0].write_text(f"path,start\n{names[0]},\n{names[1]},0\n")
+    again = collect_inputs([str(tables[0])])
+    assert len(run(again, out).failures) == 2  # not asked to try again
+    (left,) = run(again, out, options=Options(quiet=True, retry_failed=True)).failures
+    assert left["message"] == f"{tables[1]}:3: expected start in seconds, from 0, got 'later'"
+    assert len(hlfeat.FeatureStore(out)) == 3
+
+
 def test_retry_failed(clips, tmp_path):
     codes = helpers.broken_clips(clips / "broken")
     out = tmp_path / "out"
@@ -528,8 +546,8 @@ def test_no_more_files_is_no_clips_failure(clips, tmp_path, monkeypatch, where):
         if where == "Reader":
             patch.setattr(clip_loader, "Reader", opened)
         else:  # libsndfile opens nothing and does not say why; nor can we
-            patch.setattr(reader, "sound_source", lambda clip: nullcontext("nowhere.wav"))
-            patch.setattr(reader, "open", opened, raising=False)
+            patch.setattr(sndfile, "sound_source", lambda clip: nullcontext("nowhere.wav"))
+            patch.setattr(sndfile, "open", opened, raising=False)
         with pytest.raises(OutputError, match="too many open files: raise the limit"):
             run(clips, tmp_path / "out")
     assert not (tmp_path / "out/failures.jsonl").read_bytes()

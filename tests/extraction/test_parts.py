@@ -87,6 +87,20 @@ def test_parts_in_one_folder_are_the_whole(clips, tmp_path):
     }
 
 
+def test_skipped_files_are_reported_once_by_all_parts(clips, tmp_path):
+    (clips / ".trash").mkdir()
+    for name in ("a.txt", "d0/b.txt", "c.jpg"):
+        (clips / name).touch()
+    skipped = {".jpg": 1, ".txt": 2}
+    config = package.load_config(overrides=CHEAP)
+    reports = [run(clips, tmp_path / "whole").as_dict()]
+    reports += [package.extract(config, [clips], tmp_path / "two", package.Options(device="cpu,cpu")).as_dict()]
+    reports += [part_run(clips, tmp_path / "parts", part).as_dict() for part in WHOLE.split(3)]
+    reports += [json.loads((tmp_path / out / "report.json").read_text()) for out in ("whole", "two", "parts")]
+    for report in reports:
+        assert (report["skipped"], report["hidden_folders"]) == (skipped, 1)
+
+
 def test_more_parts_than_clips(tmp_path, clips):
     inputs = collect_inputs([str(clips)], io.BytesIO())
     inputs.clips = inputs.clips[:2]

@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlfeat.audio import byte_source, reader
+from hlfeat.audio import byte_source, formats, reader
 from hlfeat.audio.clip import Clip, Span
 from hlfeat.audio.reader import decode
 from hlfeat.config.loading import load_config
@@ -110,6 +110,33 @@ def test_archives_in_folders_lists_and_as_manifests(tmp_path, monkeypatch):
     (tmp_path / "folder.tar").mkdir()
     (tmp_path / "folder.tar/a.wav").write_bytes(b"x")
     assert ids("folder.tar") == ["a.wav"]
+
+
+def test_hidden_members(tmp_path):
+    """macOS puts `._a.wav` before `a.wav`."""
+    path = tar(
+        tmp_path / "a.tar",
+        ("./._a.wav", b"AppleDouble"),
+        ("./a.wav", b"a"),
+        ("../b.wav", b"b"),
+        ("d/.hidden.wav", b"c"),
+        other("d/.Trash-0", tarfile.DIRTYPE),
+        ("d/.Trash-0/c.wav", b"d"),
+        ("d/.Trash-0/e/.f/c.wav", b"d"),
+        (".git/notes.txt", b""),
+        ("readme.txt", b""),
+    )
+    inputs = collect(path)
+    assert [c.id for c in inputs.clips] == ["a.wav", "b.wav", "d/.hidden.wav"]
+    assert inputs.skipped == {"._*": 1, ".txt": 1}
+    assert inputs.hidden_folders == 2
+
+
+def test_videos_in_an_archive_are_audio_if_pyav_is_installed(tmp_path, monkeypatch):
+    path = tar(tmp_path / "a.tar", ("a.mkv", b"a"), ("b.wav", b"b"))
+    for installed, names in ((True, ["a.mkv", "b.wav"]), (False, ["b.wav"])):
+        monkeypatch.setattr(formats, "_pyav_is_installed", lambda installed=installed: installed)
+        assert ids(path) == names
 
 
 def test_only_headers_are_read(tmp_path):

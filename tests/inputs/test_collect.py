@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hlfeat.audio import formats
 from hlfeat.errors import UsageError
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inputs.collect import Inputs, collect_inputs
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -29,6 +30,41 @@ def test_a_folder_is_walked_in_the_order_of_names_and_other_files_are_counted(tm
     assert [c.id for c in inputs.clips] == ["a/B/c.mp3", "a/z.FLAC", "a.opus", "b.wav", "c.m4a"]
     assert inputs.clips[0].path == f"{tmp_path}/a/B/c.mp3"
     assert inputs.ignored == 2  # what macOS puts beside files
+
+
+def test_skipped_files_are_counted_by_extension(tmp_path):
+    touch(tmp_path, "a.wav", "b.TXT", "d/c.txt", "e.jpg", "Makefile", ".DS_Store", "._a.wav", "._a.tar", "x.\n")
+    inputs = collect_inputs([str(tmp_path)])
+    assert inputs.skipped == {".txt": 2, ".jpg": 1, "no extension": 2, "._*": 2, ".\n": 1}
+    assert inputs.ignored == 8
+    assert inputs.describe_skipped() == (
+        "skipped 8 files (not an audio extension): ._* 2, .txt 2, no extension 2, .\\n 1, .jpg 1"
+    )
+    touch(tmp_path, *(f"x.{i}" for i in range(20)))
+    assert collect_inputs([str(tmp_path)]).describe_skipped().endswith(", .13 1, others 15")
+    assert Inputs([]).describe_skipped() == ""
+
+
+def test_hidden_folders_are_searched_only_where_they_are_named(tmp_path):
+    touch(tmp_path, "in/a.wav", "in/.trash-0/b.wav", "in/d/.ipynb_checkpoints/d-checkpoint.wav", "in/.hidden.wav")
+    touch(tmp_path, ".cache/c.wav")
+    (tmp_path / "in/link").symlink_to(tmp_path / ".cache")
+    inputs = collect_inputs([str(tmp_path / "in")])
+    assert [c.id for c in inputs.clips] == [".hidden.wav", "a.wav", "link/c.wav"]
+    assert (inputs.hidden_folders, inputs.ignored) == (2, 0)
+    assert inputs.describe_skipped() == "skipped 2 hidden folders"
+    assert ids(tmp_path / ".cache") == ["c.wav"]
+    assert ids("-", stdin=os.fsencode(f"{tmp_path}/.cache\n")) == ["c.wav"]
+    with pytest.raises(UsageError, match=r"no audio files in .*; skipped 1 hidden folder$"):
+        ids(tmp_path / "in/d")
+
+
+def test_videos_are_audio_if_pyav_is_installed(tmp_path, monkeypatch):
+    touch(tmp_path, "a.mkv", "b.MOV", "c.wav", "d.png")
+    for installed, names in ((True, ["a.mkv", "b.MOV", "c.wav"]), (False, ["c.wav"])):
+        monkeypatch.setattr(formats, "_pyav_is_installed", lambda installed=installed: installed)
+        assert ids(tmp_path) == names
+    assert ids(tmp_path / "a.mkv") == ["a.mkv"]
 
 
 def test_files_lists_and_standard_input(tmp_path):
@@ -88,7 +124,7 @@ def test_a_file_in_a_folder_that_cannot_be_entered_is_a_clip(tmp_path):
 
 def test_nothing_found_is_a_usage_error(tmp_path):
     touch(tmp_path, "readme.md")
-    with pytest.raises(UsageError, match=r"no audio files in .* \(skipped 1 file: not an audio extension\)"):
+    with pytest.raises(UsageError, match=r"no audio files in .*; skipped 1 file \(not an audio extension\): \.md 1"):
         ids(tmp_path)
     with pytest.raises(UsageError, match="no audio files in -"):
         ids("-")

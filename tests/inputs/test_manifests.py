@@ -1,10 +1,11 @@
-"""Manifests: what each kind means, cut to the sample, and what is refused with its line."""
+"""Manifests: what each kind means, cut to the sample; bad rows, and what is refused."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,52 +127,110 @@ def test_a_path_may_be_relative_to_the_manifest(in_folder):
     assert clips("sub/m.csv", "path\na.wav\nb.wav\n") == [Clip("a.wav", "sub/a.wav"), Clip("b.wav", "b.wav")]
 
 
-REFUSED = [
-    ("m.csv", "file_name\na.wav\n", "m.csv:2: expected a path (or audio_filepath), got file_name"),
-    ("m.csv", "path,start\na.wav,x\n", "m.csv:2: expected start in seconds, from 0, got 'x'"),
-    ("m.csv", "path,start\na.wav,-1\n", "m.csv:2: expected start in seconds, from 0, got '-1'"),
-    ("m.csv", "path,start\na.wav,nan\n", "expected start in seconds"),
-    ("m.csv", "path,start,offset\na.wav,2,3\n", "m.csv:2: expected a start or an offset, got 2 and 3"),
-    ("m.csv", "path,channel\na.wav,left\n", "m.csv:2: expected channel to be a number from 0, got 'left'"),
-    ("m.csv", 'path\n"a\n', "not a row of a table: unexpected end of data"),
-    ("m.csv", "path\n../..\n", "m.csv:2: expected path to be a path, got '../..'"),
-    ("m.csv", "path\nsox a.wav -t wav - |\n", "got a pipe, and commands are never run: sox"),
-    ("m.csv", "path\na.wav\na.wav\n", "two clips with the id a.wav"),
+REFUSED = [  # as a whole
+    ("m.csv", "name,label\na.wav,x\n", "m.csv:1: expected a path (or audio_filepath), got name, label"),
+    ("m.csv", "a.wav\nb.wav\n", "m.csv:1: expected a path (or audio_filepath), got a.wav"),
+    ("m.csv", "path,path\na.wav,b.wav\n", "m.csv:1: expected one column for the path, got path and path"),
+    ("m.csv", 'path,"note\na.wav,x\n', "m.csv:1: not a row of a table: unexpected end of data"),
+    ("m.csv", "path\n", "no audio files in m.csv"),
+    ("m.csv", "\n\n", "no audio files in m.csv"),
+    ("m.csv", b"\xff\xfep\0a\0t\0h\0\n\0a", "m.csv: the manifest cannot be read: 'utf-16"),
     ("m.jsonl", "[1]\n", "m.jsonl:1: expected a JSON object, got [1]"),
-    ("m.jsonl", '{"path": "a.wav"}\n{"path"\n', "m.jsonl:2: expected one JSON object a line"),
-    ("m.jsonl", '{"path": 3}\n', "m.jsonl:1: expected path to be a path, got 3"),
-    ("m.jsonl", '{"path": "a", "id": [1]}\n', "m.jsonl:1: expected id to be a name, got [1]"),
-    ("m.jsonl", '{"path": "a", "start": true}\n', "m.jsonl:1: expected start in seconds, from 0, got True"),
-    (
-        "m.jsonl",
-        '{"id": "r", "sources": [{"type": "command", "source": "rm -rf /"}]}',
-        "expected a source of type file",
-    ),
-    ("m.jsonl", '{"id": "r", "sources": []}', "expected a recording of one source"),
-    ("m.jsonl", '{"id": "r", "tracks": [], "type": "MixedCut"}', "got a mixed cut"),
+    ("m.json", '{\n"path": "a.wav"\n}\n', "m.json:1: expected one JSON object a line"),
+    ("m.jsonl", '{"name": "a.wav"}\n{"name": "b.wav"}\n', "m.jsonl:1: expected a path (or audio_filepath), got name"),
     ("m.jsonl.gz", "no gzip", "m.jsonl.gz: the manifest cannot be read: Not a gzipped file"),
     ("m.jsonl.gz", gzip.compress(b"x" * 1000, mtime=0)[:-12], "m.jsonl.gz: the manifest cannot be read"),
-    (
-        "d/wav.scp",
-        "a sph2pipe -f wav x.sph |\n",
-        "d/wav.scp:1: expected a file, got a pipe, and commands are never run",
-    ),
-    ("d/wav.scp", "a\n", "d/wav.scp:1: expected 2 fields, got 1"),
-    ("d/wav.scp", "a x.wav\na y.wav\n", "d/wav.scp:2: two recordings with the name a: x.wav and y.wav"),
-    ("d/wav.scp", "a foo.ark:123\n", "d/wav.scp:1: expected a file, got foo.ark:123"),
-    ("m.csv", "path\n", "no audio files in m.csv"),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "words"), REFUSED)
-def test_what_is_refused(in_folder, name, text, words):
-    clips_of = Path(name).parent if name.endswith("scp") else Path(name)
-    Path(name).parent.mkdir(exist_ok=True)
-    Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+def test_manifests_that_are_refused(in_folder, name, text, words):
     with pytest.raises(UsageError) as caught:
-        clips(str(clips_of))
+        clips(name, text)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+BAD_ROWS = [  # manifest, text with one bad row, id of the clip that fails and its message
+    ("m.csv", "path,start\na.wav,x\n", "m.csv:2", "m.csv:2: expected start in seconds, from 0, got 'x'"),
+    ("m.csv", "path,start\na.wav,-1\n", "m.csv:2", "m.csv:2: expected start in seconds, from 0, got '-1'"),
+    ("m.csv", "path,start\na.wav,nan\n", "m.csv:2", "m.csv:2: expected start in seconds, from 0, got 'nan'"),
+    ("m.csv", "path,end_ms\na.wav,1s\n", "m.csv:2", "m.csv:2: expected end_ms in milliseconds, from 0, got '1s'"),
+    ("m.csv", "path,start,offset\na.wav,2,3\n", "m.csv:2", "m.csv:2: expected a start or an offset, got 2 and 3"),
+    ("m.csv", "id,path,channel\nx,a.wav,l\n", "x", "m.csv:2: expected channel to be a number from 0, got 'l'"),
+    ("m.csv", 'path\nb.wav\n"a\n', "m.csv:3", "m.csv:3: not a row of a table: unexpected end of data"),
+    ("m.csv", 'path,text\n"a"b,c\n', "m.csv:2", "m.csv:2: not a row of a table: ',' expected after '\"'"),
+    ("m.csv", "path\n../..\n", "m.csv:2", "m.csv:2: expected path to be a path, got '../..'"),
+    ("m.csv", "path\nsox a.wav - |\n", "m.csv:2", "m.csv:2: expected a file, got a pipe, and commands are never run: "),
+    (
+        "m.csv",
+        "path\na.wav\nb.wav\na.wav\n",
+        "m.csv:4",
+        "expected an id for each clip, but a.wav is that of line 2 too",
+    ),
+    (
+        "m.csv",
+        "id,path\nx,a.wav\nx,b.wav\n",
+        "m.csv:3",
+        "expected an id for each clip, but x is that of line 2 too",
+    ),
+    ("m.csv", "path,text\nb.wav,x\n,hello\n", "m.csv:3", "m.csv:3: expected a path (or audio_filepath), got text"),
+    ("m.csv", "path,text,end\na.wav,Hello, you,2\n", "m.csv:2", "m.csv:2: expected 3 values, got 4"),
+    ("m.csv", "path,start,end\na.wav,1\n", "m.csv:2", "m.csv:2: expected 3 values, got 2"),
+    ("m.jsonl", '{"path": "a.wav"}\n{"path"\n', "m.jsonl:2", "m.jsonl:2: expected one JSON object a line"),
+    ("m.jsonl", '{"path": 3}\n', "m.jsonl:1", "m.jsonl:1: expected path to be a path, got 3"),
+    ("m.jsonl", '{"path": "a", "id": [1]}\n', "m.jsonl:1", "m.jsonl:1: expected id to be a name, got [1]"),
+    ("m.jsonl", '{"path": "a", "start": true}\n', "m.jsonl:1", "expected start in seconds, from 0, got True"),
+    ("m.json", '{"audio_filepath": "a", "duration": -1}\n', "m.json:1", "expected duration in seconds, from 0, got -1"),
+    ("m.jsonl", '{"id": "r", "sources": [{"type": "command", "source": "rm"}]}', "r", "expected a source of type file"),
+    ("m.jsonl", '{"id": "r", "sources": []}', "r", "m.jsonl:1: expected a recording of one source"),
+    ("m.jsonl", '{"id": "r", "tracks": [], "type": "MixedCut"}', "r", "m.jsonl:1: expected recordings or cuts of one"),
+    (
+        "m.jsonl",
+        '{"id": "c", "start": 0, "duration": 1, "channel": [0, 1], "recording": {"id": "r", "sources": '
+        '[{"type": "file", "source": "a.wav", "channels": [0, 1]}]}}',
+        "c",
+        "m.jsonl:1: expected a cut of one channel, got [0, 1]; audio.channels says which",
+    ),
+    (
+        "d/wav.scp",
+        "a sph2pipe -f wav x.sph |\n",
+        "a",
+        "expected a file, got a pipe, and commands are never run",
+    ),
+    ("d/wav.scp", "a\n", "d/wav.scp:1", "d/wav.scp:1: expected 2 fields, got 1"),
+    ("d/wav.scp", "a x.wav\na y.wav\n", "d/wav.scp:2", "d/wav.scp:2: two recordings with the name a: x.wav and y.wav"),
+    ("d/wav.scp", "a foo.ark:123\n", "a", "d/wav.scp:1: expected a file, got foo.ark:123"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "clip_id", "words"), BAD_ROWS)
+def test_a_bad_row_is_one_failure(in_folder, name, text, clip_id, words):
+    if name == "d/wav.scp":
+        Path("d").mkdir()
+        Path(name).write_text(text)
+    all_clips = clips("d") if name == "d/wav.scp" else clips(name, text)
+    (bad,) = [clip for clip in all_clips if clip.fault is not None]
+    code, message = bad.fault
+    assert (bad.id, code) == (clip_id, "bad-row")
+    assert words in message
+    assert message.startswith(f"{name}:")
+    assert "\n" not in message
+    with pytest.raises(ClipError, match=re.escape(message)):
+        decode(bad)
+
+
+def test_ids_of_bad_rows_are_those_of_no_other_clip(in_folder):
+    text = "id,path,start\nx,a.wav,late\nx,a.wav,1\ny,b.wav,late\ny,b.wav,later\nm.csv:2,c.wav,\n"
+    bad = clips("m.csv", text)
+    assert [(clip.id, clip.fault is None) for clip in bad[1:]] == [
+        ("x", True),
+        ("y", False),
+        ("m.csv:5", False),
+        ("m.csv:2", True),
+    ]
+    assert bad[0].id not in {clip.id for clip in bad[1:]}
+    assert [clip.path for clip in bad[:1]] == ["a.wav"]
 
 
 def test_a_folder_that_is_no_manifest(in_folder):
@@ -180,12 +239,21 @@ def test_a_folder_that_is_no_manifest(in_folder):
         clips("d", manifests=True)
 
 
-def test_kaldi_segments_of_unknown_recordings(in_folder):
+def test_kaldi_segments_that_are_bad_rows(in_folder):
     Path("d").mkdir()
-    Path("d/wav.scp").write_text("a x.wav\n")
-    Path("d/segments").write_text("u b 0 1\n")
-    with pytest.raises(UsageError, match=r"d/segments:1: expected a recording of wav.scp, got b"):
-        clips("d")
+    Path("d/wav.scp").write_text("a x.wav\nb sox y.wav - |\n")
+    Path("d/segments").write_text("u1 a 0 1\nu2 c 0 1\nu3 a 0 1 1\nu4 b 0 1\nu5 a 1 x\nu6 a\nu1 a 2 3\nu7 a 2 3\n")
+    good = [clip.id for clip in clips("d") if clip.fault is None]
+    assert good == ["u1", "u7"]
+    assert [(clip.id, clip.fault[1]) for clip in clips("d") if clip.fault is not None] == [
+        ("d/wav.scp:2", "d/wav.scp:2: expected a file, got a pipe, and commands are never run: sox y.wav - |"),
+        ("u2", "d/segments:2: expected a recording of wav.scp, got c"),
+        ("u3", "d/segments:3: expected 4 fields, got 5; channels are not read"),
+        ("u4", "d/segments:4: its recording b cannot be used"),
+        ("u5", "d/segments:5: expected end in seconds, from 0, got 'x'"),
+        ("d/segments:6", "d/segments:6: expected 4 fields, got 2"),
+        ("d/segments:7", "d/segments:7: expected an id for each clip, but u1 is that of line 1 too"),
+    ]
 
 
 FORMATS = [
@@ -215,7 +283,7 @@ def test_segments_are_cut_to_the_sample(tmp_path, name, subtype):
         np.testing.assert_array_equal(decode(Clip("x", path, start, end, channel=1)).samples[0], whole[1, first:last])
 
 
-@pytest.mark.parametrize(("start", "end"), [(0.5, 2.1), (2.0, None), (1.0, 1.000001), (99.0, 100.0)])
+@pytest.mark.parametrize(("start", "end"), [(0.5, 2.6), (2.0, None), (1.0, 1.000001), (99.0, 100.0)])
 @pytest.mark.parametrize("name", ["a.wav", "a.ogg"])
 def test_segments_that_are_not_there(tmp_path, name, start, end):
     soundfile.write(tmp_path / name, np.zeros(2 * 16000) + 0.1, 16000)
