@@ -50,4 +50,4 @@ MIN_RATE, MAX_RATE = 1000, 768000
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a stream that does not state its length
 
 # Formats in which libsndfile seeks to the exact sample; others are read from their start.
-EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST"})
+EXACT_SEEK = frozenset({"RAW", "WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST"})

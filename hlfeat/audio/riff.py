@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal
 
 _UNKNOWN = frozenset({0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFF00, 0xFFFFFFDB})
 _WRAP = 1 << 32
+_ZEROS = bytes(1 << 20)
 _SAMPLES = {1: "PCM", 3: "FLOAT", 6: "ALAW", 7: "ULAW"}  # format tags of samples of one size each
 _GSM = 0x31
 _READ = frozenset({*_SAMPLES, 2, 0x11, _GSM, 0x38, 0x40, 0x55})  # format tags that libsndfile reads
@@ -121,17 +122,16 @@ def _with_samples(
         tag = int.from_bytes(form[24:26], order)
     there, end = size - start, start + stated
     length: Length = "stated"
+    wraps = (there - stated) // _WRAP * _WRAP
     unstated = stated in _UNKNOWN and stated > there and not is_long
     if unstated or (stated == 0 and there and not is_accounted_for(file, end, size, order)):
         end, length = size, "unknown"
     elif stated > there:
         end, length = size, "cut"
+    elif wraps and not is_long and is_accounted_for(file, end + wraps, size, order):
+        end, length = end + wraps, "wrapped"
     elif not is_accounted_for(file, end, size, order):
-        wraps = (there - stated) // _WRAP * _WRAP
-        if wraps and is_accounted_for(file, end + wraps, size, order):
-            end, length = end + wraps, "wrapped"
-        else:
-            end, length = size, "stale"
+        end, length = size, "stale"
     return WavFile(tag, channels, rate, block, bits, order == "big", start, end, stated, length)
 
 
@@ -166,8 +166,8 @@ def is_zero(file: BinaryIO, position: int, size: int) -> bool:
     """Whether there are only zeros from a position to the end."""
     file.seek(position)
     while position < size:
-        data = file.read(min(1 << 20, size - position))
-        if not data or data.strip(b"\0"):
+        data = file.read(min(len(_ZEROS), size - position))
+        if not data or data != _ZEROS[: len(data)]:
             return False
         position += len(data)
     return True
