@@ -20,6 +20,7 @@ from tests.command_server import install, start
 
 # Tests run side by side, one a core: two threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONUNBUFFERED", None)  # with it, errors of full streams come earlier than they do to users
 
 # Where there is no GPU, Triton's kernels are interpreted; it wants to know before it is imported.
 if not torch.cuda.is_available():

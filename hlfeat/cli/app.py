@@ -20,7 +20,7 @@ from hlfeat.cli.import_weights import IMPORT_WEIGHTS_EPILOG, import_weights
 from hlfeat.cli.inspect import INSPECT_EPILOG, inspect
 from hlfeat.cli.options import epilog
 from hlfeat.cli.plot import PLOT_EPILOG, plot
-from hlfeat.cli.process import open_streams
+from hlfeat.cli.process import abandon_full_streams, open_streams
 from hlfeat.cli.stats import STATS_EPILOG, stats
 from hlfeat.text import escape_unprintable
 
@@ -71,7 +71,11 @@ def main() -> None:
     """Entry point. An error is printed as one line on standard error, and with -v as a traceback too."""
     open_streams()
     try:
-        raise SystemExit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()  # an output that cannot be written is this command's error, not the interpreter's
+        raise SystemExit(code)
+    except BrokenPipeError:  # whoever reads the output has ended (| head), and wants no more
+        raise SystemExit(int(Exit.FAILED)) from None
     except (Exception, KeyboardInterrupt, InterruptedEarlyError) as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # typer prints the help instead of a message
             error.show()  # type: ignore[union-attr]
@@ -83,3 +87,5 @@ def main() -> None:
             line = escape_unprintable(" ".join(message.split()))
             print(f"hlfeat: error: {line}", file=sys.stderr, flush=True)
         raise SystemExit(int(code)) from None
+    finally:
+        abandon_full_streams()

@@ -67,6 +67,15 @@ def _write_line(line: bytes) -> None:
             logging.getLogger("hlfeat").warning("standard output cannot be written (%s); going on", e.strerror)
 
 
+def abandon_full_streams() -> None:
+    """Give up what standard output and error cannot take: at its end, Python would try again and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 # --- log -----------------------------------------------------------------------------------------------------------
 
 
