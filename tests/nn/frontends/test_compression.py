@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hlfeat.nn.frontends.compression import LogTBN, median_over_time
@@ -29,14 +29,16 @@ def test_median_is_torch_median_of_the_existing_frames(frames, seed):
 
 
 @given(n=st.integers(1, 400), seed=st.integers(0, 2**31))
+@example(n=400, seed=17058)
 def test_smoother_is_the_recursion(n, seed):
     rng = np.random.default_rng(seed)
     x, s = 10 ** rng.uniform(-8, 3, (2, 3, n)), rng.uniform(0.01, 1, 3)
+    s = s.astype(np.float32).astype(np.float64)  # where s is almost 1, rounding it changes 1 - s by far more
     want = x.copy()
     for t in range(1, n):
         want[..., t] = (1 - s) * want[..., t - 1] + s * x[..., t]
     got = smooth(torch.from_numpy(x).float(), torch.from_numpy(s).float()).double().numpy()
-    np.testing.assert_allclose(got, want, rtol=2e-4)  # float32: the coefficient's own rounding, n times over
+    np.testing.assert_allclose(got, want, rtol=2e-5)  # float32 against float64
 
 
 def test_smoother_after_a_loud_start_keeps_its_precision():
