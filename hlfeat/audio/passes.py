@@ -22,13 +22,16 @@ _Key = tuple[str, int | None]
 class OpenFile:
     """A decoder and how far it has read.
 
+    Args:
+        stamp: size and modification time of the file when it was opened.
+
     Attributes:
         position: the next sample.
         ended: whether the file has been read to its end.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder, self.position, self.ended = decoder, 0, False
+    def __init__(self, decoder: Decoder, stamp: tuple[int, int]) -> None:
+        self.decoder, self.position, self.ended, self.stamp = decoder, 0, False, stamp
         self._tail: deque[np.ndarray] = deque()  # what was read last, up to where the decoder is
         self._tail_size = 0
         self._ahead = 0  # samples of the tail that are to be read again

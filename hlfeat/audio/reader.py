@@ -112,13 +112,15 @@ class Reader:
 
     def _open(self) -> OpenFile:
         """The file, at the clip's start or before it."""
-        if self._passes is not None:
-            waiting = self._passes.take(self.clip)
-            if waiting is not None and waiting.can_reach(round((self.clip.start or 0) * waiting.decoder.sample_rate)):
+        info = os.stat(self.clip.path)
+        stamp = info.st_size, info.st_mtime_ns
+        waiting = None if self._passes is None else self._passes.take(self.clip)
+        if waiting is not None:
+            first = round((self.clip.start or 0) * waiting.decoder.sample_rate)
+            if waiting.stamp == stamp and waiting.can_reach(first):  # else the index would not know of the change
                 return waiting
-            if waiting is not None:
-                waiting.close()
-        return OpenFile(open_decoder(self.clip, self._keep))
+            waiting.close()
+        return OpenFile(open_decoder(self.clip, self._keep), stamp)
 
     def _check(self) -> None:
         """Raises ClipError for what the header alone rules out."""

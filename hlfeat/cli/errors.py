@@ -47,6 +47,7 @@ OPTIONS = {
     "device": "--device",
     "max_failures": "--max-failures",
     "on_error": "--on-error",
+    "on_truncated": "--on-truncated",
     "only": "--only",
     "overwrite": "--overwrite",
     "part": "--part",

@@ -28,7 +28,6 @@ class Options:
             process each.
         batch_seconds: audio in a batch on a GPU, with padding, in seconds.
         workers: threads that decode and, on a CPU, compute.
-        on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
         on_error: "skip" a clip that cannot be used, or "stop" the run.
         max_failures: stop when more clips than this fail; None: never.
         overwrite: remove what earlier runs wrote to the output directory.
@@ -37,6 +36,7 @@ class Options:
         part: of the clips.
         quiet: show no progress.
         weights, stats: files of trained weights, and of statistics to normalise by.
+        on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
 
     Raises:
         UsageError: a value that is impossible, with the name of the option.
@@ -53,7 +53,6 @@ class Options:
     batch_seconds: float = 64.0
     workers: int = field(default_factory=default_workers)
     on_error: str = "skip"
-    on_truncated: str = "fail"
     max_failures: int | None = None
     overwrite: bool = False
     retry_failed: bool = False
@@ -62,6 +61,7 @@ class Options:
     quiet: bool = False
     weights: Path | None = None
     stats: Path | None = None
+    on_truncated: str = "fail"
 
     @property
     def devices(self) -> list[str]:

@@ -151,3 +151,16 @@ def test_both_segments_of_two_files_in_turn(recording, openings, tmp_path):
         read(segment(other, i, i + 1), shared)
     assert len(openings) == 2
     shared.close()
+
+
+def test_a_file_that_was_replaced_between_two_segments_is_opened_again(tmp_path, openings):
+    """Its size and time go into the index, so the samples must be of the same file."""
+    path = tmp_path / "a.ogg"
+    shared = SharedPasses()
+    for frequency in (220, 880):
+        soundfile.write(tmp_path / "new.ogg", helpers.tone(3, RATE, frequency), RATE, format="OGG", subtype="VORBIS")
+        os.replace(tmp_path / "new.ogg", path)
+        clip = segment(path, 0.5 if frequency == 220 else 1.5, 1.0 if frequency == 220 else 2.0)
+        np.testing.assert_array_equal(read(clip, shared), cut(decode(Clip("a", str(path))).samples[0], clip))
+    shared.close()
+    assert openings.count(str(path)) == 4  # each of the segments, and each whole file
