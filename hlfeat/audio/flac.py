@@ -5,9 +5,11 @@ A recorder that dies, or a program that appends, leaves a header that counts les
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
-_TAIL = 1 << 18  # bytes at the end that are searched: more than a frame of common block sizes
+_TAILS = 1 << 15, 1 << 18  # bytes at the end that are searched: a frame of common block sizes, and of the longest
+_SYNC = re.compile(rb"\xff[\xf8\xf9]")  # with which a frame begins
 _BLOCKS = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}
 
 
@@ -19,14 +21,14 @@ def counted_samples(file: BinaryIO, size: int) -> tuple[int, int] | None:
         return None
     stated = int.from_bytes(head[21:26], "big") & ((1 << 36) - 1)
     block = int.from_bytes(head[8:10], "big")
-    start = max(42, size - _TAIL)
-    file.seek(start)
-    tail = file.read(size - start)
-    position = len(tail)
-    while (position := tail.rfind(b"\xff", 0, position)) >= 0:
-        there = _frame_end(tail[position : position + 16], block)
-        if there is not None:
-            return (stated, there) if stated else None
+    for length in _TAILS if stated else ():
+        start = max(42, size - length)
+        file.seek(start)
+        tail = file.read(size - start)
+        for sync in reversed(list(_SYNC.finditer(tail))):
+            there = _frame_end(tail[sync.start() : sync.start() + 16], block)
+            if there is not None:
+                return stated, there
     return None
 
 

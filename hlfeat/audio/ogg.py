@@ -48,13 +48,14 @@ def scan_ogg(file: BinaryIO, size: int) -> OggFile | None:
     following: dict[int, int] = {}  # the sequence number of each stream's next page
     position, chained, begun, ended = 0, False, False, False
     fault: str | None = None
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return None
     while position < size:
         file.seek(position)
         page = file.read(_LONGEST)
         header = page[: _HEADER + 255]
         if header[:4] != b"OggS"[: len(header)]:
-            if position == 0:
-                return None
             if _find_page(file, position, size):
                 fault = "gap"
             elif not ended:

@@ -78,6 +78,7 @@ class SndfileDecoder:
             size = clip_size(clip)
             with open_bytes(clip) as file:
                 wav, ogg = scan_wav(file, size), scan_ogg(file, size)
+                more, flac = leftover_bytes(file, size), counted_samples(file, size)
             if ogg is not None:
                 _check_ogg(ogg)
             with _explained(clip, wav, ogg):
@@ -94,6 +95,7 @@ class SndfileDecoder:
                 self._check_ogg_end(ogg)
             elif self._file.format != "MP3":
                 self._check_log()
+                self._check_rest(more, flac)
             self._opened = opened.pop_all()
 
     def _open(self, opened: ExitStack, wav: WavFile | None, ogg: OggFile | None, salvage: bool) -> _Stream:
@@ -193,9 +195,9 @@ class SndfileDecoder:
             message = f"the header promises {promised} samples, {there} are there"
             self.shortfall = TruncatedError(message, promised / self.sample_rate)
             self._left = there
-        with open_bytes(self._clip) as file:
-            more = leftover_bytes(file, clip_size(self._clip))
-            flac = counted_samples(file, clip_size(self._clip))
+
+    def _check_rest(self, more: int, flac: tuple[int, int] | None) -> None:
+        """What libsndfile does not read: bytes after the samples that the header counts, and samples of FLAC."""
         if flac is not None and flac[0] < flac[1]:
             message = f"the header counts {flac[0]} samples, but they go on to {flac[1]}"
             self.shortfall = TruncatedError(message, flac[1] / self.sample_rate)
