@@ -1,8 +1,8 @@
 """Messages between two processes; the arrays in them go through shared memory.
 
-A message is pickled. Its arrays, and its tensors, are written into an anonymous file in memory (memfd_create), whose
-descriptor goes along; the receiver reads them into memory of its own. So a sender never waits for the receiver, and
-nothing is left behind if either of them is killed. Small arrays travel with the message.
+A message is pickled, its arrays and tensors beside it. All of it is written into an anonymous file in memory
+(memfd_create), whose descriptor is sent; the receiver reads it into memory of its own. So a sender does not wait until
+the receiver has time, and nothing is left behind if either of them is killed. Small messages are sent as they are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 POLL = 0.1  # seconds between looks at whether a message is still wanted
-_HEADER = struct.Struct("<QQQ")  # bytes of the message, number of its arrays, their bytes with padding
-_SHARED = 1 << 16  # bytes of arrays from which they go through shared memory
+_HEADER = struct.Struct("<QQ")  # number of views (the message, and its arrays); bytes of all, with padding
+_SHARED = 1 << 16  # bytes from which a message goes through shared memory
 _ALIGNMENT = 64  # bytes that an array starts at a multiple of
 _MOST_PIECES = 1024  # that the system writes with one call
 
@@ -45,25 +45,24 @@ class Channel:
         self._socket = connection
 
     def send(self, message: object) -> None:
-        """Send a message without waiting for who receives it. Raises ChannelClosedError if nobody will."""
+        """Send a message. Raises ChannelClosedError if nobody will receive it."""
         arrays: list[pickle.PickleBuffer] = []
         stream = io.BytesIO()
         _Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(message)
-        views = [array.raw() for array in arrays]
+        views = [stream.getbuffer(), *(array.raw() for array in arrays)]
         sizes = struct.pack(f"<{len(views)}Q", *(view.nbytes for view in views))
-        pieces, total = _padded(views)
-        header = _HEADER.pack(stream.tell(), len(views), total)
+        pieces, total = _padded([memoryview(sizes), *views])
+        header = _HEADER.pack(len(views), total)
         try:
-            if total >= _SHARED:
-                memory = os.memfd_create("hlfeat", os.MFD_CLOEXEC)
-                try:
-                    _write(memory, pieces)
-                    socket.send_fds(self._socket, [header], [memory])
-                finally:
-                    os.close(memory)
-                self._socket.sendall(sizes + stream.getbuffer())
-            else:
-                self._socket.sendall(b"".join([header, sizes, stream.getbuffer(), *pieces]))
+            if total < _SHARED:
+                self._socket.sendall(b"".join([header, *pieces]))
+                return
+            memory = os.memfd_create("hlfeat", os.MFD_CLOEXEC)
+            try:
+                _write(memory, pieces)
+                socket.send_fds(self._socket, [header], [memory])
+            finally:
+                os.close(memory)
         except (BrokenPipeError, ConnectionResetError) as e:
             raise ChannelClosedError from e
 
@@ -80,30 +79,25 @@ class Channel:
         self._socket.settimeout(None if cancelled is None else POLL)
         memory: list[int] = []
         try:
-            header = self._receive(_HEADER.size, cancelled, memory)
-            message_size, count, total = _HEADER.unpack(header)
-            body = self._receive(8 * count + message_size, cancelled, memory)
-            sizes = struct.unpack_from(f"<{count}Q", body)
-            message = memoryview(body)[8 * count :]
+            header = bytearray(_HEADER.size)
+            self._fill(memoryview(header), cancelled, memory)
+            count, total = _HEADER.unpack(header)
             data = np.empty(total, np.uint8).data
             if memory:
                 _read(memory[0], data)
             else:
-                self._receive_into(data, cancelled, memory)
-            return pickle.loads(message, buffers=_cut(data, sizes))
+                self._fill(data, cancelled, memory)
         except ConnectionResetError as e:
             raise ChannelClosedError from e
         finally:
             for descriptor in memory:
                 os.close(descriptor)
             self._socket.settimeout(None)
+        sizes = struct.unpack_from(f"<{count}Q", data)
+        _, message, *arrays = _cut(data, [8 * count, *sizes])
+        return pickle.loads(message, buffers=arrays)
 
-    def _receive(self, size: int, cancelled: Callable[[], bool] | None, memory: list[int]) -> bytearray:
-        data = bytearray(size)
-        self._receive_into(memoryview(data), cancelled, memory)
-        return data
-
-    def _receive_into(self, view: memoryview, cancelled: Callable[[], bool] | None, memory: list[int]) -> None:
+    def _fill(self, view: memoryview, cancelled: Callable[[], bool] | None, memory: list[int]) -> None:
         """Fill the view; a descriptor that comes along is added to `memory`."""
         space = socket.CMSG_SPACE(struct.calcsize("i"))
         while view:
@@ -128,7 +122,7 @@ class _Pickler(pickle.Pickler):
     """Pickles tensors as the arrays that they are; torch would make a file of each."""
 
     dispatch_table = copyreg.dispatch_table.copy()
-    dispatch_table[torch.Tensor] = lambda tensor: (torch.from_numpy, (np.ascontiguousarray(tensor.numpy()),))
+    dispatch_table[torch.Tensor] = lambda tensor: (torch.from_numpy, (np.asarray(tensor.numpy(), order="C"),))
 
 
 def _padded(views: Sequence[memoryview]) -> tuple[list[memoryview], int]:

@@ -366,10 +366,11 @@ def _answer(worker: Worker, channel: Channel, start: int) -> None:
         else:
             with torch.inference_mode():
                 value = worker.apply(*arguments)
+        channel.send(("result", value, _peak_bytes() - start))
+    except ChannelClosedError:
+        raise
     except Exception as e:
         channel.send(("error", _portable(e), 0))
-    else:
-        channel.send(("result", value, _peak_bytes() - start))
 
 
 def _send_blocks(worker: Worker, channel: Channel, info: ClipInfo, of_file: int) -> None:
