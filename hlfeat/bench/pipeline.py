@@ -4,6 +4,9 @@ Each stage of the engine runs alone, with the threads that the whole has: decodi
 on clips that are in memory, writing shards of the right size. On a CPU the threads that decode also compute, so the
 least that a run can take is both, one after the other; on another device it is whichever takes longer.
 
+With an engine that returns zeros, reading and writing are measured without any computing. The whole can be measured
+with fewer workers too, to see what each core adds.
+
 Next to them is what many people have instead: a loop of soundfile.read, torchaudio's log-mel and numpy.save, one file
 a clip, with torch's own threads. Nothing counts the start of Python and torch; files have been read before.
 """
@@ -12,9 +15,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +25,35 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio.functional as AF
-from torch import Tensor
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.resample import Resampler
+from hlfeat.bench.cut_clips import cut
 from hlfeat.bench.frontend import LogMel
+from hlfeat.bench.held_clips import HELD_BYTES, Held, MemoryLoader, hold
+from hlfeat.bench.stage_engines import ROWS_AT_ONCE, ReadingEngine, make_zeros_engine
 from hlfeat.bench.tables import Row, append_table
 from hlfeat.bench.timing import Runs, time_interleaved
 from hlfeat.config.config import Config
-from hlfeat.errors import ClipError, UsageError
-from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
+from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.engine import Engine
 from hlfeat.extraction.events import (
-    ClipInfo,
-    ComputedClip,
-    Event,
-    FailedClip,
-    HeldFeatures,
     LoadedClip,
-    WorkerEvent,
 )
-from hlfeat.extraction.extract import extract_clips
+from hlfeat.extraction.extract import check_channels
+from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import PoolMap, Prefetcher
+from hlfeat.extraction.prefetch import Prefetcher
+from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
 from hlfeat.extraction.worker_pool import make_pool
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.extractor import Extractor
-from hlfeat.statistics.moments import no_moments
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
-
-HELD_BYTES = 1 << 30  # decoded audio of the clips that are measured
-WRITTEN_FRAMES = DEFAULT_LIMITS.window_samples // 160  # of a long clip, at once
+from hlfeat.text import count
 
 COLUMNS = {
     "config": "configuration",
@@ -67,6 +64,7 @@ COLUMNS = {
     "to_decode": "speed / decode|.2f",
     "to_plain": "speed / plain loop|.2f",
     "to_bound": "speed / bound|.2f",
+    "to_one_worker": "speed / 1 worker|.2f",
     "mib": "memory, MiB|.0f",
     "runs": "runs|d",
 }
@@ -76,97 +74,27 @@ DECODE, RESAMPLE, COMPUTE, WRITE, WHOLE, PLAIN = (
 )  # fmt: skip
 
 
-class ReadingEngine:
-    """Reads clips and computes nothing; an Engine."""
-
-    def __init__(self, loader: ClipLoader, row_shape: tuple[int, ...], resample: bool) -> None:
-        self._loader, self._row_shape, self._resample = loader, row_shape, resample
-
-    def start_worker(self) -> None:
-        torch.set_num_threads(1)
-
-    def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
-        return self._loader.load_all(clips, cancelled, self._resample)
-
-    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        return iter(stream)
-
-    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        for channel in range(loaded.info.channels_out):
-            for chunk in pool.read(loaded.info, channel, cancelled):
-                if self._resample:
-                    self._loader.resampler(chunk, loaded.info.sample_rate)
-        return ComputedClip(loaded.info, [self._nothing() for _ in range(loaded.info.channels_out)])
-
-    def apply(self, step: str, *arguments: Any) -> Any:
-        raise NotImplementedError
-
-    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
-        return self._loader.channel_chunks(info, channel, cancelled)
-
-    def shares_pass(self, clip: Clip) -> bool:
-        return self._loader.shares_pass(clip)
-
-    def _nothing(self) -> HeldFeatures:
-        return HeldFeatures(np.zeros((0, *self._row_shape)), no_moments(*self._row_shape), silent=False)
+CUT_CLIPS = 4000  # of one length, if nothing else is said
 
 
-@dataclass
-class Held:
-    """Clips that have been read: as the engine gets them, and the samples of the channels of long ones."""
+@dataclass(frozen=True)
+class Choices:
+    """What is measured.
 
-    clips: list[Clip] = field(default_factory=list)
-    loaded: dict[str, LoadedClip] = field(default_factory=dict)
-    chunks: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
-    failed: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Of audio, each channel that is kept counted."""
-        infos = (loaded.info for loaded in self.loaded.values())
-        return sum(info.duration * info.channels_out for info in infos)
-
-
-class MemoryLoader(ClipLoader):
-    """A loader of clips that have been read before."""
-
-    def __init__(self, loader: ClipLoader, held: Held) -> None:
-        super().__init__(loader.resampler, loader.channels, DEFAULT_LIMITS)
-        self.held = held
-
-    def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
-        return replace(self.held.loaded[clip.id], seconds={})
-
-    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
-        yield from self.held.chunks[info.clip.id, channel]
-
-
-def hold(loader: ClipLoader, clips: Iterable[Clip], resample: bool, most: int = HELD_BYTES) -> Held:
-    """Read clips until so many bytes are held; those that cannot be read are left out.
-
-    Args:
-        resample: whether they are resampled too, as an engine on a CPU wants them; others resample themselves.
+    Attributes:
+        clip_seconds: clips of this length are made of the inputs, and measured in their place.
+        clips: the number of clips that are made, or of the inputs the first so many; None: CUT_CLIPS, or all.
+        zeros: an engine that computes nothing takes the place of the usual one.
+        scaling: the whole is measured with 1, 2, 4, ... workers too.
     """
-    held, size = Held(), 0
-    for clip in clips:
-        loaded = loader.load(clip, lambda: False, resample)
-        try:
-            if isinstance(loaded, FailedClip):
-                raise loaded.error
-            channels = range(loaded.info.channels_out if loaded.long else 0)
-            chunks = {(clip.id, c): list(loader.channel_chunks(loaded.info, c, lambda: False)) for c in channels}
-        except ClipError:
-            held.failed += 1
-            continue
-        held.clips.append(clip)
-        held.loaded[clip.id] = loaded
-        held.chunks |= chunks
-        size += loaded.nbytes + sum(x.nbytes for channel in chunks.values() for x in channel)
-        if size >= most:
-            break
-    if not held.clips:
-        raise UsageError("expected clips that can be read, found none")
-    return held
+
+    clip_seconds: float | None = None
+    clips: int | None = None
+    zeros: bool = False
+    scaling: bool = False
+
+
+AS_A_RUN = Choices()
 
 
 def consume(
@@ -241,18 +169,21 @@ def measure(
     scratch: Path,
     laps: int,
     limits: Limits = DEFAULT_LIMITS,
+    choices: Choices = AS_A_RUN,
 ) -> list[Row]:
     """A row a stage, for one configuration. `laps`: runs of each, after one that does not count."""
+    check_channels(config, Inputs(list(clips)))
+    make = make_zeros_engine if choices.zeros else make_engine
     extractor, finish, _ = prepare(config, None, None)
     extractor = extractor.eval().to(device)
     dtype = np.dtype(config.output.dtype)
     batch = max(1, int(options.batch_seconds * config.audio.sample_rate))
     loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits)
     held = hold(loader, clips, resample=device.type == "cpu")
-    computing = make_engine(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, lambda: False, limits)
+    computing = make(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, lambda: False, limits)
     decoding = ReadingEngine(loader, finish.shape, resample=False)
     resampling = ReadingEngine(loader, finish.shape, resample=True)
-    block = np.zeros((WRITTEN_FRAMES, *finish.shape), dtype)
+    block = np.zeros((ROWS_AT_ONCE, *finish.shape), dtype)
 
     def emptied(call: Callable[[Path], object]) -> Callable[[], None]:
         def run() -> None:
@@ -265,18 +196,33 @@ def measure(
         return run
 
     inputs = Inputs(held.clips)
-    quiet = replace(options, quiet=True)
+
+    def whole(workers: int) -> Callable[[], None]:
+        quiet = replace(options, quiet=True, workers=workers)
+        return emptied(lambda folder: extract_on_device(config, inputs, folder, limits, quiet, Hooks(), make))
+
+    fewer = fewer_workers(options.workers) if choices.scaling else {}
     calls = {
         DECODE: emptied(lambda folder: consume(decoding, held.clips, options.workers, folder, limits)),
         RESAMPLE: emptied(lambda folder: consume(resampling, held.clips, options.workers, folder, limits)),
         COMPUTE: emptied(lambda folder: consume(computing, held.clips, options.workers, folder, limits)),
         WRITE: emptied(lambda folder: write(config, extractor, finish, held, block, folder)),
-        WHOLE: emptied(lambda folder: extract_clips(config, inputs, folder, quiet, limits=limits)),
+        **{stage: whole(workers) for stage, workers in fewer.items()},
+        WHOLE: whole(options.workers),
     }
     if all(clip.span is None and clip.start is None and clip.end is None for clip in held.clips):
         calls[PLAIN] = emptied(lambda folder: plain_loop(held.clips, config.audio.sample_rate, folder))
     runs = time_interleaved(calls, device, seconds=0.0, least=laps, patience=float("inf"))
-    return rows_of(name, runs, held, on_cpu=device.type == "cpu")
+    rows = rows_of(name, runs, held, on_cpu=device.type == "cpu")
+    for row in rows:
+        row["engine"] = "none" if choices.zeros else "usual"
+        row["workers"] = fewer.get(row["stage"], None if row["stage"] in (WRITE, PLAIN) else options.workers)
+    return rows
+
+
+def fewer_workers(most: int) -> dict[str, int]:
+    """The powers of two below a number of workers, by the name of the whole run with so many."""
+    return {f"{WHOLE}, {count(1 << n, 'worker')}": 1 << n for n in range((most - 1).bit_length())}
 
 
 def bound(seconds: Mapping[str, float], on_cpu: bool) -> float:
@@ -291,16 +237,19 @@ def rows_of(name: str, runs: Mapping[str, Runs], held: Held, on_cpu: bool) -> li
     seconds = {stage: r.typical for stage, r in runs.items()}
     audio = held.seconds
     rows: list[Row] = []
+    one = next(iter(fewer_workers(2)))
     for stage, r in runs.items():
+        whole = stage.startswith(WHOLE)
         row: dict[str, Any] = {
             "config": name,
             "stage": stage,
             "seconds": seconds[stage],
             "real_time": audio / seconds[stage],
             "clips_a_second": len(held.clips) / seconds[stage],
-            "to_decode": seconds[DECODE] / seconds[stage],
+            "to_decode": seconds[DECODE] / seconds[stage] if stage == WHOLE or not whole else None,
             "to_plain": seconds[PLAIN] / seconds[stage] if PLAIN in seconds else None,
             "to_bound": bound(seconds, on_cpu) / seconds[stage] if stage == WHOLE else None,
+            "to_one_worker": seconds[one] / seconds[stage] if whole and one in seconds else None,
             "mib": None if r.peak is None else r.peak / 2**20,
             "runs": len(r.seconds),
             "clips": len(held.clips),
@@ -333,12 +282,23 @@ def run(
     laps: int,
     say: Callable[[str], None],
     write_verdict: Callable[[str], None],
+    choices: Choices = AS_A_RUN,
 ) -> list[Row]:
     """All stages for each configuration; `say` is called with the lines of the table as they are finished."""
     rows: list[Row] = []
-    for name, config in configs.items():
-        new = measure(name, config, inputs.clips, options, device, scratch, laps)
-        append_table(new, COLUMNS, say, first=not rows)
-        write_verdict(verdict(new, device.type == "cpu"))
-        rows += new
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        clips = chosen_clips(inputs.clips, next(iter(configs.values())), choices, Path(folder))
+        for name, config in configs.items():
+            new = measure(name, config, clips, options, device, scratch, laps, choices=choices)
+            append_table(new, COLUMNS, say, first=not rows)
+            write_verdict(verdict(new, device.type == "cpu"))
+            rows += new
     return rows
+
+
+def chosen_clips(clips: Sequence[Clip], config: Config, choices: Choices, folder: Path) -> Sequence[Clip]:
+    """The clips that are measured; those that are made lie in the folder."""
+    if choices.clip_seconds is None:
+        return clips[: choices.clips]
+    loader = ClipLoader(Resampler(config.audio.sample_rate), config.audio.channels, DEFAULT_LIMITS)
+    return cut(loader, clips, choices.clip_seconds, choices.clips or CUT_CLIPS, HELD_BYTES, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from hlfeat.bench.tables import Row
 
 log = logging.getLogger("hlfeat")
+
+
+class MeasuredEngine(str, Enum):
+    """What computes features."""
+
+    USUAL = "usual"
+    NONE = "none"
+
 
 bench_app = typer.Typer(
     no_args_is_help=True,
@@ -89,6 +98,7 @@ def bench_harmonic(
             hlfeat bench frontend --quick
             hlfeat bench frontend --only 8G-opt --json frontend.json
             hlfeat bench frontend --device cuda --all --plot frontend.png
+            hlfeat bench frontend --only 8G-opt-80 --busy 2
         """
     ),
 )
@@ -101,6 +111,9 @@ def bench_frontend(
     all: Annotated[
         bool, typer.Option("--all", help="Measure training for every input on a CPU too, not for 16 x 16 s only.")
     ] = False,
+    busy: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Measure while N other processes compute, in a thread each.")
+    ] = 0,
     json: JsonOption = None,
     plot: PlotOption = None,
     verbose: VerboseOption = False,
@@ -112,10 +125,18 @@ def bench_frontend(
     set_up_logging(verbose)
     _check_targets(json, plot)
     from hlfeat.bench import frontend as bench
+    from hlfeat.bench.busy import busy_processes
     from hlfeat.nn.device import choose_device
 
     chosen, settings = choose_device(device), bench.chosen(only or [])
-    rows = _measured("frontend", chosen, json, lambda say: bench.run(chosen, settings, quick, all, say))
+
+    def run(say: Callable[[str], None]) -> list[Row]:
+        with busy_processes(busy):
+            rows = bench.run(chosen, settings, quick, all, say)
+        return [{**row, "busy": busy} for row in rows]
+
+    what = f"frontend, other processes at work: {busy}" if busy else "frontend"
+    rows = _measured(what, chosen, json, run)
     if plot is not None:
         from hlfeat.plotting.figures import save
 
@@ -140,6 +161,7 @@ def _check_targets(json: Path | None, plot: Path | None) -> None:
         examples="""
             hlfeat bench pipeline clips
             hlfeat bench pipeline clips -c eleaf-pcen --workers 8 --json pipeline.json
+            hlfeat bench pipeline clips --clip-seconds 1 --engine none --scaling
         """
     ),
 )
@@ -157,6 +179,22 @@ def bench_pipeline(
     batch_seconds: BatchSecondsOption = 64.0,
     workers: WorkersOption = WORKERS,
     laps: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each stage; the median is reported.")] = 5,
+    clip_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="SECONDS", help="Cut clips of this length from the inputs first (repeating "
+                     "what is shorter), and measure these."),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option("--clips", min=1, metavar="N", help="Make so many clips, 4000 by default; without --clip-seconds, "
+                     "use the first N."),
+    ] = None,
+    engine: Annotated[
+        MeasuredEngine, typer.Option(help="none: features are zeros, so that nothing is computed.")
+    ] = MeasuredEngine.USUAL,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Measure the whole with 1, 2, 4, ... workers too, up to --workers.")
+    ] = False,
     scratch: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where features are written, and removed again; default: the "
@@ -180,16 +218,20 @@ def bench_pipeline(
 
     chosen = choose_device(device)
     configs = {name: load_config(name, settings or []) for name in config or [DEFAULT, "log-mel"]}
-    clips = collect_clips(inputs, [], null=False)
+    collected = collect_clips(inputs, [], null=False)
     if scratch is not None and not scratch.is_dir():
         raise UsageError(f"--scratch {scratch}: expected a folder")
     options = Options(device=device, batch_seconds=batch_seconds, workers=workers)
+    choices = bench.Choices(clip_seconds, clips, engine is MeasuredEngine.NONE, scaling)
 
     def run(say: Callable[[str], None]) -> list[Row]:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            return bench.run(configs, clips, options, chosen, Path(folder), laps, say, log.info)
+            return bench.run(configs, collected, options, chosen, Path(folder), laps, say, log.info, choices)
 
-    _measured(f"pipeline, {count(workers, 'worker')}", chosen, json, run)
+    what = ["pipeline", count(workers, "worker")]
+    what += [f"clips of {clip_seconds:g} s"] if clip_seconds is not None else []
+    what += ["engine none"] if choices.zeros else []
+    _measured(", ".join(what), chosen, json, run)
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def join_channels(
     for channel, silent in zip(channels, loaded.silent, strict=True):
         if isinstance(channel, ClipError):
             return FailedClip(loaded.info.clip, channel, loaded.info, seconds)
-        features.append(HeldFeatures(*channel, silent))
+        features.append(HeldFeatures(*channel, silent, zlib.crc32(np.ascontiguousarray(channel[0]).data)))
     return ComputedClip(loaded.info, features, seconds)
 
 

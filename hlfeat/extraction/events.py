@@ -88,11 +88,19 @@ class ChannelFeatures(Protocol):
 
 @dataclass(frozen=True)
 class HeldFeatures:
-    """The features of one channel in memory. Shape: features [rows, *shape]."""
+    """The features of one channel in memory.
+
+    Attributes:
+        features: as they are written.
+        crc32: of the features' bytes, if it was computed beside them: the process that writes has enough to do.
+
+    Shape: features [rows, *shape].
+    """
 
     features: np.ndarray
     moments: Moments
     silent: bool
+    crc32: int | None = None
 
     def __iter__(self) -> Iterator[FeatureChunk]:
         yield self.features, self.moments

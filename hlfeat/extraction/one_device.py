@@ -21,7 +21,7 @@ from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
-from hlfeat.extraction.setup import describe_inputs, make_engine, prepare
+from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, prepare
 from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
 from hlfeat.extraction.worker_pool import make_pool
 from hlfeat.files import disk_error
@@ -35,10 +35,16 @@ log = logging.getLogger("hlfeat")
 
 
 def extract_on_device(
-    config: Config, inputs: Inputs, out: Path, limits: Limits, options: Options, hooks: Hooks
+    config: Config,
+    inputs: Inputs,
+    out: Path,
+    limits: Limits,
+    options: Options,
+    hooks: Hooks,
+    make_engine: EngineMaker = make_engine,
 ) -> Report:
     """Features of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s."""
-    with _prepare_job(config, options, hooks, limits) as job, OutputDir(out, options.part) as output:
+    with _prepare_job(config, options, hooks, limits, make_engine) as job, OutputDir(out, options.part) as output:
         try:
             description = job.pipeline.description
             if options.part != WHOLE:
@@ -74,7 +80,9 @@ def statistics_on_device(
 
 
 @contextmanager
-def _prepare_job(config: Config, options: Options, hooks: Hooks, limits: Limits) -> Iterator[Job]:
+def _prepare_job(
+    config: Config, options: Options, hooks: Hooks, limits: Limits, make_engine: EngineMaker = make_engine
+) -> Iterator[Job]:
     """Modules, engine and workers. These are made first: before the output is locked and the device is used."""
     device = choose_device(options.device)
     pipeline = prepare(config, options.weights, options.stats)

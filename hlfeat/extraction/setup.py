@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,12 @@ class Pipeline(NamedTuple):
     extractor: Extractor
     postprocessor: PostProcessor
     description: RunDescription
+
+
+# The arguments are those of `make_engine`.
+EngineMaker = Callable[
+    [Extractor, PostProcessor, ClipLoader, torch.device, "np.dtype[Any]", int, Cancelled, Limits], Engine
+]
 
 
 def make_engine(

@@ -104,6 +104,7 @@ class _Summed:
 
     def __init__(self, chunks: Iterable[FeatureChunk], row_shape: tuple[int, ...]) -> None:
         self._chunks, self.moments = chunks, no_moments(*row_shape)
+        self.crc32 = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for features, moments in self._chunks:
@@ -115,7 +116,7 @@ class _Held:
     """As _Summed, of features that are in memory."""
 
     def __init__(self, channel: HeldFeatures) -> None:
-        self._features, self.moments = channel.features, channel.moments
+        self._features, self.moments, self.crc32 = channel.features, channel.moments, channel.crc32
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self._features,))
@@ -177,7 +178,7 @@ class ShardSink:
             entry = _index_entry(clip.info, n if self._each else None)
             features = _passing(channel, self._row_shape, self._clock)
             try:
-                shard.append(entry, features)
+                shard.append(entry, features, features.crc32)
             except ClipError:
                 shard.drop(n)
                 raise

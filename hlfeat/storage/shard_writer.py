@@ -47,10 +47,13 @@ class ShardWriter:
         self._file = open(self._temporary, "wb")
         self._features: FeatureWriter = FORMATS[format].writer(self._file, row_shape, dtype)
 
-    def append(self, entry: IndexEntry, chunks: Iterable[np.ndarray]) -> None:
+    def append(self, entry: IndexEntry, chunks: Iterable[np.ndarray], crc32: int | None = None) -> None:
         """Add a clip; its place in the shard and its checksum are filled in.
 
         An exception that `chunks` raises leaves the shard as it was before.
+
+        Args:
+            crc32: of all bytes of the chunks, if it is known.
 
         Shape: chunks [n, *row_shape] each, of the writer's dtype.
         """
@@ -60,13 +63,14 @@ class ShardWriter:
                 if chunk.shape[1:] != self.row_shape or chunk.dtype != self.dtype:
                     raise ValueError(f"expected {self.dtype} [*, {self.row_shape}], got {chunk.dtype} {chunk.shape}")
                 features = np.ascontiguousarray(chunk)
-                checksum = zlib.crc32(features.data, checksum)
+                if crc32 is None:
+                    checksum = zlib.crc32(features.data, checksum)
                 self.rows += len(features)
                 self._features.write(entry.id, features)
         except BaseException:
             self._cut(entry.id, row)
             raise
-        self.entries.append(entry.placed(self._name, row, self.rows - row, checksum))
+        self.entries.append(entry.placed(self._name, row, self.rows - row, checksum if crc32 is None else crc32))
 
     def drop(self, clips: int) -> None:
         """Take back the last so many clips."""

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,15 @@ def test_ids_of_any_file_name(tmp_path):
         assert "" not in store
         assert "aaa" not in store
         assert None not in store
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_checksum_is_of_all_chunks_whoever_has_computed_it(tmp_path, known):
+    chunks = [np.full((n, 2, 5), n, np.float32) for n in (1, 3)]
+    crc32 = zlib.crc32(np.concatenate(chunks).data)
+    with ShardWriter(ShardFiles(Layout(tmp_path), 0), "npy", np.dtype("f4"), 2, 5) as shard:
+        shard.append(IndexEntry("a", "a", duration=1.0), chunks, crc32 if known else None)
+        assert (shard.entries[0].crc32, shard.entries[0].frames) == (crc32, 4)
 
 
 def test_a_folder_that_grows_or_is_made_anew(tmp_path):
