@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -127,14 +128,18 @@ class ClipRun:
         A clip that was read counts even if computing it has failed: whether it has depends on the device.
         """
         extractor, postprocessor = self.job.pipeline.extractor, self.job.pipeline.postprocessor
+
+        @lru_cache(maxsize=4096)  # it asks every layer, and short clips are often of the same length
+        def rows_of(length: int) -> int:
+            return postprocessor.rows(extractor.num_frames(length))
+
         for event in loaded:
             info = event.info
             if info is not None:
                 breaks = info.clip.id in fills_gap
                 if breaks:
                     plan.begin()
-                rows = postprocessor.rows(extractor.num_frames(info.length))
-                if plan.opens(info.channels_out, rows) or breaks:
+                if plan.opens(info.channels_out, rows_of(info.length)) or breaks:
                     yield ShardBreak()
             yield event
 
