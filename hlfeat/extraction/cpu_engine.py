@@ -1,8 +1,8 @@
-"""Features computed by the threads that read the clips.
+"""Features computed by the workers that read the clips.
 
-Every thread computes what it has read, with one thread of torch's: nothing waits for anything, and no sum depends on
+Every worker computes what it has read, with one thread of torch's: nothing waits for anything, and no sum depends on
 the number of cores. Clips of a few seconds share the filterbank's matrix products, whose rows do not see one another;
-everything after that is a clip's own. So neither batches nor threads change the result.
+everything after that is a clip's own. So neither batches nor workers change the result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hlfeat.statistics.moments import moments
 
 
 class CpuEngine:
-    """Computes in the worker threads; an Engine.
+    """Computes in the workers; an Engine.
 
     Args:
         extractor: in eval mode, on the CPU.
@@ -85,7 +85,7 @@ class CpuEngine:
         return self._loader.shares_pass(clip)
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        return iter(stream)  # the worker threads have computed
+        return iter(stream)  # the workers have computed
 
     def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
         return self._streamer.compute_long(loaded, pool, pool, pool, scratch, cancelled)

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 import threading
 import traceback
 import warnings
@@ -41,8 +40,6 @@ class ForkServer:
     def __init__(self, run: Run) -> None:
         self._lock = threading.Lock()
         self._server, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for stream in (sys.stdout, sys.stderr):  # or what is in their buffers would be written twice
-            stream.flush()
         self._pid = _fork(lambda: self._serve(theirs, run))
         theirs.close()
 
