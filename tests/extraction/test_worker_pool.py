@@ -17,12 +17,14 @@ import torch
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError, OutputError
+from hlfeat.extraction import one_device
 from hlfeat.extraction.events import ClipInfo, ComputedClip, FailedClip, HeldFeatures
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.streaming import Step
 from hlfeat.extraction.worker_pool import ProcessPool
 from hlfeat.statistics.moments import no_moments
+from tests.extraction.runs import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
 
@@ -234,6 +236,29 @@ def test_the_server_is_killed(worker):
             pool.in_worker([Clip("kill SIGSEGV", "")], lambda: False)
 
 
+def test_the_system_gives_no_more_processes(worker, monkeypatch):
+    """The run goes on with those that it has; without any, it ends."""
+    ids = ["sleep 0.02"] * 12
+    with ProcessPool(worker, 3) as pool:
+        fork, before = pool._server.fork, []
+
+        def fork_once(connections):
+            before.append(1)
+            if len(before) > 1:
+                raise OutputError("the system gives no more processes: Resource temporarily unavailable")
+            return fork(connections)
+
+        monkeypatch.setattr(pool._server, "fork", fork_once)
+        with Prefetcher([Clip(id_, "") for id_ in ids], pool, Limits(chunk_clips=1)) as loaded:
+            assert codes(loaded) == [(id_, "done") for id_ in ids]
+        assert len({pid for pid, *_ in worker.lines()}) == 1
+        assert len(before) == 2
+    with ProcessPool(worker, 3) as pool:
+        monkeypatch.setattr(pool._server, "fork", fork_once)
+        with pytest.raises(OutputError, match="no more processes"):
+            pool.in_worker([Clip("a", "")], lambda: False)
+
+
 def test_threads_of_the_pool_may_call_as_they_like(worker):
     """Crashes from many sides at once, with a process for every two threads."""
     ids = ["kill SIGSEGV" if i % 5 == 0 else f"sleep 0.00{i % 4}" for i in range(60)]
@@ -242,3 +267,24 @@ def test_threads_of_the_pool_may_call_as_they_like(worker):
         events = [e for some in threads.map(lambda chunk: pool.in_worker(chunk, lambda: False), chunks) for e in some]
     assert Counter(code for _, code in codes(events)) == {"done": 48, "crashed": 12}
     assert [id_ for id_, _ in codes(events)] == ids
+
+
+def test_processes_are_forked_before_the_output_is_locked_and_the_device_is_used(clips, tmp_path, monkeypatch):
+    """A lock, or a GPU's memory, that a process inherits would outlive the run's."""
+    order = []
+
+    def note(owner, name):
+        call = getattr(owner, name)
+
+        def noting(*arguments, **more):
+            order.append(name)
+            return call(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, noting)
+
+    note(one_device, "make_pool")
+    note(one_device, "OutputDir")
+    note(torch.nn.Module, "to")
+    run(clips, tmp_path / "out")
+    assert [name for name in order if name != "to"] == ["make_pool", "OutputDir"]
+    assert order.index("make_pool") < order.index("to")
