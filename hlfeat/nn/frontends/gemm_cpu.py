@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from hlfeat.nn.frontends.gemm_pieces import Clips, Fold, Piece, cut, folds_of, padded_clips
 from hlfeat.nn.frontends.gemm_plan import Frames, GroupFilters, Part
-from hlfeat.nn.frontends.scratch import Scratch
+from hlfeat.nn.frontends.scratch import Scratch, Scratches
 from hlfeat.nn.threads import parallel_map
 
 
@@ -32,7 +33,13 @@ def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters],
     clips = padded_clips(x, lengths, folds)
     out = empty_energies(clips, filters, hop)
     pieces = [piece for fold in folds for piece in cut(fold, *x.shape)]
-    parallel_map(lambda piece: piece_energies(clips, piece, out, None), pieces)
+    scratches = Scratches(clips.padded)
+
+    def work(piece: Piece) -> None:
+        with scratches.one() as scratch:
+            piece_energies(clips, piece, out, scratch, None)
+
+    parallel_map(work, pieces)
     return out
 
 
@@ -43,107 +50,157 @@ def empty_energies(clips: Clips, filters: Sequence[GroupFilters], hop: int) -> T
     )
 
 
+class PartMemory:
+    """Memory for the outputs of some filters, cut as the operations take it: a view costs as much as 1,000 additions.
+
+    Shape:
+        - even, odd: [rows, folded], inner parts of the widest group's folded frames
+        - u, v: [rows, columns]; `paired`: their columns of outputs with a mirror image; `middle`: of the one without
+        - z: [2, rows, 2 paired n], the outputs and their mirror images
+        - energy: [2, rows, paired n]; middle_energy: [rows, n]; `block_energies`: the same for each kind, [blocks, ...]
+    """
+
+    def __init__(self, even: Tensor, odd: Tensor, frames: Frames, part: Part, scratch: Scratch) -> None:
+        rows, width, blocks = (
+            even.shape[0],
+            frames.outputs // 2 * part.n,
+            even.shape[0] * frames.outputs // frames.block,
+        )
+        skipped = even.shape[1] - frames.folded
+        self.even, self.odd = (x.narrow(1, skipped, frames.folded) if skipped else x for x in (even, odd))
+        self.u, self.v = (scratch.take(name, rows, part.even.shape[1]) for name in "uv")
+        self.paired = self.u.narrow(1, 0, 2 * width), self.v.narrow(1, 0, 2 * width)
+        self.z = scratch.take("z", 2, rows, 2 * width)
+        self.signs, self.halves = self.z.unbind(0), halves_of(self.z)
+        self.energy = scratch.take("energy", 2, rows, width)
+        self.block_energies = list(self.energy.view(2, blocks, -1).unbind(0))
+        if frames.outputs % 2:
+            self.middle = self.u.narrow(1, 2 * width, part.n), self.v.narrow(1, 2 * width, part.n)
+            self.middle_energy = scratch.take("middle energy", rows, part.n)
+            self.block_energies.append(self.middle_energy.view(blocks, -1))
+
+
+def halves_of(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary parts of outputs: [..., 2 n] -> 2 x [..., n]."""
+    width = z.shape[-1] // 2
+    return z.narrow(-1, 0, width), z.narrow(-1, width, width)
+
+
+class ChunkMemory:
+    """Memory for the folded frames of a chunk of `count` frames of each clip, and for what is made of them.
+
+    Shape: even, odd [clips, count, folded]; `runs`: their columns, a frame's advance each; parts as in the groups.
+    """
+
+    def __init__(self, fold: Fold, clips: int, count: int, scratch: Scratch) -> None:
+        folded, advance = fold.frames.folded, fold.frames.advance
+        self.count = count
+        even, odd = (scratch.take(name, clips, count, folded) for name in ("even", "odd"))
+        self.runs = list(zip(torch.split(even, advance, 2), torch.split(odd, advance, 2), strict=True))
+        even, odd = even.flatten(0, 1), odd.flatten(0, 1)
+        self.parts = [PartMemory(even, odd, f.frames, part, scratch) for f in fold.groups for part in f.parts]
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Some blocks of a piece, counted from its first; the folded frames, and which outputs lie inside their clip.
 
-    Shape: even, odd [rows, folded]; inside as Clips.inside, for the chunk's last blocks.
+    Shape: inside as Clips.inside, for the chunk's last blocks.
     """
 
     blocks: slice
-    even: Tensor
-    odd: Tensor
+    memory: ChunkMemory
     inside: list[Tensor] | None
+    only: bool
+
+    def rows_of(self, sums: Tensor) -> Tensor:
+        """Of a piece's [clips blocks, columns] those of this chunk: a piece of several clips has but one."""
+        if self.only:
+            return sums
+        return sums.narrow(0, self.blocks.start, self.blocks.stop - self.blocks.start)
 
 
 def chunks_of(clips: Clips, piece: Piece, scratch: Scratch) -> Iterator[Chunk]:
     """Chunks of a piece; each has its memory until the next."""
-    fold, a_block = piece.fold, piece.fold.frames_of_block
-    frames, runs = clips.frames(piece)
-    inside = clips.inside(piece)
-    first_masked = piece.blocks if inside is None else piece.blocks - inside[0].shape[1]
+    fold, inside = piece.fold, clips.inside(piece)
+    first_masked = piece.blocks if inside is None else piece.blocks - inside[0].shape[-4]
     for blocks in piece.cuts():
-        start, stop = blocks.start * a_block, blocks.stop * a_block
-        even, odd = fold_frames(frames[:, start:stop], runs[:, start : stop + fold.runs - 1], fold, scratch)
+        count = (blocks.stop - blocks.start) * fold.frames_of_block
+        memory = scratch.once((id(fold), piece.clips, count), partial(ChunkMemory, fold, piece.clips, count, scratch))
+        fold_frames(clips, piece, blocks.start * fold.frames_of_block, memory)
         masks = None
         if inside is not None and blocks.stop > first_masked:
-            masks = [m[:, max(0, blocks.start - first_masked) : blocks.stop - first_masked] for m in inside]
-        yield Chunk(blocks, even, odd, masks)
+            start = max(0, blocks.start - first_masked)
+            masks = [m.narrow(-4, start, blocks.stop - first_masked - start) for m in inside]
+        yield Chunk(blocks, memory, masks, piece.chunks == 1)
 
 
-def fold_frames(frames: Tensor, runs: Tensor, fold: Fold, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """Frames plus and minus themselves reversed: e and o of hlfeat/nn/frontends/gemm_plan.py.
-
-    Shape: frames [b, m, width], runs [b, m + fold.runs - 1, advance] -> 2 x [b m, folded].
-    """
-    clips, count, _ = frames.shape
-    folded, advance = fold.frames.folded, fold.frames.advance
-    even, odd = (scratch.take(name, clips, count, folded) for name in ("even", "odd"))
-    reversed_runs = runs.flip(-1)
-    for i in range(fold.runs):
-        columns = slice(i * advance, min((i + 1) * advance, folded))
-        head, row = frames[..., columns], fold.runs - 1 - i
-        tail = reversed_runs[:, row : row + count, : columns.stop - columns.start]
-        torch.add(head, tail, out=even[..., columns])
-        torch.sub(head, tail, out=odd[..., columns])
-    return even.flatten(0, 1), odd.flatten(0, 1)
+def fold_frames(clips: Clips, piece: Piece, start: int, memory: ChunkMemory) -> None:
+    """A chunk's frames, from `start` on, plus and minus themselves reversed: e and o of gemm_plan.py."""
+    fold, frames, advance = piece.fold, piece.fold.frames, piece.fold.frames.advance
+    first, rows = start * advance, memory.count + fold.runs - 1
+    reversed_runs = clips.runs(piece, first + frames.width - fold.runs * advance, rows, advance).flip(-1)
+    for i, (even, odd) in enumerate(memory.runs):
+        head = clips.runs(piece, first + i * advance, memory.count, even.shape[-1])
+        later = (fold.runs - 1 - i) * advance
+        tail = reversed_runs.as_strided(head.shape, (rows * advance, advance, 1), later)
+        torch.add(head, tail, out=even)
+        torch.sub(head, tail, out=odd)
 
 
-def outputs(
-    chunk: Chunk, frames: Frames, part: Part, scratch: Scratch, kept: list[Tensor] | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Real and imaginary parts of a chunk's outputs of each kind, in the order of `part.pools`: 2 x [rows, outputs n].
-
-    A kind has its memory until the next, unless all are kept.
-    """
-    rows, paired = chunk.even.shape[0], frames.outputs // 2 * part.n
-    u = torch.mm(chunk.even[:, -frames.folded :], part.even, out=scratch.take("u", rows, part.even.shape[1]))
-    v = torch.mm(chunk.odd[:, -frames.folded :], part.odd, out=scratch.take("v", rows, part.odd.shape[1]))
-    for combine in (torch.add, torch.sub):
-        z = scratch.take("z", rows, 2 * paired) if kept is None else u.new_empty(rows, 2 * paired)
-        combine(u[:, : 2 * paired], v[:, : 2 * paired], out=z)
-        if kept is not None:
-            kept.append(z)
-        yield z[:, :paired], z[:, paired:]
-    if frames.outputs % 2:
-        real, imag = (x[:, 2 * paired : 2 * paired + part.n] for x in (u, v))
-        if kept is not None:
-            kept.append(torch.cat([real, imag], 1))
-        yield real, imag
+def make_outputs(part: Part, memory: PartMemory, kept: list[Tensor] | None) -> None:
+    """Outputs of a chunk's filters, in memory.z and memory.middle; copies of them to `kept`."""
+    torch.mm(memory.even, part.even, out=memory.u)
+    torch.mm(memory.odd, part.odd, out=memory.v)
+    torch.add(*memory.paired, out=memory.signs[0])
+    torch.sub(*memory.paired, out=memory.signs[1])
+    if kept is not None:
+        kept.append(memory.z.clone())
+        if len(part.pools) == 3:
+            kept.append(torch.cat(memory.middle, 1))
 
 
-def energy_of(real: Tensor, imag: Tensor, inside: Tensor | None, piece: Piece, n: int, scratch: Scratch) -> Tensor:
-    """Squared magnitudes, zero outside a clip: 2 x [rows, outputs n] -> [rows, outputs n]."""
-    energy = torch.mul(real, real, out=scratch.take("energy", *real.shape))
-    energy.addcmul_(imag, imag)
-    mask_last_blocks(energy, inside, piece, n)
-    return energy
+def make_energies(
+    z: tuple[Tensor, Tensor], middle: tuple[Tensor, Tensor] | None, memory: PartMemory, chunk: Chunk, piece: Piece
+) -> None:
+    """Squared magnitudes of real and imaginary parts, zero outside a clip, in memory.block_energies."""
+    real, imag = z
+    torch.mul(real, real, out=memory.energy)
+    memory.energy.addcmul_(imag, imag)
+    if middle is not None:
+        real, imag = middle
+        torch.mul(real, real, out=memory.middle_energy)
+        memory.middle_energy.addcmul_(imag, imag)
+    mask_last_blocks(memory.energy, None if middle is None else memory.middle_energy, chunk, piece)
 
 
-def mask_last_blocks(values: Tensor, inside: Tensor | None, piece: Piece, n: int) -> None:
-    """Set what lies outside a clip to zero, in a chunk's [rows, outputs n]."""
-    if inside is not None:
-        blocks = values.view(piece.clips, -1, *inside.shape[2:4], n)
-        blocks[:, -inside.shape[1] :].mul_(inside)
+def mask_last_blocks(paired: Tensor, middle: Tensor | None, chunk: Chunk, piece: Piece) -> None:
+    """Set what lies outside a clip to zero: paired [2, rows, paired n], middle [rows, n] if there is one."""
+    if chunk.inside is None:
+        return
+    for values, inside in zip((paired, middle), chunk.inside, strict=False):
+        if values is not None:
+            count, a_block, outputs = inside.shape[-4:-1]
+            blocks = values.view(*values.shape[:-2], piece.clips, -1, a_block, outputs, values.shape[-1] // outputs)
+            blocks.narrow(-4, blocks.shape[-4] - count, count).mul_(inside)
 
 
-def piece_energies(clips: Clips, piece: Piece, out: Tensor, kept: list[Tensor] | None) -> None:
+def piece_energies(clips: Clips, piece: Piece, out: Tensor, scratch: Scratch, kept: list[Tensor] | None) -> None:
     """Write a piece's feature frames into `out` [B, F, N]; add what the gradient needs to `kept`."""
-    scratch = Scratch(clips.padded)
-    parts = [(f, part) for f in piece.fold.groups for part in f.parts]
-    sums = [out.new_empty(piece.clips, piece.blocks, part.pools[0].shape[1]) for _, part in parts]
+    parts = [part for f in piece.fold.groups for part in f.parts]
+    sums = [out.new_empty(piece.clips * piece.blocks, part.pools[0].shape[1]) for part in parts]
     for chunk in chunks_of(clips, piece, scratch):
-        for (f, part), blocks in zip(parts, sums, strict=True):
-            total = blocks[:, chunk.blocks].flatten(0, 1)
-            for kind, (real, imag) in enumerate(outputs(chunk, f.frames, part, scratch, kept)):
-                energy = energy_of(real, imag, chunk.inside and chunk.inside[kind], piece, part.n, scratch)
-                energy = energy.view(total.shape[0], -1)
-                if kind == 0:
-                    torch.mm(energy, part.pools[kind], out=total)
-                else:
-                    total.addmm_(energy, part.pools[kind])
-    for (_, part), blocks, target in zip(parts, sums, bands_of(out, piece), strict=True):
-        target.copy_(overlap_add(blocks, piece.fold, part.n)[:, piece.owned()].transpose(1, 2))
+        for part, memory, of_part in zip(parts, chunk.memory.parts, sums, strict=True):
+            make_outputs(part, memory, kept)
+            make_energies(memory.halves, memory.middle if len(part.pools) == 3 else None, memory, chunk, piece)
+            total = chunk.rows_of(of_part)
+            torch.mm(memory.block_energies[0], part.pools[0], out=total)
+            for energy, pool in zip(memory.block_energies[1:], part.pools[1:], strict=True):
+                total.addmm_(energy, pool)
+    for part, of_part, target in zip(parts, sums, bands_of(out, piece), strict=True):
+        frames = overlap_add(of_part, piece, part.n)
+        owned = piece.owned()
+        target.copy_(frames.narrow(1, owned.start, owned.stop - owned.start).transpose(1, 2))
         if clips.lengths is not None:
             zero_absent(target, clips.lengths, piece)
 
@@ -155,7 +212,7 @@ def bands_of(energies: Tensor, piece: Piece) -> list[Tensor]:
     for f in piece.fold.groups:
         band = f.frames.group.start
         for part in f.parts:
-            views.append(frames[:, band : band + part.n])
+            views.append(frames.narrow(1, band, part.n))
             band += part.n
     return views
 
@@ -168,14 +225,16 @@ def zero_absent(target: Tensor, lengths: Tensor, piece: Piece) -> None:
             band[:, max(0, frames) :].zero_()
 
 
-def overlap_add(blocks: Tensor, fold: Fold, n: int) -> Tensor:
+def overlap_add(sums: Tensor, piece: Piece, n: int) -> Tensor:
     """Each block's feature frames, added where blocks overlap, in the order of gemm.overlap_add.
 
-    Shape: [b, blocks, reach n or more] -> [b, feature frames, n].
+    Shape: [clips blocks, reach n or more] -> [clips, feature frames, n].
     """
-    step, count = fold.frames.hops * n, blocks.shape[1]
-    total = blocks.new_zeros(blocks.shape[0], count + fold.overlaps - 1, step)
+    fold, columns = piece.fold, sums.shape[1]
+    step, rows = fold.frames.hops * n, piece.blocks + fold.overlaps - 1
+    total = sums.new_zeros(piece.clips, rows, step)
     for i in range(fold.overlaps):
-        part = blocks[..., i * step : min((i + 1) * step, fold.frames.reach * n)]
-        total[:, i : i + count, : part.shape[-1]] += part
-    return total.view(blocks.shape[0], -1, n)
+        size = piece.clips, piece.blocks, min(step, fold.frames.reach * n - i * step)
+        part = sums.as_strided(size, (piece.blocks * columns, columns, 1), i * step)
+        total.as_strided(size, (rows * step, step, 1), i * step).add_(part)
+    return total.view(piece.clips, -1, n)

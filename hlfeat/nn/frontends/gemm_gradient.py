@@ -21,7 +21,7 @@ from hlfeat.nn._private_torch import differentiated_elsewhere, operations_watche
 from hlfeat.nn.frontends import gemm, gemm_cpu
 from hlfeat.nn.frontends.gemm_pieces import Clips, Piece, cut, folds_of, padded_clips
 from hlfeat.nn.frontends.gemm_plan import GroupFilters, Part
-from hlfeat.nn.frontends.scratch import Scratch
+from hlfeat.nn.frontends.scratch import Scratch, Scratches
 from hlfeat.nn.masking import mask_frames
 from hlfeat.nn.threads import parallel_map
 
@@ -53,7 +53,7 @@ def cpu_energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilte
     """
     matrices = matrices_of(filters)
     if torch.is_grad_enabled() and any(m.requires_grad for m in matrices):
-        energies: Tensor = CpuEnergies.apply(x, lengths, filters, hop, *matrices)
+        energies: Tensor = CpuEnergies.apply(x, lengths, filters, hop, *matrices)  # type: ignore[no-untyped-call]
         return energies
     return gemm_cpu.energies(x, lengths, filters, hop)
 
@@ -70,9 +70,12 @@ class CpuEnergies(torch.autograd.Function):
         out = gemm_cpu.empty_energies(clips, filters, hop)
         pieces = [piece for fold in folds for piece in cut(fold, *x.shape)]
 
+        scratches = Scratches(clips.padded)
+
         def work(piece: Piece) -> list[Tensor]:
             kept: list[Tensor] = []
-            gemm_cpu.piece_energies(clips, piece, out, kept)
+            with scratches.one() as scratch:
+                gemm_cpu.piece_energies(clips, piece, out, scratch, kept)
             return kept
 
         ctx.clips, ctx.filters, ctx.hop = clips, filters, hop
@@ -110,76 +113,65 @@ def lanes_of(kept: Sequence[Kept]) -> list[list[Kept]]:
 def lane_gradients(clips: Clips, lane: Sequence[Kept], gradient: Tensor) -> dict[int, Tensor]:
     """Gradients of a fold's matrices, from some of its pieces, by the id of each matrix."""
     fold, scratch = lane[0][0].fold, Scratch(clips.padded)
+    parts = [part for f in fold.groups for part in f.parts]
     sums = {id(m): torch.zeros_like(m) for m in matrices_of(fold.groups)}
     for piece, kept in lane:
         outputs = iter(kept)
-        parts = [(f, part) for f in fold.groups for part in f.parts]
         of_blocks = [
             blocks_gradient(band, piece, part, clips.lengths)
-            for (_, part), band in zip(parts, gemm_cpu.bands_of(gradient, piece), strict=True)
+            for part, band in zip(parts, gemm_cpu.bands_of(gradient, piece), strict=True)
         ]
         for chunk in gemm_cpu.chunks_of(clips, piece, scratch):
-            for (f, part), blocks in zip(parts, of_blocks, strict=True):
-                du, dv = part_gradients(
-                    chunk, blocks[:, chunk.blocks].flatten(0, 1), piece, part, outputs, sums, scratch
-                )
-                sums[id(part.even)].addmm_(chunk.even[:, -f.frames.folded :].t(), du)
-                sums[id(part.odd)].addmm_(chunk.odd[:, -f.frames.folded :].t(), dv)
-    for f in fold.groups:
-        for part in f.parts:
-            sums[id(part.even)].mul_(2)
-            sums[id(part.odd)].mul_(2)
+            for part, memory, blocks in zip(parts, chunk.memory.parts, of_blocks, strict=True):
+                total = chunk.rows_of(blocks)
+                du, dv = part_gradients(chunk, memory, total, piece, part, outputs, sums)
+                sums[id(part.even)].addmm_(memory.even.t(), du)
+                sums[id(part.odd)].addmm_(memory.odd.t(), dv)
+    for part in parts:
+        sums[id(part.even)].mul_(2)
+        sums[id(part.odd)].mul_(2)
     return sums
 
 
 def part_gradients(
     chunk: gemm_cpu.Chunk,
+    memory: gemm_cpu.PartMemory,
     gradient: Tensor,
     piece: Piece,
     part: Part,
     kept: Iterator[Tensor],
     sums: dict[int, Tensor],
-    scratch: Scratch,
 ) -> tuple[Tensor, Tensor]:
     """Half of the gradients of u and v; those of the smoothing matrices are added to `sums`.
 
     Shape: gradient [blocks, reach n and zeros] -> 2 x [rows, columns of part.even].
     """
-    rows, columns = chunk.even.shape[0], part.even.shape[1]
-    du, dv = scratch.take("du", rows, columns), scratch.take("dv", rows, columns)
-    halves = []
-    for kind, pool in enumerate(part.pools):
-        z = next(kept)
-        w = z.shape[1] // 2
-        real, imag = z[:, :w], z[:, w:]
-        inside = chunk.inside and chunk.inside[kind]
-        energy = gemm_cpu.energy_of(real, imag, inside, piece, part.n, scratch)
-        energy = energy.view(gradient.shape[0], -1)
+    z, middle = gemm_cpu.halves_of(next(kept)), None
+    if len(part.pools) == 3:
+        middle = gemm_cpu.halves_of(next(kept))
+    gemm_cpu.make_energies(z, middle, memory, chunk, piece)
+    for pool, energy in zip(part.pools, memory.block_energies, strict=True):
         sums[id(pool)].addmm_(energy.t(), gradient)
-        of_energy = torch.mm(gradient, pool.t(), out=scratch.take("of energy", *energy.shape)).view(rows, w)
-        gemm_cpu.mask_last_blocks(of_energy, inside, piece, part.n)
-        if kind < 2:
-            dz = scratch.take(f"dz {kind}", rows, 2 * w)
-            torch.mul(real, of_energy, out=dz[:, :w])
-            torch.mul(imag, of_energy, out=dz[:, w:])
-            halves.append(dz)
-        else:
-            middle = slice(halves[0].shape[1], halves[0].shape[1] + w)
-            torch.mul(real, of_energy, out=du[:, middle])
-            torch.mul(imag, of_energy, out=dv[:, middle])
-    paired = halves[0].shape[1]
-    torch.add(*halves, out=du[:, :paired])
-    torch.sub(*halves, out=dv[:, :paired])
-    used = paired + (part.n if len(part.pools) == 3 else 0)
-    du[:, used:].zero_()
-    dv[:, used:].zero_()
-    return du, dv
+        torch.mm(gradient, pool.t(), out=energy)  # the gradient of the energy takes its place
+    gemm_cpu.mask_last_blocks(memory.energy, None if middle is None else memory.middle_energy, chunk, piece)
+    for half, output in zip(memory.halves, z, strict=True):
+        torch.mul(output, memory.energy, out=half)
+    torch.add(*memory.signs, out=memory.paired[0])
+    torch.sub(*memory.signs, out=memory.paired[1])
+    used = memory.z.shape[2]
+    if middle is not None:
+        for target, output in zip(memory.middle, middle, strict=True):
+            torch.mul(output, memory.middle_energy, out=target)
+        used += part.n
+    for columns in (memory.u, memory.v):
+        columns[:, used:].zero_()
+    return memory.u, memory.v
 
 
 def blocks_gradient(bands: Tensor, piece: Piece, part: Part, lengths: Tensor | None) -> Tensor:
     """Gradient of what each block adds to the feature frames in its reach, from that of a piece's feature frames.
 
-    Shape: bands [clips, n, frames] -> [clips, blocks, reach n, and zeros up to the columns of the smoothing matrices].
+    Shape: bands [clips, n, frames] -> [clips blocks, reach n, and zeros up to the columns of the smoothing matrices].
     """
     frames, n = piece.fold.frames, part.n
     reached = bands.new_zeros(piece.clips, (piece.blocks + piece.fold.overlaps - 1) * frames.hops, n)
@@ -190,7 +182,7 @@ def blocks_gradient(bands: Tensor, piece: Piece, part: Part, lengths: Tensor | N
     blocks = bands.new_zeros(piece.clips, piece.blocks, part.pools[0].shape[1])
     windows = reached.view(piece.clips, -1).unfold(1, frames.reach * n, frames.hops * n)
     blocks[..., : frames.reach * n] = windows[:, : piece.blocks]
-    return blocks
+    return blocks.flatten(0, 1)
 
 
 def differentiable_gradients(

@@ -14,10 +14,10 @@ from torch import Tensor
 from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS, Frames, GroupFilters, blocks_of
 from hlfeat.nn.threads import parallel_map
 
-# Values in the intermediate results of one chunk, which fit into a core's share of the cache. Smaller chunks cost more
-# calls than they save: products are at their fastest from about 100 rows on.
-CHUNK = 1 << 19
-PIECE_CHUNKS = 2  # a piece has about as many: it is what one thread holds up when the system keeps it waiting
+# Values in the intermediate results of one chunk, which stay in cache (of the third level). In smaller chunks the
+# interpreter's share grows more than memory's falls.
+CHUNK = 1 << 20
+PIECE_CHUNKS = 4  # a piece has about as many: it is what one thread holds up when the system keeps it waiting
 PIECE_OVERLAPS = 8  # and it has this many times the blocks that it shares with the piece before
 
 
@@ -113,7 +113,7 @@ def cut(fold: Fold, clips: int, samples: int) -> list[Piece]:
     A chunk has at least twice LEAST_BLOCKS blocks, or all of a clip.
     """
     columns = max(part.even.shape[1] for f in fold.groups for part in f.parts)
-    values = fold.frames_of_block * (2 * fold.frames.folded + fold.frames.advance + 5 * columns)  # of a block
+    values = fold.frames_of_block * (2 * fold.frames.folded + fold.frames.advance + 6 * columns)  # of a block
     at_once = max(2 * LEAST_BLOCKS, CHUNK // values)
     blocks, frames = blocks_of(fold.frames, samples), (samples - 1) // fold.hop + 1
     if blocks <= at_once:
@@ -142,27 +142,22 @@ class Clips:
     samples: int
     lengths: Tensor | None
 
-    def frames(self, piece: Piece) -> tuple[Tensor, Tensor]:
-        """A piece's frames, and the runs that hold their second halves, of which the last ends with the last frame.
+    def runs(self, piece: Piece, first: int, count: int, width: int) -> Tensor:
+        """`count` runs of `width` samples of a piece's clips, a frame's advance apart.
 
-        Shape: -> [clips, frames, width], [clips, frames + runs - 1, advance], views.
+        Shape: `first` counted from the first sample of the piece's first frame -> [clips, count, width], a view.
         """
-        fold, frames = piece.fold, piece.fold.frames
-        count = piece.blocks * fold.frames_of_block
-        first = self.origin - frames.group.kernel // 2 + piece.begin * fold.frames_of_block * frames.advance
-        end = first + (count - 1) * frames.advance + frames.width
-        first_run = end - (count + fold.runs - 1) * frames.advance
-        x = self.padded[piece.first : piece.last]
-        return x[:, first:end].unfold(1, frames.width, frames.advance), x[:, first_run:end].unfold(
-            1, frames.advance, frames.advance
+        frames, size = piece.fold.frames, self.padded.shape[1]
+        first += self.origin - frames.group.kernel // 2 + piece.begin * piece.fold.frames_of_block * frames.advance
+        return self.padded.as_strided(
+            (piece.clips, count, width), (size, frames.advance, 1), piece.first * size + first
         )
 
     def inside(self, piece: Piece) -> list[Tensor] | None:
-        """Which outputs of a piece's last blocks lie inside their clip, of each kind: 1.0 or 0.0.
+        """Which outputs of a piece's last blocks lie inside their clip: 1.0 or 0.0. Those of the blocks before do.
 
-        All outputs of the blocks before those do; None: of all blocks.
-
-        Shape: -> [clips or 1, blocks, frames of a block, outputs of this kind, 1].
+        Shape: -> outputs with a mirror image, and those images: [2, clips or 1, blocks, frames of a block, outputs, 1],
+            and the one in the middle if there is one: [clips or 1, blocks, frames of a block, 1, 1]; None: all are.
         """
         frames = piece.fold.frames
         lengths = None if self.lengths is None else self.lengths[piece.first : piece.last]
@@ -175,8 +170,9 @@ class Clips:
         inside = inside.to(self.padded.dtype)
         inside = inside.view(-1, piece.end - first, piece.fold.frames_of_block, frames.outputs, 1)
         half = frames.outputs // 2
-        mirrored = inside[..., frames.outputs - half :, :].flip(-2)
-        return [inside[..., :half, :], mirrored, inside[..., half : frames.outputs - half, :]]
+        mirrored = inside.narrow(-2, frames.outputs - half, half).flip(-2)
+        paired = torch.stack([inside.narrow(-2, 0, half), mirrored])
+        return [paired, inside.narrow(-2, half, 1)] if frames.outputs % 2 else [paired]
 
 
 def padded_clips(x: Tensor, lengths: Tensor | None, folds: Sequence[Fold]) -> Clips:
