@@ -22,14 +22,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by their number of threads
-_making = threading.Lock()
+_making = threading.Lock()  # of pools
+_setting = threading.Lock()  # of torch's number of threads
 
 
 def forget_pools() -> None:
     """In a forked process there are no threads but the one that forked."""
-    global _making
+    global _making, _setting
     _pools.clear()
-    _making = threading.Lock()
+    _making, _setting = threading.Lock(), threading.Lock()
 
 
 os.register_at_fork(after_in_child=forget_pools)
@@ -67,12 +68,9 @@ def use_one_thread() -> None:
     torch.set_num_threads sets both, its caller's number and that of threads that have not computed yet, which is also
     what a new thread's torch.get_num_threads returns.
     """
-    with _making_threads:
+    with _setting:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         other = threading.Thread(target=torch.set_num_threads, args=(before,))
         other.start()
         other.join()
-
-
-_making_threads = threading.Lock()
