@@ -49,6 +49,14 @@ def differentiated_elsewhere(*tensors: Tensor | None) -> bool:
     return any(forward_ad.unpack_dual(t).tangent is not None for t in given)  # type: ignore[no-untyped-call]
 
 
+def operations_watched() -> bool:
+    """Whether a TorchDispatchMode sees each operation of this thread: tracers and counters of torch, which are stacked.
+
+    There is no public way to ask; operations of other threads would escape it.
+    """
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
 def without_functorch() -> AbstractContextManager[None]:
     """Compute with plain tensors within torch.func transforms: for tables that do not depend on the input's values."""
     context: AbstractContextManager[None] = torch._C._DisableFuncTorch()

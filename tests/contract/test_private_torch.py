@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hlfeat
 from hlfeat.nn import _private_torch
@@ -140,6 +141,20 @@ def test_tangents_of_forward_mode_are_seen():
         dual = forward_ad.make_dual(x, torch.ones(2))
         assert _private_torch.differentiated_elsewhere(None, dual)
         assert not _private_torch.differentiated_elsewhere(x)
+
+
+def test_modes_that_watch_operations_are_seen():
+    """Else tracers and counters would miss what the filterbank's own threads compute."""
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        seen.append(_private_torch.operations_watched())
+    seen.append(_private_torch.operations_watched())
+    assert seen == [True, False]
 
 
 def test_without_functorch_tensors_are_plain():

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import WatchedModule, compiler_imported, exporting
 from hlfeat.nn.frontends.gemm import energies, plain_energies
+from hlfeat.nn.frontends.gemm_gradient import cpu_energies, plain_cpu
 from hlfeat.nn.frontends.gemm_plan import Group, GroupFilters, group_filters
 from hlfeat.nn.masking import frame_mask, mask_frames
 from hlfeat.nn.parameter_cache import Kept
@@ -202,6 +203,8 @@ class GaborFilterbank(WatchedModule):
             else:
                 filters = self.filters()
             x = x.to(filters[0].parts[0].even.dtype)
+            if not export and plain_cpu(x, filters):
+                return cpu_energies(x, lengths, filters, self.hop)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
             bands = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)

@@ -5,48 +5,22 @@ The matrices are those of hlfeat/nn/frontends/gemm_plan.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hlfeat.nn.frontends.gemm_plan import Frames, GroupFilters, kinds
+from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS, Frames, GroupFilters, blocks_of, kinds
+from hlfeat.nn.frontends.scratch import Scratch
 from hlfeat.nn.masking import mask_frames
 
 # Values in the intermediate results of one chunk: on the CPU they stay in cache, elsewhere the limit bounds memory.
 CPU_CHUNK, DEVICE_CHUNK = 1 << 22, 1 << 26
 
-# A row of a matrix product does not depend on the other rows, if there are at least four: for one to three, MKL uses
-# other code, which rounds differently. So a chunk has at least this many blocks, and a clip's energies are the same to
-# the bit in every batch (measured, and tested in tests/nn/frontends/test_gabor.py).
-LEAST_BLOCKS = 4
-
-
-class Scratch:
-    """Memory that the chunks of one call share; without it, most of the time goes into fresh pages of memory.
-
-    It is disabled where gradients are needed, which keep intermediate results: `take` then returns None, and an
-    operation with `out=None` allocates its result.
-    """
-
-    def __init__(self, like: Tensor, enabled: bool) -> None:
-        self._like, self.enabled = like, enabled
-        self._held: dict[str, Tensor] = {}
-
-    def take(self, name: str, *shape: int) -> Tensor | None:
-        """Memory of this name and shape; whatever was in it is lost."""
-        if not self.enabled:
-            return None
-        size = math.prod(shape)
-        if name not in self._held or self._held[name].numel() < size:
-            self._held[name] = self._like.new_empty(size)
-        return self._held[name][:size].view(shape)
-
 
 def group_energies(
-    padded: Tensor, origin: int, samples: int, lengths: Tensor | None, filters: GroupFilters, scratch: Scratch
+    padded: Tensor, origin: int, samples: int, lengths: Tensor | None, filters: GroupFilters, scratch: Scratch | None
 ) -> Tensor:
     """Energies of one group at the frame rate: |x * h|^2, smoothed.
 
@@ -91,36 +65,37 @@ def group_energies(
     return smooth[0] if len(smooth) == 1 else torch.cat(smooth, -1)
 
 
-def blocks_of(frames: Frames, samples: int) -> int:
-    """Blocks that hold all outputs of a clip."""
-    return max(LEAST_BLOCKS, (samples - 1) // frames.group.stride // frames.block + 1)
-
-
-def chunk_energies(x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch) -> list[Tensor]:
+def chunk_energies(
+    x: Tensor, filters: GroupFilters, inside: list[Tensor] | None, scratch: Scratch | None
+) -> list[Tensor]:
     """Smoothed energies that a chunk's blocks add to the feature frames in their reach.
 
     Shape: x [b, frames, width]; inside, of each kind of output, [b or 1, blocks (the last ones), frames of a block,
         outputs, 1] -> of each part [b blocks, reach n].
     """
+
+    def memory(name: str, *shape: int) -> Tensor | None:
+        return None if scratch is None else scratch.take(name, *shape)
+
     frames = filters.frames
     head, tail = x[..., : frames.folded], x[..., frames.width - frames.folded :].flip(-1)
     rows, a_block, half = x.shape[0] * x.shape[1], frames.block // frames.outputs, frames.outputs // 2
-    even = torch.add(head, tail, out=scratch.take("even", *head.shape)).flatten(0, 1)  # [rows, folded]
-    odd = torch.sub(head, tail, out=scratch.take("odd", *head.shape)).flatten(0, 1)
+    even = torch.add(head, tail, out=memory("even", *head.shape)).flatten(0, 1)  # [rows, folded]
+    odd = torch.sub(head, tail, out=memory("odd", *head.shape)).flatten(0, 1)
     results = []
     for part in filters.parts:
         w = half * part.n
-        u = torch.mm(even, part.even, out=scratch.take("u", rows, part.even.shape[1]))
-        v = torch.mm(odd, part.odd, out=scratch.take("v", rows, part.odd.shape[1]))
+        u = torch.mm(even, part.even, out=memory("u", rows, part.even.shape[1]))
+        v = torch.mm(odd, part.odd, out=memory("v", rows, part.odd.shape[1]))
         result: Tensor | None = None
         for kind, pool in enumerate(part.pools):
             if kind == 2:
                 real, imag = u[:, 2 * w : 2 * w + part.n], v[:, 2 * w : 2 * w + part.n]
             else:
-                z = (torch.add, torch.sub)[kind](u[:, : 2 * w], v[:, : 2 * w], out=scratch.take("z", rows, 2 * w))
+                z = (torch.add, torch.sub)[kind](u[:, : 2 * w], v[:, : 2 * w], out=memory("z", rows, 2 * w))
                 real, imag = z[:, :w], z[:, w:]
-            energy = torch.mul(real, real, out=scratch.take("energy", *real.shape))
-            energy = energy.addcmul_(imag, imag) if scratch.enabled else energy.addcmul(imag, imag)
+            energy = torch.mul(real, real, out=memory("energy", *real.shape))
+            energy = energy.addcmul(imag, imag) if scratch is None else energy.addcmul_(imag, imag)
             if inside is not None:
                 of_blocks = energy.view(x.shape[0], -1, a_block, real.shape[1] // part.n, part.n)
                 of_blocks[:, -inside[kind].shape[1] :].mul_(inside[kind])
@@ -189,7 +164,7 @@ def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters],
     after = max(0, after - samples)
     zeros = x.new_zeros(x.shape[0], before + after)
     padded = torch.cat([zeros[:, :before], x, zeros[:, before:]], 1)  # faster than F.pad
-    scratch = Scratch(x, not torch.is_grad_enabled())
+    scratch = None if torch.is_grad_enabled() else Scratch(x)  # gradients keep intermediate results
     n = (samples - 1) // hop + 1
     by_group = [group_energies(padded, before, samples, lengths, f, scratch)[:, :n] for f in filters]
     return torch.cat([e.transpose(1, 2) for e in by_group], 1)

@@ -30,6 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# A row of a matrix product does not depend on the other rows, if there are at least four: for one to three, MKL uses
+# other code, which rounds differently. So a chunk has at least this many blocks, and a clip's energies are the same to
+# the bit in every batch (measured, and tested in tests/nn/frontends/test_gabor.py).
+LEAST_BLOCKS = 4
+
 MOST_OUTPUTS = 64  # of one frame
 MOST_FILTERS = 16  # multiplied at once: the smoothing product grows with their square
 COLUMNS = 16  # a product takes as long as one with the next multiple of this many columns
@@ -88,6 +93,11 @@ class Frames:
     def reach(self) -> int:
         """Feature frames that a block reaches (J)."""
         return (self.block - 1 + self.group.window // 2) // self.group.pool_stride - self.earliest + 1
+
+
+def blocks_of(frames: Frames, samples: int) -> int:
+    """Blocks that hold all outputs of a clip."""
+    return max(LEAST_BLOCKS, (samples - 1) // frames.group.stride // frames.block + 1)
 
 
 def best_frames(group: Group) -> Frames:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import hlfeat
-from hlfeat.nn.frontends import gabor, gemm, gemm_plan, scales
+from hlfeat.nn.frontends import gabor, gemm, gemm_pieces, gemm_plan, scales
 
 
 def plain_energies(bank: gabor.GaborFilterbank, x: torch.Tensor) -> torch.Tensor:
@@ -89,6 +89,8 @@ def test_chunks_equal_the_whole(lengths, chunk):
     whole = bank(x, ends)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gemm, "CPU_CHUNK", chunk)
+        patch.setattr(gemm_pieces, "CHUNK", chunk)
+        patch.setattr(gemm_pieces, "PIECE_CHUNKS", 1)
         kept = bank(x, ends)
         with torch.no_grad():  # in memory that the chunks share
             chunks = bank(x, ends)
