@@ -49,6 +49,7 @@ class LogMel(Frontend):
     """
 
     n_channels = 1
+    compresses_exactly = True  # nothing is left to be done
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class Spectrogram(Frontend):
     """
 
     n_channels = 1
+    compresses_exactly = True  # nothing is left to be done
 
     def __init__(
         self,
