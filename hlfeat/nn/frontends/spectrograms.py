@@ -10,9 +10,11 @@ import torchaudio.transforms as AT
 from torch import Tensor, nn
 
 from hlfeat.config.frontends import LogMelConfig, SpectrogramConfig
+from hlfeat.nn._private_torch import exporting
 from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
 from hlfeat.nn.frontends.compression import Quantity
+from hlfeat.nn.frontends.gemm import LEAST_BLOCKS
 from hlfeat.nn.frontends.registry import register
 from hlfeat.nn.frontends.responses import Responses, mel_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
@@ -209,4 +211,9 @@ def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Modul
         y = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
         # without the modulus, a root that squaring would undo, which takes longer than the FFT
         y = y.real.square().addcmul_(y.imag, y.imag)
-        return y if mel is None else mel(y)  # type: ignore[no-any-return]
+        if mel is None:
+            return y
+        frames = y.shape[-1]
+        if x.device.type == "cpu" and not exporting() and y.shape[0] * frames < LEAST_BLOCKS:
+            y = F.pad(y, (0, LEAST_BLOCKS - frames))  # a product of so few rows rounds otherwise than in a batch
+        return mel(y)[..., :frames]  # type: ignore[no-any-return]
