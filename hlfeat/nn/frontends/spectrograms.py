@@ -208,7 +208,7 @@ def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Modul
             x = x.float()
         if lengths is not None:
             x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-        y = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
+        y: Tensor = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
         # without the modulus, a root that squaring would undo, which takes longer than the FFT
         y = y.real.square().addcmul_(y.imag, y.imag)
         if mel is None:
@@ -216,4 +216,5 @@ def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Modul
         frames = y.shape[-1]
         if x.device.type == "cpu" and not exporting() and y.shape[0] * frames < LEAST_BLOCKS:
             y = F.pad(y, (0, LEAST_BLOCKS - frames))  # a product of so few rows rounds otherwise than in a batch
-        return mel(y)[..., :frames]  # type: ignore[no-any-return]
+        bands: Tensor = mel(y)
+        return bands[..., :frames]
