@@ -22,8 +22,7 @@ from hlfeat.extraction.options import Limits
 from hlfeat.nn.device import out_of_memory
 
 log = logging.getLogger("hlfeat")
-# Samples that are looked at together for one that is not 0: first, which nearly always has one, and in what follows.
-_SILENCE_LOOK, _SILENCE_STEP = 1 << 7, 1 << 14
+_SILENCE_STEP = 1 << 14  # samples that are looked at together for one that is not 0
 
 Guard = Callable[[Clip, str | int], AbstractContextManager[None]]
 Cancelled = Callable[[], bool]
@@ -147,8 +146,6 @@ class ClipLoader:
 
 def is_silent(samples: np.ndarray) -> bool:
     """Whether all samples are 0; of sound, only the beginning is looked at. Shape: [T]."""
-    if samples[:_SILENCE_LOOK].any():
-        return False
     return not any(samples[i : i + _SILENCE_STEP].any() for i in range(0, len(samples), _SILENCE_STEP))
 
 
