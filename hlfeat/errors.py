@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 import errno
+from typing import Any
 
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # the system's failure, never a clip's
 
@@ -17,6 +19,9 @@ class HlfeatError(Exception):
     def __init__(self, *args: object, remedy: str = "") -> None:
         super().__init__(*args)
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the arguments of a subclass are not always those of Exception
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(HlfeatError):

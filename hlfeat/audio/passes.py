@@ -111,6 +111,11 @@ class SharedPasses:
                 if users > 1:
                     self._holders[key] = lock, users - 1
 
+    def is_exact(self, clip: Clip) -> bool:
+        """Whether the clip's file has been found to be sought exactly."""
+        with self._lock:
+            return _key(clip) in self._exact
+
     def take(self, clip: Clip) -> OpenFile | None:
         """The open file, which is the caller's then."""
         with self._lock:

@@ -45,8 +45,9 @@ from hlfeat.extraction.events import (
 from hlfeat.extraction.extract import extract_clips
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import Prefetcher, ThreadMap
+from hlfeat.extraction.prefetch import PoolMap, Prefetcher
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
+from hlfeat.extraction.worker_pool import make_pool
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import no_moments
@@ -90,13 +91,23 @@ class ReadingEngine:
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         return iter(stream)
 
-    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        return ComputedClip(loaded.info, [self._read(loaded.info, c) for c in range(loaded.info.channels_out)])
+    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        for channel in range(loaded.info.channels_out):
+            for chunk in pool.read(loaded.info, channel, cancelled):
+                if self._resample:
+                    self._loader.resampler(chunk, loaded.info.sample_rate)
+        return ComputedClip(loaded.info, [self._nothing() for _ in range(loaded.info.channels_out)])
 
-    def _read(self, info: ClipInfo, channel: int) -> HeldFeatures:
-        for chunk in self._loader.channel_chunks(info, channel, lambda: False):
-            if self._resample:
-                self._loader.resampler(chunk, info.sample_rate)
+    def apply(self, step: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+        return self._loader.channel_chunks(info, channel, cancelled)
+
+    def shares_pass(self, clip: Clip) -> bool:
+        return self._loader.shares_pass(clip)
+
+    def _nothing(self) -> HeldFeatures:
         return HeldFeatures(np.zeros((0, *self._row_shape)), no_moments(*self._row_shape), silent=False)
 
 
@@ -168,10 +179,10 @@ def consume(
     """Clips through an engine, and nothing is written."""
     threads = torch.get_num_threads()
     try:
-        with Prefetcher(clips, workers, engine, limits) as loaded:
+        with make_pool(engine, workers) as pool, Prefetcher(clips, pool, limits) as loaded:
             for event in engine.compute(loaded):
                 if isinstance(event, LoadedClip) and event.long:
-                    for channel in engine.compute_long(event, loaded.threads, scratch, lambda: False).channels:
+                    for channel in engine.compute_long(event, loaded.map, scratch, lambda: False).channels:
                         for _ in channel:
                             pass
     finally:

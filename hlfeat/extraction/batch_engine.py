@@ -23,10 +23,11 @@ from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
-from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FeatureChunk, LoadedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import ThreadMap
+from hlfeat.extraction.prefetch import PoolMap
+from hlfeat.extraction.streaming import Step
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import from_sums, moments
@@ -97,6 +98,15 @@ class BatchEngine:
         """Read the clips."""
         return self._loader.load_all(clips, cancelled, resample=False)
 
+    def apply(self, step: str, *arguments: Any) -> Any:
+        return self._streamer.apply(step, *arguments)
+
+    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+        return self._loader.channel_chunks(info, channel, cancelled)
+
+    def shares_pass(self, clip: Clip) -> bool:
+        return self._loader.shares_pass(clip)
+
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         """Blocks of clips, of which one is computed while the one before it is written."""
         most = self._limits.block_batches * self._batch_samples
@@ -120,8 +130,8 @@ class BatchEngine:
         yield from self._collect(launched)
         yield from self._collect(block)
 
-    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        return self._streamer(loaded, self._map_windows, map, scratch, cancelled)
+    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        return self._streamer.compute_long(loaded, pool, self._map_windows, map, scratch, cancelled)
 
     def _launch(self, block: _Block) -> None:
         """Give the device the block's work; clips of one rate and of similar length make a batch."""
@@ -217,18 +227,18 @@ class BatchEngine:
         low, high = (y.masked_fill(beyond, s * torch.inf) for s in (1, -1))
         return torch.stack([first, d.sum(1), d.square().sum(1), low.amin(1).double(), high.amax(1).double()], 1)
 
-    def _map_windows(self, apply: Callable[[Tensor], Y], items: Iterable[Tensor]) -> Iterator[Y]:
-        """A function over a long clip's windows on the device, as many of one size at once as make a batch."""
+    def _map_windows(self, step: Step[Y], items: Iterable[Tensor]) -> Iterator[Y]:
+        """A step over a long clip's windows on the device, as many of one size at once as make a batch."""
         most = max(1, self._batch_samples // self._limits.window_samples)
         group: list[Tensor] = []
         for item in items:
             if group and (len(group) >= most or group[0].shape != item.shape):
-                yield from self._apply(apply, group)
+                yield from self._apply(step, group)
                 group = []
             group.append(item)
         if group:
-            yield from self._apply(apply, group)
+            yield from self._apply(step, group)
 
-    def _apply(self, apply: Callable[[Tensor], Y], group: list[Tensor]) -> Iterator[Y]:
-        results: Any = apply(torch.cat(group).to(self._device))
+    def _apply(self, step: Step[Y], group: list[Tensor]) -> Iterator[Y]:
+        results: Any = step(torch.cat(group).to(self._device))
         return (results[i : i + 1] for i in range(len(group)))

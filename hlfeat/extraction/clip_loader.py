@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import groupby
 
 import numpy as np
@@ -24,7 +24,6 @@ from hlfeat.nn.device import out_of_memory
 log = logging.getLogger("hlfeat")
 _SILENCE_STEP = 1 << 14  # samples that are looked at together for one that is not 0
 
-Guard = Callable[[Clip, str | int], AbstractContextManager[None]]
 Cancelled = Callable[[], bool]
 
 
@@ -35,7 +34,6 @@ class ClipLoader:
         resampler: to the rate that is wanted.
         channels: the channel policy (see `Reader`).
         limits: when a clip is long.
-        guard: a context in which a decoder works on a clip (see `CrashGuard.reading`).
         keep_truncated: use what is there of recordings that were cut short.
     """
 
@@ -44,10 +42,9 @@ class ClipLoader:
         resampler: Resampler,
         channels: str | int,
         limits: Limits,
-        guard: Guard = lambda *_: nullcontext(),
         keep_truncated: bool = False,
     ) -> None:
-        self.resampler, self.channels, self._limits, self._guard = resampler, channels, limits, guard
+        self.resampler, self.channels, self._limits = resampler, channels, limits
         self._keep_truncated, self._passes = keep_truncated, SharedPasses()
 
     def close(self) -> None:
@@ -62,6 +59,10 @@ class ClipLoader:
             with self._passes.hold(neighbours[0]) if neighbours[0].is_segment else nullcontext():
                 events += [self.load(clip, cancelled, resample) for clip in neighbours]
         return events
+
+    def shares_pass(self, clip: Clip) -> bool:
+        """Whether segments of the clip's file share a pass, as far as is known."""
+        return clip.is_segment and not self._passes.is_exact(clip)
 
     def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
         """One clip; of a long one, only its length. Without `resample`, waveforms stay at the file's rate.
@@ -85,7 +86,7 @@ class ClipLoader:
     def _load(self, clip: Clip, cancelled: Cancelled, resample: bool) -> LoadedClip:
         start = time.perf_counter()
         passes = self._passes if clip.is_segment else None
-        with self._guard(clip, self.channels), self._reader(clip, cancelled, passes) as reader:
+        with self._reader(clip, cancelled, passes) as reader:
             samples, blocks = self._read(reader)
         decoded = time.perf_counter()
         info = self._info(clip, reader, samples)
@@ -137,7 +138,7 @@ class ClipLoader:
         Raises ClipError where the clip turns out to be bad, or was changed since it was loaded.
         """
         clip = info.clip
-        with self._guard(clip, self.channels), self._reader(clip, cancelled) as reader:
+        with self._reader(clip, cancelled) as reader:
             if (reader.file.st_size, reader.file.st_mtime_ns) != (info.size, info.modified):
                 raise ClipError("unreadable", "the file was changed while it was read")
             for block in reader.blocks():

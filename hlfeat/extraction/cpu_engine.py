@@ -1,9 +1,9 @@
-"""Features computed by the threads that read the clips.
+"""Features computed by the workers that read the clips.
 
-Every thread computes what it has read, with one thread of torch's: nothing waits for anything, and no sum depends on
+Every worker computes what it has read, with one thread of torch's: nothing waits for anything, and no sum depends on
 the number of cores. Clips of a few seconds share what costs as much for one as for twenty: the filterbank's matrix
 products, whose rows do not see one another, and, where they have the same number of frames, all other operations that
-round a clip in a batch as they round it alone. So neither batches nor threads change the result.
+round a clip in a batch as they round it alone. So neither batches nor workers change the result.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
-from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
+from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import ThreadMap
+from hlfeat.extraction.prefetch import PoolMap
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.moments import moments_of_each
 
 
 class CpuEngine:
-    """Computes in the worker threads; an Engine.
+    """Computes in the workers; an Engine.
 
     Args:
         extractor: in eval mode, on the CPU.
@@ -77,11 +77,20 @@ class CpuEngine:
                 done.append(event)
         return done
 
-    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        return iter(stream)  # the worker threads have computed
+    def apply(self, step: str, *arguments: Any) -> Any:
+        return self._streamer.apply(step, *arguments)
 
-    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        return self._streamer(loaded, threads, threads, scratch, cancelled)
+    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+        return self._loader.channel_chunks(info, channel, cancelled)
+
+    def shares_pass(self, clip: Clip) -> bool:
+        return self._loader.shares_pass(clip)
+
+    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
+        return iter(stream)  # the workers have computed
+
+    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+        return self._streamer.compute_long(loaded, pool, pool, pool, scratch, cancelled)
 
     def _features(self, waveforms: Sequence[Tensor], cancelled: Cancelled) -> Iterator[FeatureChunk | ClipError]:
         """What is written of each waveform [T]: [rows, *shape], or why nothing is."""

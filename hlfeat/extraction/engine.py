@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader, SilenceWatch
 from hlfeat.extraction.events import (
@@ -21,37 +20,31 @@ from hlfeat.extraction.events import (
     FeatureChunk,
     HeldFeatures,
     LoadedClip,
-    WorkerEvent,
 )
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.prefetch import ThreadMap
-from hlfeat.extraction.streaming import MapInOrder, stream_features
+from hlfeat.extraction.prefetch import PoolMap
+from hlfeat.extraction.streaming import MapInOrder, Step, Steps, stream_features
+from hlfeat.extraction.worker_pool import Worker
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.statistics.moments import moments
 
 
-class Engine(Protocol):
+class Engine(Worker, Protocol):
     """Features of clips on one device.
 
-    `start_worker` and `in_worker` run in the threads that read clips, the others in the thread of the run.
+    What a Worker does, it does in the processes (or threads) of a pool; the rest in the thread of the run.
     """
-
-    def start_worker(self) -> None:
-        """Called in every worker thread first."""
-
-    def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
-        """What a worker thread does with some clips: an event for each, in order."""
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         """The stream with features for every LoadedClip that is not long, in the same order."""
 
-    def compute_long(self, loaded: LoadedClip, threads: ThreadMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
         """A long clip, which is read and computed while its features are iterated over.
 
         Args:
-            threads: the worker threads.
+            pool: the workers.
             scratch: a folder for what does not fit into memory.
         """
 
@@ -100,7 +93,7 @@ def largest_sample(waveform: Tensor) -> Callable[[], float]:
 
 @dataclass(frozen=True)
 class ClipStreamer:
-    """Long clips, read and computed window by window: what the engines' `compute_long` share."""
+    """Long clips, read and computed window by window: what the engines share."""
 
     extractor: Extractor
     postprocessor: PostProcessor
@@ -108,9 +101,18 @@ class ClipStreamer:
     arrays: FeatureArrays
     limits: Limits
 
-    def __call__(
+    @property
+    def steps(self) -> Steps:
+        return Steps(self.extractor, self.loader.resampler)
+
+    def apply(self, step: str, *arguments: Any) -> Any:
+        """A step by its name, in a worker."""
+        return self.arrays.chunk(*arguments) if step == "chunk" else getattr(self.steps, step)(*arguments)
+
+    def compute_long(
         self,
         loaded: LoadedClip,
+        pool: PoolMap,
         map_windows: MapInOrder,
         map_chunks: MapInOrder,
         scratch: Path,
@@ -119,25 +121,25 @@ class ClipStreamer:
         """The clip with streamed features.
 
         Args:
-            map_windows: how a function is mapped over windows of the signal.
-            map_chunks: how a function is mapped over the chunks of features.
+            pool: reads the clip.
+            map_windows: how a step is mapped over windows of the signal.
+            map_chunks: how a step is mapped over the chunks of features.
         """
 
         def chunks(samples: Iterable[Tensor]) -> Iterator[FeatureChunk]:
             with torch.inference_mode():
                 features = stream_features(
-                    self.extractor,
+                    self.steps,
                     samples,
                     loaded.info.sample_rate,
-                    self.loader.resampler,
                     map_windows,
                     lambda: SpillFile(scratch),
                     self.limits,
                 )
-                yield from map_chunks(self.arrays.chunk, self.postprocessor(features))
+                yield from map_chunks(Step("chunk", self.arrays.chunk), self.postprocessor(features))
 
         channels = [
-            StreamedFeatures(SilenceWatch(self.loader.channel_chunks(loaded.info, channel, cancelled)), chunks)
+            StreamedFeatures(SilenceWatch(pool.read(loaded.info, channel, cancelled)), chunks)
             for channel in range(loaded.info.channels_out)
         ]
         return ComputedClip(loaded.info, channels, loaded.seconds)

@@ -1,7 +1,7 @@
 """`hlfeat.extract`: features of clips into a directory, on one device or several.
 
-The output depends on the clips and the configuration alone, never on timing. Threads read clips ahead (and compute them
-on a CPU); results are written in input order, whichever thread finishes first. A shard is closed when the next clip
+The output depends on the clips and the configuration alone, never on timing. Workers read clips ahead (and compute them
+on a CPU); results are written in input order, whichever worker finishes first. A shard is closed when the next clip
 would not fit. A run that was killed resumes from its last finished shard and writes the same bytes.
 """
 

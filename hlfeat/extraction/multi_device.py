@@ -34,8 +34,7 @@ class _RemoteProgress(Progress):
         self.parent = parent
         parent.send(("begin", done))
 
-    def add(self, clips: int, seconds: float) -> None:
-        super().add(clips, seconds)
+    def show(self, clips: int, seconds: float) -> None:
         self.parent.send(("progress", (clips, seconds)))
 
 

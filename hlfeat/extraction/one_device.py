@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
-from hlfeat.extraction.crash_guard import CrashGuard
-from hlfeat.extraction.decode_probe import CRASHED
+from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
-from hlfeat.extraction.setup import describe_inputs, prepare
+from hlfeat.extraction.setup import describe_inputs, make_engine, prepare
 from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
+from hlfeat.extraction.worker_pool import make_pool
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, peak_memory
@@ -37,8 +38,7 @@ def extract_on_device(
     config: Config, inputs: Inputs, out: Path, limits: Limits, options: Options, hooks: Hooks
 ) -> Report:
     """Features of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s."""
-    job = _make_job(config, options, hooks, limits)
-    with OutputDir(out, options.part) as output:
+    with _prepare_job(config, options, hooks, limits) as job, OutputDir(out, options.part) as output:
         try:
             description = job.pipeline.description
             if options.part != WHOLE:
@@ -57,32 +57,41 @@ def statistics_on_device(
     Args:
         scratch: a folder for what does not fit into memory.
     """
-    job = _make_job(config, options, hooks, limits)
     clips = inputs.clips[options.part.slice(len(inputs.clips))]
     order = _order_of(clips)
-    clock, started = Clock(), time.perf_counter()
-    sink = StatisticsSink(job.pipeline.postprocessor.shape, clock)
-    failures = Failures((), {}, options)
-    run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock, Tally())
-    try:
-        run.process(clips, frozenset(), lambda *_: nullcontext(), scratch)
-    except OSError as e:
-        raise disk_error(e, scratch) from e
-    finally:
-        run.progress.close()
-    return _report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
+    with _prepare_job(config, options, hooks, limits) as job:
+        clock, started = Clock(), time.perf_counter()
+        sink = StatisticsSink(job.pipeline.postprocessor.shape, clock)
+        failures = Failures((), {}, options)
+        run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock, Tally())
+        try:
+            run.process(clips, frozenset(), scratch)
+        except OSError as e:
+            raise disk_error(e, scratch) from e
+        finally:
+            run.progress.close()
+        return _report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
 
 
-def _make_job(config: Config, options: Options, hooks: Hooks, limits: Limits) -> Job:
+@contextmanager
+def _prepare_job(config: Config, options: Options, hooks: Hooks, limits: Limits) -> Iterator[Job]:
+    """Modules, engine and workers. These are made first: before the output is locked and the device is used."""
     device = choose_device(options.device)
     pipeline = prepare(config, options.weights, options.stats)
-    pipeline = pipeline._replace(extractor=pipeline.extractor.eval().to(device))
-    stack = pipeline.extractor.stack
-    if options.weights is None and any(True for _ in stack.parameters()):
-        log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
-    if stack.receptive_field is None:
-        log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-    return Job(config, options, pipeline, device, hooks, limits)
+    extractor, postprocessor, _ = pipeline
+    stack = extractor.eval().stack
+    keep_truncated = options.on_truncated == "keep"
+    loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits, keep_truncated)
+    batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
+    dtype = np.dtype(config.output.dtype)
+    engine = make_engine(extractor, postprocessor, loader, device, dtype, batch_samples, hooks.stopped, limits)
+    with closing(loader), make_pool(engine, options.workers) as pool:
+        extractor.to(device)
+        if options.weights is None and any(True for _ in stack.parameters()):
+            log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+        if stack.receptive_field is None:
+            log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
+        yield Job(config, options, pipeline, engine, pool, device, hooks, limits)
 
 
 def _order_of(clips: Sequence[Clip]) -> dict[str, int]:
@@ -109,7 +118,6 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     )
     if state.entries:
         log.info("%d of %d clips are done already", len(clips) - len(state.todo), len(clips))
-    crashed = [f.id for f in output.catalog.failures() if f.code == CRASHED]
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
     shape, dtype = job.pipeline.postprocessor.shape, np.dtype(job.config.output.dtype)
@@ -119,9 +127,8 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     try:
         if state.todo:
             output.begin()
-        with CrashGuard(output.layout.busy, crashed) as guard:
-            run.process(state.todo, state.fills_gap, guard.reading, output.folder)
-            assert progress.clips == len(clips), "a clip is neither in the index nor among the failures"
+        run.process(state.todo, state.fills_gap, output.folder)
+        assert progress.clips == len(clips), "a clip is neither in the index nor among the failures"
     finally:
         progress.close()
         output.check_place()
@@ -143,5 +150,5 @@ def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], s
         seconds_before=state.seconds,
         seconds={**seconds, "total": time.perf_counter() - started},
         device=device_name(run.job.device),
-        peak_bytes=peak_memory(run.job.device),
+        peak_bytes=peak_memory(run.job.device) + (run.job.pool.peak_bytes if run.job.device.type == "cpu" else 0),
     )

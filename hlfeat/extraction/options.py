@@ -10,13 +10,10 @@ from pathlib import Path
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
 
-MOST_WORKERS = 16  # that are started unasked
-
 
 def default_workers() -> int:
-    """As many threads as this process has cores, up to MOST_WORKERS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, cores)
+    """As many as this process has cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Options:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; several, separated by commas, get a
             process each.
         batch_seconds: audio in a batch on a GPU, with padding, in seconds.
-        workers: threads that decode and, on a CPU, compute.
+        workers: processes (on other systems than Linux: threads) that decode and, on a CPU, compute.
         on_error: "skip" a clip that cannot be used, or "stop" the run.
         max_failures: stop when more clips than this fail; None: never.
         overwrite: remove what earlier runs wrote to the output directory.
@@ -100,7 +97,7 @@ class Limits:
         window_samples: in a window of the frontend or of the resampler, about.
         window_frames: in a window of the stack, about.
         look_ahead_bytes: of decoded audio and features that wait to be written, beyond the clips in work.
-        chunk_bytes, chunk_clips: of short files that a thread takes at once; a few seconds of work.
+        chunk_bytes, chunk_clips: of short files that a worker takes at once; a few seconds of work.
         cpu_batch_samples: that go through the filterbank at once on a CPU.
         block_batches: on a device, clips are sorted by length in blocks of about this many batches.
     """

@@ -1,4 +1,4 @@
-"""Clips read ahead of the writer by threads, in input order and in bounded memory."""
+"""Clips worked on ahead of the writer, in input order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,32 +8,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import torch
+from torch import Tensor
 
 from hlfeat.audio.clip import Clip
 from hlfeat.extraction.events import WorkerEvent
 from hlfeat.extraction.options import Limits
+from hlfeat.extraction.streaming import Step
+from hlfeat.extraction.worker_pool import WorkerPool
 
-X = TypeVar("X")
 Y = TypeVar("Y")
 
 _BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
 
 
-class Worker(Protocol):
-    """What the threads do; an Engine is one."""
-
-    def start_worker(self) -> None:
-        """Called in each thread first."""
-
-    def in_worker(self, clips: list[Clip], cancelled: Callable[[], bool]) -> list[WorkerEvent]:
-        """Work on a chunk of clips: an event for each, in order. `cancelled` becomes true when it should end early."""
-
-
 def chunks_of_clips(clips: Iterable[Clip], limits: Limits) -> Iterator[list[Clip]]:
-    """Neighbouring clips that a thread takes at once: several where the files are small, as each turn has its cost."""
+    """Neighbouring clips that a worker takes at once: several where the files are small, as each turn has its cost."""
     chunk: list[Clip] = []
     size = 0
     for clip in clips:
@@ -57,34 +48,32 @@ def _estimated_bytes(clip: Clip, most: int) -> int:
 
 
 class Prefetcher:
-    """Does the work on clips in threads, ahead of the iteration over its results, which come in order.
+    """Has a pool work on clips, ahead of the iteration over its results, which come in order.
 
-    A new chunk of clips is begun while fewer than two for each thread are being worked on and less than
-    `limits.look_ahead_bytes` wait. Threads begin new chunks themselves as they finish, so that they stay busy whatever
-    the consumer does.
+    A new chunk of clips is begun while fewer than two for each worker are being worked on and less than
+    `limits.look_ahead_bytes` wait. A thread waits for each chunk, and begins a new one as it is finished, so that the
+    pool stays busy whatever the consumer does.
 
     Args:
         clips: in order.
-        workers: number of threads. libsndfile and torch release the interpreter's lock, so threads are enough.
-        worker: what they do.
+        pool: of the workers.
         stopped: becomes true when the run should stop; work that has begun is then cancelled.
 
     Attributes:
-        threads: maps other functions over the same threads.
+        map: maps other functions over the same pool.
     """
 
     def __init__(
         self,
         clips: Iterable[Clip],
-        workers: int,
-        worker: Worker,
+        pool: WorkerPool,
         limits: Limits,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._limits, self._workers, self._worker, self._stopped = limits, workers, worker, stopped
+        self._limits, self._pool, self._stopped = limits, pool, stopped
         self._upcoming = chunks_of_clips(clips, limits)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="clips", initializer=worker.start_worker)
-        self.threads = ThreadMap(self._pool, workers + 1)
+        self._threads = ThreadPoolExecutor(pool.threads, thread_name_prefix="clips", initializer=pool.start_thread)
+        self.map = PoolMap(self._threads, pool)
         self._lock = threading.RLock()
         self._queue: deque[Future[list[WorkerEvent]]] = deque()
         self._in_work = self._waiting_bytes = 0
@@ -97,7 +86,7 @@ class Prefetcher:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[WorkerEvent]:
         while self._queue:
@@ -113,14 +102,14 @@ class Prefetcher:
             self._in_work -= finished
             while (
                 not self._closed
-                and self._in_work < 2 * self._workers
+                and self._in_work < 2 * self._pool.workers
                 and self._waiting_bytes < self._limits.look_ahead_bytes
             ):
                 chunk = next(self._upcoming, None)
                 if chunk is None:
                     return
                 self._in_work += 1
-                self._queue.append(self._pool.submit(self._work, chunk))
+                self._queue.append(self._threads.submit(self._work, chunk))
 
     def _cancelled(self) -> bool:
         return self._closed or self._stopped()
@@ -129,38 +118,33 @@ class Prefetcher:
         # The next chunk is begun before this one is returned: whoever has the result may rely on it.
         events: list[WorkerEvent] = []
         try:
-            events = self._worker.in_worker(chunk, self._cancelled)
+            events = self._pool.in_worker(chunk, self._cancelled)
         finally:
             self._begin_more(sum(event.nbytes for event in events), finished=1)
         return events
 
 
-class ThreadMap:
-    """Maps functions over items in a pool of threads, without gradients.
+class PoolMap:
+    """Has a pool compute steps of long clips, without gradients, and read them.
 
     Args:
-        pool: of the threads.
-        ahead: how many items may be begun before the first of their results is taken.
+        threads: that wait for the pool.
+        pool: of the workers.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, ahead: int) -> None:
-        self.pool, self.ahead = pool, ahead
+    def __init__(self, threads: ThreadPoolExecutor, pool: WorkerPool) -> None:
+        self._threads, self._pool, self.read = threads, pool, pool.read
 
-    def __call__(self, apply: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
-        """The function of each item, in the order of the items."""
+    def __call__(self, step: Step[Y], items: Iterable[Tensor]) -> Iterator[Y]:
+        """The step of each item, in the order of the items, some of which are begun ahead."""
         pending: deque[Future[Y]] = deque()
         try:
             for item in items:
-                pending.append(self.pool.submit(_without_gradients, apply, item))
-                if len(pending) > self.ahead:
+                pending.append(self._threads.submit(self._pool.apply, step.name, item, *step.arguments))
+                if len(pending) > self._pool.workers + 1:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _without_gradients(apply: Callable[[X], Y], x: X) -> Y:
-    with torch.inference_mode():  # a thread does not inherit the mode of another
-        return apply(x)

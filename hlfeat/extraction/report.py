@@ -22,9 +22,9 @@ class Report:
         truncated: recordings among `clips` that were cut short, of which what is there was used.
         cut_segments: segments among `clips` that ended a little after their file.
         failures: lines of failures.jsonl: id, path, code, message.
-        seconds: time spent in each stage, in seconds; decoding and resampling are summed over threads.
+        seconds: time spent in each stage, in seconds; decoding, resampling and, on a CPU, computing are summed over workers.
         device: name of the device.
-        peak_bytes: the highest memory: of the device, or of the process on a CPU.
+        peak_bytes: the highest memory: of the device, or on a CPU of the process and what its workers add to it.
         complete: whether the output directory is complete; False while other parts are missing.
         parts: how many devices shared the run; None for one.
         skipped: files of the inputs' folders and archives that are not audio, by extension.

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
-from hlfeat.extraction.clip_loader import ClipLoader, Guard
 from hlfeat.extraction.engine import Engine
 from hlfeat.extraction.events import ComputedClip, Event, FailedClip, LoadedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.progress import Clock, Progress
-from hlfeat.extraction.setup import Pipeline, make_engine, make_shard_plan
+from hlfeat.extraction.setup import Pipeline, make_shard_plan
 from hlfeat.extraction.sinks import Failures, Sink
+from hlfeat.extraction.worker_pool import WorkerPool
 from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.text import duration
 
@@ -46,11 +44,17 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Job:
-    """What is fixed before the first clip is read."""
+    """What is fixed before the first clip is read.
+
+    Attributes:
+        pool: does the engine's work on clips.
+    """
 
     config: Config
     options: Options
     pipeline: Pipeline
+    engine: Engine
+    pool: WorkerPool
     device: torch.device
     hooks: Hooks
     limits: Limits
@@ -88,25 +92,19 @@ class ClipRun:
     clock: Clock
     tally: Tally
 
-    def process(self, clips: Sequence[Clip], fills_gap: frozenset[str], guard: Guard, scratch: Path) -> None:
+    def process(self, clips: Sequence[Clip], fills_gap: frozenset[str], scratch: Path) -> None:
         """Read, compute and write the clips.
 
         Args:
             fills_gap: ids of clips with which a shard begins, whatever its size.
-            guard: a context in which a decoder works on a clip.
             scratch: a folder for what does not fit into memory.
         """
-        job, clock = self.job, self.clock
-        loader = self._make_loader(guard)
-        engine = self._make_engine(loader)
+        job, clock, engine = self.job, self.clock, self.job.engine
         plan = make_shard_plan(job.config, job.pipeline.postprocessor)
         threads = torch.get_num_threads()
         try:
-            with (
-                closing(loader),
-                self.sink,
-                Prefetcher(clips, job.options.workers, engine, job.limits, job.hooks.stopped) as loaded,
-            ):
+            engine.start_worker()  # what this thread computes of long clips is computed as by a worker
+            with self.sink, Prefetcher(clips, job.pool, job.limits, job.hooks.stopped) as loaded:
                 for event in engine.compute(self._mark(clock.timed("wait", loaded), plan, fills_gap)):
                     self._check_stopped()
                     match event:
@@ -119,30 +117,10 @@ class ClipRun:
                         case LoadedClip():  # a long one
                             log.debug("%s: %s, computed in windows", event.info.clip,
                                       duration(event.info.duration))  # fmt: skip
-                            self._write(engine.compute_long(event, loaded.threads, scratch, job.hooks.stopped))
+                            self._write(engine.compute_long(event, loaded.map, scratch, job.hooks.stopped))
                 self._commit()
         finally:
             torch.set_num_threads(threads)
-
-    def _make_loader(self, guard: Guard) -> ClipLoader:
-        job = self.job
-        resampler = Resampler(job.pipeline.extractor.sample_rate)
-        keep_truncated = job.options.on_truncated == "keep"
-        return ClipLoader(resampler, job.config.audio.channels, job.limits, guard, keep_truncated)
-
-    def _make_engine(self, loader: ClipLoader) -> Engine:
-        job, config = self.job, self.job.config
-        extractor, postprocessor, _ = job.pipeline
-        return make_engine(
-            extractor,
-            postprocessor,
-            loader,
-            job.device,
-            np.dtype(config.output.dtype),
-            max(1, int(job.options.batch_seconds * config.audio.sample_rate)),
-            job.hooks.stopped,
-            job.limits,
-        )
 
     def _mark(self, loaded: Iterable[WorkerEvent], plan: ShardPlan, fills_gap: frozenset[str]) -> Iterator[Event]:
         """The same, with a ShardBreak before each clip with which a new shard begins.
@@ -150,14 +128,18 @@ class ClipRun:
         A clip that was read counts even if computing it has failed: whether it has depends on the device.
         """
         extractor, postprocessor = self.job.pipeline.extractor, self.job.pipeline.postprocessor
+
+        @lru_cache(maxsize=4096)  # it asks every layer, and short clips are often of the same length
+        def rows_of(length: int) -> int:
+            return postprocessor.rows(extractor.num_frames(length))
+
         for event in loaded:
             info = event.info
             if info is not None:
                 breaks = info.clip.id in fills_gap
                 if breaks:
                     plan.begin()
-                rows = postprocessor.rows(extractor.num_frames(info.length))
-                if plan.opens(info.channels_out, rows) or breaks:
+                if plan.opens(info.channels_out, rows_of(info.length)) or breaks:
                     yield ShardBreak()
             yield event
 

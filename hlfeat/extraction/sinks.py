@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hlfeat.errors import ClipError, TooManyFailuresError
-from hlfeat.extraction.events import ClipInfo, ComputedClip, FailedClip, FeatureChunk
+from hlfeat.extraction.events import ChannelFeatures, ClipInfo, ComputedClip, FailedClip, FeatureChunk, HeldFeatures
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Clock
 from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.output_dir import OutputDir
@@ -99,7 +100,7 @@ class Sink(Protocol):
 
 
 class _Summed:
-    """The features of one channel on their way to the sink, and the moments of those that have passed."""
+    """Features that are computed on their way to the sink, and the moments of those that have passed."""
 
     def __init__(self, chunks: Iterable[FeatureChunk], row_shape: tuple[int, ...]) -> None:
         self._chunks, self.moments = chunks, no_moments(*row_shape)
@@ -108,6 +109,23 @@ class _Summed:
         for features, moments in self._chunks:
             self.moments += moments
             yield features
+
+
+class _Held:
+    """As _Summed, of features that are in memory."""
+
+    def __init__(self, channel: HeldFeatures) -> None:
+        self._features, self.moments = channel.features, channel.moments
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self._features,))
+
+
+def _passing(channel: ChannelFeatures, row_shape: tuple[int, ...], clock: Clock) -> _Summed | _Held:
+    """The features of one channel for a sink; the time that computing them takes is counted."""
+    if isinstance(channel, HeldFeatures):
+        return _Held(channel)
+    return _Summed(clock.timed("compute", channel), row_shape)
 
 
 class ShardSink:
@@ -157,7 +175,7 @@ class ShardSink:
         channels: list[tuple[str, Moments, bool]] = []
         for n, channel in enumerate(clip.channels):
             entry = _index_entry(clip.info, n if self._each else None)
-            features = _Summed(self._clock.timed("compute", channel), self._row_shape)
+            features = _passing(channel, self._row_shape, self._clock)
             try:
                 shard.append(entry, features)
             except ClipError:
@@ -228,7 +246,7 @@ class StatisticsSink:
 
     def __init__(self, row_shape: tuple[int, ...], clock: Clock) -> None:
         self._row_shape, self._clock = row_shape, clock
-        self._open = ShardMoments(0, no_moments(*row_shape))
+        self._clips, self._sum = 0, MomentsSum(no_moments(*row_shape))  # of the open shard
         self.shards: list[ShardMoments] = []
 
     def __enter__(self) -> StatisticsSink:
@@ -238,14 +256,15 @@ class StatisticsSink:
         pass
 
     def write(self, clip: ComputedClip) -> None:
-        sums = [_Summed(self._clock.timed("compute", channel), self._row_shape) for channel in clip.channels]
-        for features in sums:
+        channels = [_passing(channel, self._row_shape, self._clock) for channel in clip.channels]
+        for features in channels:
             for _ in features:
                 pass
-        for features in sums:  # now that no channel can fail any more
-            self._open = ShardMoments(self._open.clips + 1, self._open.moments + features.moments)
+        for features in channels:  # now that none can fail any more
+            self._clips += 1
+            self._sum.add(features.moments)
 
     def commit(self) -> None:
-        if self._open.clips:
-            self.shards.append(self._open)
-        self._open = ShardMoments(0, no_moments(*self._row_shape))
+        if self._clips:
+            self.shards.append(ShardMoments(self._clips, self._sum.total))
+        self._clips, self._sum = 0, MomentsSum(no_moments(*self._row_shape))

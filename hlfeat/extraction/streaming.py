@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,14 +22,50 @@ from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 
 Y = TypeVar("Y")
-Apply = Callable[[Tensor], Tensor]
 _ALL = 1 << 62  # units: a window that no clip is longer than
 
 
-class MapInOrder(Protocol):
-    """Maps a function over tensors, with results in order: `map`, or one that uses threads or batches."""
+@dataclass(frozen=True)
+class Step(Generic[Y]):
+    """One of `Steps`, as a function; another process finds it by its name.
 
-    def __call__(self, apply: Callable[[Tensor], Y], items: Iterable[Tensor], /) -> Iterator[Y]: ...
+    Attributes:
+        name: of the method; arguments: that follow the tensor.
+        call: the method, in this process.
+    """
+
+    name: str
+    call: Callable[..., Y]
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, x: Tensor) -> Y:
+        return self.call(x, *self.arguments)
+
+
+class MapInOrder(Protocol):
+    """Maps a step over tensors, with results in order: `map`, or one that uses batches or processes."""
+
+    def __call__(self, step: Step[Y], items: Iterable[Tensor], /) -> Iterator[Y]: ...
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of computing a long clip, each of which treats a window alone."""
+
+    extractor: Extractor
+    resampler: Resampler
+
+    def resample(self, x: Tensor, sample_rate: int) -> Tensor:
+        """Shape: [1, t] -> [1, t']."""
+        return self.resampler(x, sample_rate)
+
+    def bands(self, x: Tensor) -> Tensor:
+        """Shape: [1, t] -> [1, F, n]."""
+        return self.extractor.frontend.compute_bands(x, None)
+
+    def layers(self, y: Tensor) -> Tensor:
+        """Shape: [1, F, n] or [1, C, F, n] -> [1, C, F, n]."""
+        return self.extractor.layers(y)
 
 
 class _Cutter:
@@ -81,7 +118,7 @@ class _Cutter:
 
 def apply_in_windows(
     chunks: Iterable[Tensor],
-    apply: Apply,
+    step: Step[Tensor],
     map_in_order: MapInOrder,
     *,
     unit: int,
@@ -89,15 +126,15 @@ def apply_in_windows(
     receptive_field: int,
     units: int,
 ) -> Iterator[Tensor]:
-    """`apply` of a whole signal, from windows of it.
+    """The step of a whole signal, from windows of it.
 
     `unit` inputs along time make `outputs`, which depend on the unit and on at most `receptive_field` inputs on either
     side of it.
 
     Args:
         chunks: the signal, cut anywhere; [..., t] each.
-        apply: [..., t] -> [..., t'].
-        map_in_order: how to map `apply` over the windows.
+        step: [..., t] -> [..., t'].
+        map_in_order: how to map the step over the windows.
         units: of a window, without its margins.
     """
     cutter = _Cutter(chunks, unit, units, margin=-(-receptive_field // unit))
@@ -108,16 +145,15 @@ def apply_in_windows(
             crops.append((left * outputs, None if last else (left + units) * outputs))
             yield window
 
-    for y in map_in_order(apply, windows()):
+    for y in map_in_order(step, windows()):
         start, stop = crops.popleft()
         yield y[..., start:stop]
 
 
 def stream_features(
-    extractor: Extractor,
+    steps: Steps,
     samples: Iterable[Tensor],
     sample_rate: int,
-    resampler: Resampler,
     map_in_order: MapInOrder,
     open_spill: Callable[[], SpillFile],
     limits: Limits,
@@ -126,18 +162,18 @@ def stream_features(
 
     Args:
         samples: of one channel, at `sample_rate`.
-        map_in_order: how a function is mapped over windows.
+        map_in_order: how a step is mapped over windows.
         open_spill: opens a file for what does not fit into memory.
 
     Shape: samples [1, t] each -> [n, C, F] each.
     """
-    frontend, stack = extractor.frontend, extractor.stack
-    extractor.follow_centre_freqs()
+    frontend, stack, resampler = steps.extractor.frontend, steps.extractor.stack, steps.resampler
+    steps.extractor.follow_centre_freqs()
     if sample_rate != resampler.rate:
         old, new, receptive_field = resampler.ratio(sample_rate)
         samples = apply_in_windows(
             samples,
-            lambda x: resampler(x, sample_rate),
+            Step("resample", steps.resample, (sample_rate,)),
             map_in_order,
             unit=old,
             outputs=new,
@@ -146,7 +182,7 @@ def stream_features(
         )
     bands = apply_in_windows(
         samples,
-        lambda x: frontend.compute_bands(x, None),
+        Step("bands", steps.bands),
         map_in_order,
         unit=frontend.hop,
         outputs=1,
@@ -160,8 +196,8 @@ def stream_features(
             features = iter([torch.cat(list(features), -1)])
         features = apply_in_windows(
             features,
-            extractor.layers,
-            map_in_order,
+            Step("layers", steps.layers),
+            map_in_order if local else map,  # a whole clip stays where it is
             unit=stack.stride,
             outputs=1,
             receptive_field=stack.receptive_field or 0,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from hlfeat.errors import OutputError
-from hlfeat.statistics.moments import Moments
-from hlfeat.statistics.shard_statistics import ShardStatistics
+from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import ShardFiles
@@ -85,7 +85,9 @@ def inspect(path: Path) -> Inspection:
     """
     folder = FeatureDir(path)
     durations = array("d")
-    total = ShardStatistics.of(*folder.shape)
+    moments = MomentsSum(no_moments(*folder.shape))
+    silent: list[str] = []
+    constant: list[str] = []
     data_bytes, data_suffix = 0, ""
     without_statistics = []
     for shard in folder.shards:
@@ -95,18 +97,18 @@ def inspect(path: Path) -> Inspection:
         statistics, stored = folder.statistics(shard, clips, frames)
         if not stored:
             without_statistics.append(data.name)
-        total.moments += statistics.moments
-        total.silent += statistics.silent
-        total.constant += statistics.constant
+        moments.add(statistics.moments)
+        silent += statistics.silent
+        constant += statistics.constant
     failures = Counter(failure.code for failure in folder.failures())
     return Inspection(
         folder=folder,
         durations=np.array(durations),
-        moments=total.moments,
+        moments=moments.total,
         data_bytes=data_bytes,
         data_suffix=data_suffix,
-        silent=total.silent,
-        constant=total.constant,
+        silent=silent,
+        constant=constant,
         without_statistics=without_statistics,
         failures=failures,
         missing=folder.missing(len(durations), failures.total()),

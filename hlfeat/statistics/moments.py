@@ -43,7 +43,9 @@ class Moments:
     @property
     def constant(self) -> bool:
         """Whether there are two frames or more, all of them the same."""
-        return self.frames > 1 and bool((self.min == self.max).all())
+        if self.frames < 2 or self.min.item(0) != self.max.item(0):  # of most clips, the first value changes already
+            return False
+        return bool((self.min == self.max).all())
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of the frames of both."""

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hlfeat.errors import OutputError
 from hlfeat.statistics.fields import arrays_of, check_kind, check_not_negative, count_of
 from hlfeat.statistics.moments import Moments, no_moments
+from hlfeat.statistics.moments_sum import MomentsSum
 
 KIND = "shard statistics"  # the value of the key `hlfeat`
 ARRAYS = ("mean", "m2", "min", "max")
 
 
-@dataclass
 class ShardStatistics:
     """Statistics of the clips of one shard, in order.
 
     Attributes:
-        moments: of all frames, as they were written.
         clips: the number of clips.
         silent: ids of clips whose samples are all 0.
         constant: ids of clips with two frames or more, all of them the same.
     """
 
-    moments: Moments
-    clips: int = 0
-    silent: list[str] = field(default_factory=list)
-    constant: list[str] = field(default_factory=list)
+    def __init__(
+        self, moments: Moments, clips: int = 0, silent: Iterable[str] = (), constant: Iterable[str] = ()
+    ) -> None:
+        self._sum, self.clips = MomentsSum(moments), clips
+        self.silent, self.constant = list(silent), list(constant)
+
+    @property
+    def moments(self) -> Moments:
+        """Of all frames, as they were written."""
+        return self._sum.total
 
     @classmethod
     def of(cls, *shape: int) -> ShardStatistics:
@@ -38,7 +43,7 @@ class ShardStatistics:
 
     def add(self, id_: str, moments: Moments, silent: bool) -> None:
         """Add a clip."""
-        self.moments += moments
+        self._sum.add(moments)
         self.clips += 1
         if silent:
             self.silent.append(id_)
@@ -47,9 +52,10 @@ class ShardStatistics:
 
     def dump(self) -> bytes:
         """As JSON, in which every number reads back to the bit."""
-        arrays = {name: getattr(self.moments, name).tolist() for name in ARRAYS}
+        moments = self.moments
+        arrays = {name: getattr(moments, name).tolist() for name in ARRAYS}
         ids = {"silent": self.silent, "constant": self.constant}
-        fields = {"hlfeat": KIND, "clips": self.clips, "frames": self.moments.frames, **arrays, **ids}
+        fields = {"hlfeat": KIND, "clips": self.clips, "frames": moments.frames, **arrays, **ids}
         return (json.dumps(fields) + "\n").encode("ascii")
 
 

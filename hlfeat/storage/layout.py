@@ -4,8 +4,8 @@
     failures.jsonl        clips that could not be used          shard-00000.jsonl  their index, a line for each clip
     report.json           what the run did                      stats-00000.json   statistics of the same features
 
-While a run is at work there are also `hlfeat.busy` (clips that are being read), `hlfeat.lock` and files whose names end
-in `.tmp`. Each part of a run writes files of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
+While a run is at work there are also `hlfeat.lock` and files whose names end in `.tmp`. Each part of a run writes files
+of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS: dict[tuple[str, str], Kind] = {  # by stem and suffix
     ("report", ".json"): "report",
     ("hlfeat", ".yaml"): "description",
     ("hlfeat", ".lock"): "lock",
-    ("hlfeat", ".busy"): "busy",
+    ("hlfeat", ".busy"): "busy",  # of earlier versions, which recorded in it what was being read
 }
 _NUMBERED = ("shard", "index", "statistics")
 _NEVER_TEMPORARY = ("lock", "busy")
@@ -50,7 +50,7 @@ class FileName:
         kind: what is in it.
         part: of the run that wrote it.
         number: of the shard; None for a file that belongs to no shard.
-        temporary: whether it is half-written, beside the name it will get.
+        temporary: whether it is half-written, beside the name it will get, or else of no use after its run.
     """
 
     kind: Kind
@@ -99,10 +99,6 @@ class Layout:
         """The claim to the lock of a run that has died, which `token` identifies: 32 hexadecimal digits."""
         return self.folder / f"{self.lock.name}.{token}"
 
-    @property
-    def busy(self) -> Path:
-        return self.folder / f"hlfeat{self._label}.busy"
-
     def shard_name(self, number: int) -> str:
         """The name of a shard without suffix, as failures.jsonl gives it."""
         return f"shard{self._label}-{number:05d}"
@@ -137,7 +133,7 @@ class Layout:
             return None
         part = Part(int(match["of"]), int(match["index"])) if match["label"] else WHOLE
         number = None if match["number"] is None else int(match["number"])
-        return FileName(kind, part, number, match["temporary"] is not None)
+        return FileName(kind, part, number, match["temporary"] is not None or kind == "busy")
 
 
 def part_label(part: Part) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hlfeat.files import TEMPORARY, json_lines, publish, sync, write_atomically
+from hlfeat.files import TEMPORARY, publish, sync, write_atomically
 from hlfeat.storage.formats import FORMATS, FeatureWriter
 from hlfeat.storage.layout import ShardFiles
-from hlfeat.storage.records import IndexEntry
+from hlfeat.storage.records import IndexEntry, index_lines
 
 
 class ShardWriter:
@@ -38,6 +38,7 @@ class ShardWriter:
     def __init__(self, files: ShardFiles, format: str, dtype: np.dtype[Any], *row_shape: int) -> None:
         self.files = files
         self.path = files.layout.shard(files.number, f".{format}")
+        self._name = self.path.name
         self.dtype = dtype
         self.row_shape = row_shape
         self.entries: list[IndexEntry] = []
@@ -65,7 +66,7 @@ class ShardWriter:
         except BaseException:
             self._cut(entry.id, row)
             raise
-        self.entries.append(entry._replace(shard=self.path.name, row=row, frames=self.rows - row, crc32=checksum))
+        self.entries.append(entry.placed(self._name, row, self.rows - row, checksum))
 
     def drop(self, clips: int) -> None:
         """Take back the last so many clips."""
@@ -82,7 +83,7 @@ class ShardWriter:
         self._publish()
         if statistics is not None:
             write_atomically(self.files.statistics, statistics)
-        write_atomically(self.files.index, json_lines(entry.as_dict() for entry in self.entries))
+        write_atomically(self.files.index, index_lines(self.entries))
         return self.path
 
     def _publish(self) -> None:

@@ -160,7 +160,7 @@ def test_a_part_is_resumed_and_cleans_up_after_itself_alone(clips, tmp_path):
             out,
             "output.shard_size=2",
             options=Options(quiet=True, part=Part(2, 1), workers=1),
-            stopped=lambda: (asked.append(1), len(asked) > 10)[1],
+            stopped=lambda: (asked.append(1), len(asked) > 4)[1],
         )
     (out / "shard-p1of2-00009.npy.tmp").touch()
     (out / "shard-p2of2-00000.npy.tmp").touch()  # the other part's, which may be at work

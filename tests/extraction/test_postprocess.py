@@ -149,7 +149,7 @@ def test_deviations_far_from_zero_and_of_one_frame(rng):
 def computer(request, monkeypatch):
     """Both ways of computing; that of other devices on the CPU too."""
     if request.param == "device":
-        monkeypatch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
+        monkeypatch.setattr("hlfeat.extraction.one_device.make_engine", BatchEngine)
 
 
 @pytest.mark.parametrize("pool", POOLS)

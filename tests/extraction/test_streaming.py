@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +14,7 @@ import hlfeat
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.loading import config_from_dict
 from hlfeat.extraction.options import Limits
-from hlfeat.extraction.prefetch import ThreadMap
-from hlfeat.extraction.streaming import apply_in_windows, stream_features
+from hlfeat.extraction.streaming import Step, Steps, apply_in_windows, stream_features
 from hlfeat.nn.frontends import spill
 from hlfeat.nn.frontends.spill import SpillFile
 
@@ -42,13 +40,13 @@ CONFIGS = {
 }
 
 
-def in_pieces(extractor, x, rate, cuts, tmp_path, threads=2):
+def in_pieces(extractor, x, rate, cuts, tmp_path):
     bounds = [0, *sorted(cuts), x.shape[1]]
     pieces = [x[:, a:b] for a, b in pairwise(bounds) if b > a]
-    with torch.inference_mode(), ThreadPoolExecutor(threads) as pool:
-        resampler = Resampler(extractor.sample_rate)
+    with torch.inference_mode():
+        steps = Steps(extractor, Resampler(extractor.sample_rate))
         spill, limits = lambda: SpillFile(tmp_path), Limits(window_samples=4000, window_frames=50)
-        return torch.cat(list(stream_features(extractor, pieces, rate, resampler, ThreadMap(pool, 2), spill, limits)))
+        return torch.cat(list(stream_features(steps, pieces, rate, map, spill, limits)))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -85,7 +83,9 @@ def test_windows_of_a_convolution(length, cuts, kernel, unit, units):
 
     bounds = [0, *sorted(min(c, length) for c in cuts), length]
     pieces = [x[..., a:b] for a, b in pairwise(bounds)]
-    found = list(apply_in_windows(pieces, apply, map, unit=unit, outputs=1, receptive_field=kernel, units=units))
+    found = list(
+        apply_in_windows(pieces, Step("conv", apply), map, unit=unit, outputs=1, receptive_field=kernel, units=units)
+    )
     torch.testing.assert_close(torch.cat(found, -1), apply(x))
     assert all(y.shape[-1] <= units for y in found)
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hlfeat.errors import OutputError
 from hlfeat.files import json_lines
-from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_offsets
+from hlfeat.storage.records import (
+    FailureRecord,
+    IndexEntry,
+    index_lines,
+    read_failures,
+    read_index,
+    read_index_offsets,
+)
 
 LINE = (
     '{"id": "a.tar/b.wav", "path": "a.tar", "shard": "shard-00000.npy", "row": 3, "frames": 4, "duration": 0.5, '
@@ -30,6 +40,46 @@ def test_keys_without_a_value_are_not_written():
     entry = IndexEntry("a", "a", "shard-00000.npy", 0, 1, 1.0, crc32=0)
     assert list(entry.as_dict()) == ["id", "path", "shard", "row", "frames", "duration", "crc32"]
     assert entry.segment == {}
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # lone surrogates too: a file name of any bytes
+NUMBERS = st.one_of(
+    st.sampled_from([0.0, -0.0, 0.1, 1e-7, 1e16, 1e300, 5e-324, float("inf"), float("nan"), np.float64(0.1)]),
+    st.floats(),
+    st.integers(),
+)
+ENTRIES = st.builds(
+    IndexEntry,
+    id=TEXT,
+    path=TEXT,
+    shard=TEXT,
+    row=st.integers(),
+    frames=st.integers(),
+    duration=NUMBERS,
+    **{
+        key: st.none() | st.one_of(TEXT, NUMBERS, st.booleans(), st.just({"a": [1, "ä"]}))
+        for key in IndexEntry._fields[6:]
+    },
+)
+
+
+@given(st.lists(ENTRIES, max_size=4))
+def test_index_lines_are_what_json_makes_of_them(entries):
+    expected = "".join(json.dumps(entry.as_dict()) + "\n" for entry in entries).encode("ascii")
+    assert index_lines(entries) == expected
+
+
+def test_an_index_line_of_what_json_does_not_know():
+    with pytest.raises(TypeError, match="int64 is not JSON serializable"):
+        index_lines([IndexEntry("a", "a", size=np.int64(1))])  # type: ignore[arg-type]
+
+
+@given(ENTRIES, TEXT, st.integers(), st.integers(), st.integers())
+def test_a_clip_gets_its_place(entry, shard, row, frames, crc32):
+    placed = entry.placed(shard, row, frames, crc32)
+    assert isinstance(placed, IndexEntry)
+    expected = entry._replace(shard=shard, row=row, frames=frames, crc32=crc32)
+    assert repr(placed) == repr(expected)  # nan is not equal to itself
 
 
 def test_an_index_line_of_another_version(tmp_path):
