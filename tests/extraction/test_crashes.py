@@ -20,6 +20,7 @@ from tests import helpers
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
 
 # what every Python process does first that finds it on its path: reading audio of 12,345 Hz is the end of it
+# (but for plain WAV files of 16 bits, which soundfile does not read)
 CRASH = """
 import os, signal, soundfile
 read = soundfile.SoundFile.read
@@ -51,7 +52,7 @@ def test_the_run_goes_on_without_the_clip(clips, tmp_path, hlfeat, name, code, s
     size = 4 if seconds == 1 else 100  # a clip that fails while it is computed had its place in a shard
     args = ["extract", clips, "-c", "log-mel", "--shard-size", size, "--workers", 2]
     assert hlfeat(*args, "-o", tmp_path / "good").returncode == 0
-    soundfile.write(clips / "d0/crash.wav", np.zeros(12345 * seconds, np.float32), 12345)
+    soundfile.write(clips / "d0/crash.wav", np.zeros(12345 * seconds, np.float32), 12345, "PCM_24")
     env, out = with_crash(tmp_path / "site", name), tmp_path / "out"
     (tmp_path / "out").mkdir()
     (tmp_path / "out/hlfeat.busy").write_bytes(bytes(16))  # what earlier versions left after a crash
@@ -68,7 +69,7 @@ def test_the_run_goes_on_without_the_clip(clips, tmp_path, hlfeat, name, code, s
 def test_a_crash_in_statistics(clips, tmp_path, hlfeat):
     args = ["stats", clips, "-c", "log-mel"]
     assert hlfeat(*args, "-o", tmp_path / "good.json").returncode == 0
-    soundfile.write(clips / "d0/crash.wav", np.zeros(12345, np.float32), 12345)
+    soundfile.write(clips / "d0/crash.wav", np.zeros(12345, np.float32), 12345, "PCM_24")
     ran = hlfeat(*args, "-o", tmp_path / "out.json", env=with_crash(tmp_path / "site"))
     assert ran.returncode == 3, ran.stderr
     assert "crashed" in ran.stderr
