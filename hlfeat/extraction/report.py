@@ -22,7 +22,7 @@ class Report:
         truncated: recordings among `clips` that were cut short, of which what is there was used.
         cut_segments: segments among `clips` that ended a little after their file.
         failures: lines of failures.jsonl: id, path, code, message.
-        seconds: time spent in each stage, in seconds; decoding, resampling and, on a CPU, computing are summed over workers.
+        seconds: time spent in each stage, in seconds; what workers do (on a CPU computing too) is summed over them.
         device: name of the device.
         peak_bytes: the highest memory: of the device, or on a CPU of the process and what its workers add to it.
         complete: whether the output directory is complete; False while other parts are missing.

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
-from hlfeat.errors import ClipError
+from hlfeat.errors import ClipError, OutputError
 from hlfeat.extraction.channel import CancelledError, Channel, ChannelClosedError
 from hlfeat.extraction.events import ClipInfo, FailedClip, WorkerEvent
 from hlfeat.extraction.fork_server import ForkServer
+from hlfeat.text import count
 
 log = logging.getLogger("hlfeat")
 
@@ -304,8 +305,14 @@ class ProcessPool:
             return home if home.free else None
         least = min(self._processes, key=lambda process: process.calls, default=None)
         if (least is None or least.calls) and len(self._processes) < self.workers:
-            least = _Process(*self._server.fork(_QUEUE))
-            self._processes.append(least)
+            try:
+                least = _Process(*self._server.fork(_QUEUE))
+                self._processes.append(least)
+            except OutputError as e:
+                if least is None:
+                    raise
+                self.workers = len(self._processes)
+                log.warning("going on with %s: %s", count(self.workers, "worker"), e)
         return least if least is not None and least.free else None
 
     def _give_back(self, process: _Process, channel: Channel) -> None:

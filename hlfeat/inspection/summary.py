@@ -150,8 +150,8 @@ def _decades(low: float) -> list[float]:
 
 
 def _steps(low: float, high: float) -> list[float]:
-    """Round numbers from below `low` to above `high`, a dozen at most."""
+    """Round numbers from below `low` to above `high`: a dozen, and up to two more on either side."""
     wanted = max(high - low, high / 2, 1e-3) / (MOST_BINS - 1)
     step = next(s for s in _decades(wanted) if s >= wanted)
-    first = int(low / step)
-    return [round((first + i) * step, 9) for i in range(int(high / step) - first + 2)]
+    first, last = int(low / step), int(high / step)  # each may be one too many or too few, as quotients are rounded
+    return [round(i * step, 9) for i in range(max(0, first - 1), last + 3)]

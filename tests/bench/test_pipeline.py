@@ -143,16 +143,17 @@ def test_reading_reads_and_computes_nothing(inputs, tmp_path, resample):
 
 def test_a_clip_that_is_held_is_read_once(inputs, tmp_path, monkeypatch):
     """A second reading, as for long clips, would count twice."""
-    held, read = held_by(inputs), []
+    held, read = held_by(inputs), tmp_path / "read"  # a file, as processes read
 
     class Counting(clip_loader.Reader):
         def __init__(self, clip, *arguments):
-            read.append(clip.id)
+            with open(read, "a") as f:
+                print(ascii(clip.id), file=f)
             super().__init__(clip, *arguments)
 
     monkeypatch.setattr(clip_loader, "Reader", Counting)
     bench_pipeline.consume(ReadingEngine(loader_of(), (1, 8), resample=False), held.clips, 2, tmp_path)
-    assert sorted(read) == sorted(clip.id for clip in held.clips)
+    assert sorted(read.read_text().splitlines()) == sorted(ascii(clip.id) for clip in held.clips)
 
 
 def test_long_clips_too(clips, tmp_path):

@@ -17,12 +17,14 @@ import torch
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError, OutputError
+from hlfeat.extraction import one_device
 from hlfeat.extraction.events import ClipInfo, ComputedClip, FailedClip, HeldFeatures
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.streaming import Step
 from hlfeat.extraction.worker_pool import ProcessPool
 from hlfeat.statistics.moments import no_moments
+from tests.extraction.runs import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
 
@@ -107,7 +109,9 @@ class OddError(Exception):
 
 @pytest.fixture
 def worker(tmp_path):
-    return Worker(tmp_path / "log")
+    before = children()  # of other tests
+    yield Worker(tmp_path / "log")
+    assert children() <= before
 
 
 def children() -> set[int]:
@@ -176,7 +180,6 @@ def test_errors_of_the_worker_are_raised(worker):
         results(worker, ["a", "raise OSError"])
     with pytest.raises(RuntimeError, match=r"^OddError: a$"):
         results(worker, ["a", "raise odd"])
-    assert children() == set()
 
 
 def test_stopping_does_not_wait_for_what_is_being_done(worker):
@@ -185,7 +188,6 @@ def test_stopping_does_not_wait_for_what_is_being_done(worker):
     assert codes(events)[0] == ("a", "done")
     assert {code for _, code in codes(events)[1:3]} == {"cancelled"}
     assert time.monotonic() < begun + 30
-    assert children() == set()
 
 
 def test_a_file_that_cannot_be_sought_is_read_by_one_process(worker):
@@ -199,6 +201,7 @@ def test_a_file_that_cannot_be_sought_is_read_by_one_process(worker):
 
 
 def test_long_clips_are_read_by_a_process_of_their_own(worker):
+    before = len(children())
     with ProcessPool(worker, 1) as pool:
         read = lambda id_, channel=0: [int(x[0, 0]) for x in pool.read(info_of(Clip(id_, "")), channel, lambda: False)]  # noqa: E731
         assert read("a") == [0, 1, 2, 3, 4]
@@ -213,7 +216,7 @@ def test_long_clips_are_read_by_a_process_of_their_own(worker):
         given_up.close()
         with pytest.raises(ClipError, match="stopped"):
             list(pool.read(info_of(Clip("sleep", "")), 0, lambda: True))
-        assert len(children()) == 1  # the server
+        assert len(children()) == before + 1  # the server
 
 
 def test_steps_of_long_clips(worker):
@@ -233,6 +236,29 @@ def test_the_server_is_killed(worker):
             pool.in_worker([Clip("kill SIGSEGV", "")], lambda: False)
 
 
+def test_the_system_gives_no_more_processes(worker, monkeypatch):
+    """The run goes on with those that it has; without any, it ends."""
+    ids = ["sleep 0.02"] * 12
+    with ProcessPool(worker, 3) as pool:
+        fork, before = pool._server.fork, []
+
+        def fork_once(connections):
+            before.append(1)
+            if len(before) > 1:
+                raise OutputError("the system gives no more processes: Resource temporarily unavailable")
+            return fork(connections)
+
+        monkeypatch.setattr(pool._server, "fork", fork_once)
+        with Prefetcher([Clip(id_, "") for id_ in ids], pool, Limits(chunk_clips=1)) as loaded:
+            assert codes(loaded) == [(id_, "done") for id_ in ids]
+        assert len({pid for pid, *_ in worker.lines()}) == 1
+        assert len(before) == 2
+    with ProcessPool(worker, 3) as pool:
+        monkeypatch.setattr(pool._server, "fork", fork_once)
+        with pytest.raises(OutputError, match="no more processes"):
+            pool.in_worker([Clip("a", "")], lambda: False)
+
+
 def test_threads_of_the_pool_may_call_as_they_like(worker):
     """Crashes from many sides at once, with a process for every two threads."""
     ids = ["kill SIGSEGV" if i % 5 == 0 else f"sleep 0.00{i % 4}" for i in range(60)]
@@ -241,4 +267,24 @@ def test_threads_of_the_pool_may_call_as_they_like(worker):
         events = [e for some in threads.map(lambda chunk: pool.in_worker(chunk, lambda: False), chunks) for e in some]
     assert Counter(code for _, code in codes(events)) == {"done": 48, "crashed": 12}
     assert [id_ for id_, _ in codes(events)] == ids
-    assert children() == set()
+
+
+def test_processes_are_forked_before_the_output_is_locked_and_the_device_is_used(clips, tmp_path, monkeypatch):
+    """A lock, or a GPU's memory, that a process inherits would outlive the run's."""
+    order = []
+
+    def note(owner, name):
+        call = getattr(owner, name)
+
+        def noting(*arguments, **more):
+            order.append(name)
+            return call(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, noting)
+
+    note(one_device, "make_pool")
+    note(one_device, "OutputDir")
+    note(torch.nn.Module, "to")
+    run(clips, tmp_path / "out")
+    assert [name for name in order if name != "to"] == ["make_pool", "OutputDir"]
+    assert order.index("make_pool") < order.index("to")

@@ -60,7 +60,7 @@ def odd_clips(folder: Path) -> None:
 @pytest.fixture(params=["cpu", "device"])
 def way(request, monkeypatch):
     if request.param == "device":
-        monkeypatch.setattr("hlfeat.extraction.run.make_engine", BatchEngine)
+        monkeypatch.setattr("hlfeat.extraction.one_device.make_engine", BatchEngine)
 
 
 @pytest.mark.parametrize("form", ["npy", "pt"])
@@ -135,7 +135,7 @@ def test_a_directory_of_an_earlier_version_goes_on_without(clips, tmp_path):
     out = tmp_path / "out"
     asked = []
     with pytest.raises(InterruptedRunError):
-        run(clips, out, "output.shard_size=3", stopped=lambda: (asked.append(1), len(asked) > 18)[1])
+        run(clips, out, "output.shard_size=3", stopped=lambda: (asked.append(1), len(asked) > 9)[1])
     before = sorted(p.stem for p in out.glob("shard-*.jsonl"))
     assert before
     for path in out.glob("stats-*"):
