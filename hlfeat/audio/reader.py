@@ -69,6 +69,7 @@ class Reader:
         passes: open files that neighbouring segments share; only for a reader that is read at once.
 
     Attributes:
+        file: what the file system said of the file before it was opened.
         sample_rate: hertz.
         file_channels: channels of the file; kept: of these, what the policy keeps.
         samples: of the clip, as the header promises; None where it does not, or is not to be believed.
@@ -93,7 +94,7 @@ class Reader:
         self.clip, self._cancelled, self._keep = clip, cancelled, keep_truncated
         self._channels = channels if clip.channel is None else clip.channel
         self._passes = passes
-        _check_file(clip)
+        self.file = _check_file(clip)
         self._file = self._open()
         decoder = self._file.decoder
         self.overshoots = False
@@ -112,8 +113,7 @@ class Reader:
 
     def _open(self) -> OpenFile:
         """The file, at the clip's start or before it."""
-        info = os.stat(self.clip.path)
-        stamp = info.st_size, info.st_mtime_ns
+        stamp = self.file.st_size, self.file.st_mtime_ns
         waiting = None if self._passes is None else self._passes.take(self.clip)
         if waiting is not None:
             first = round((self.clip.start or 0) * waiting.decoder.sample_rate)
@@ -257,7 +257,8 @@ def open_decoder(clip: Clip, salvage: bool = False) -> Decoder:
         return pyav.open_decoder(clip, e)
 
 
-def _check_file(clip: Clip) -> None:
+def _check_file(clip: Clip) -> os.stat_result:
+    """What the file system says of the file. Raises ClipError where that rules it out."""
     if clip.fault is not None:
         raise ClipError(*clip.fault)
     try:
@@ -279,6 +280,7 @@ def _check_file(clip: Clip) -> None:
         raise ClipError("unreadable", "permission denied")
     if clip.span is not None:
         check_span(clip.span, info)
+    return info
 
 
 def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:

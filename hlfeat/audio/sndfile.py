@@ -88,12 +88,13 @@ class SndfileDecoder:
             self.sample_rate: int = self._file.samplerate
             self.channels: int = self._file.channels
             self.length: int | None = None if self._file.frames == UNKNOWN_FRAMES else self._file.frames
-            self.exact_seek = self._file.format in EXACT_SEEK and self.length is not None
+            self._format: str = self._file.format
+            self.exact_seek = self._format in EXACT_SEEK and self.length is not None
             if wav is not None:
                 self._check_wav(wav)
             elif ogg is not None:
                 self._check_ogg_end(ogg)
-            elif self._file.format != "MP3":
+            elif self._format != "MP3":
                 self._check_log()
                 self._check_rest(more, flac)
             self._opened = opened.pop_all()
@@ -190,7 +191,7 @@ class SndfileDecoder:
                 self.shortfall = TruncatedError(message, self._seconds_of(int(promised), int(there)))
         if _SHORT.search(log):
             self.shortfall = TruncatedError("the file ends before the length that its header gives")
-        promised, there = self._header_frames()
+        promised, there = self._header_frames(log)
         if promised > there:
             message = f"the header promises {promised} samples, {there} are there"
             self.shortfall = TruncatedError(message, promised / self.sample_rate)
@@ -204,20 +205,20 @@ class SndfileDecoder:
         if more:
             self.shortfall = TruncatedError(f"{more} bytes follow the audio that the header counts, and are no chunk")
 
-    def _header_frames(self) -> tuple[int, int]:
+    def _header_frames(self, log: str) -> tuple[int, int]:
         """Samples that the header promises, and that are there, where libsndfile takes one for the other."""
-        text, promised, there = self._file.extra_info, self._file.frames, self._file.frames
-        if self._file.format == "NIST":
+        text, promised, there = log, self._file.frames, self._file.frames
+        if self._format == "NIST":
             with open_bytes(self._clip) as header:
                 text = header.read(1024).decode("ascii", errors="replace")
-        noted = _HEADER_FRAMES[self._file.format].search(text) if self._file.format in _HEADER_FRAMES else None
-        if noted and self._file.format == "SDS":  # the other way round: what is noted is there
+        noted = _HEADER_FRAMES[self._format].search(text) if self._format in _HEADER_FRAMES else None
+        if noted and self._format == "SDS":  # the other way round: what is noted is there
             there = int(noted[1])
-        elif noted and self._file.format == "CAF":
+        elif noted and self._format == "CAF":
             promised = (int(noted[2]) - 4) // int(noted[1])  # bytes, with those of the edit count, by those of a frame
         elif noted:
             promised = int(noted[1])
-        elif self._file.format == "CAF" and (valid := _CAF_VALID.search(text)):
+        elif self._format == "CAF" and (valid := _CAF_VALID.search(text)):
             promised = int(valid[1])
         return promised, there
 

@@ -181,8 +181,8 @@ def measure(
     loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits)
     held = hold(loader, clips, resample=device.type == "cpu")
     computing = make(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, lambda: False, limits)
-    decoding = ReadingEngine(loader, finish.shape, resample=False)
-    resampling = ReadingEngine(loader, finish.shape, resample=True)
+    hand_over = device.type != "cpu"
+    decoding, resampling = (ReadingEngine(loader, finish.shape, resample, hand_over) for resample in (False, True))
     block = np.zeros((ROWS_AT_ONCE, *finish.shape), dtype)
 
     def emptied(call: Callable[[Path], object]) -> Callable[[], None]:

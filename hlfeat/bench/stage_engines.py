@@ -34,16 +34,29 @@ ROWS_AT_ONCE = DEFAULT_LIMITS.window_samples // 160  # of a long clip
 
 
 class ReadingEngine:
-    """Reads clips and computes nothing; an Engine."""
+    """Reads clips and computes nothing; an Engine.
 
-    def __init__(self, loader: ClipLoader, row_shape: tuple[int, ...], resample: bool) -> None:
-        self._loader, self._row_shape, self._resample = loader, row_shape, resample
+    Args:
+        loader: reads clips.
+        row_shape: of the features that there would be.
+        resample: whether samples are resampled.
+        hand_over: whether workers hand samples over, as they do where a device computes.
+    """
+
+    def __init__(self, loader: ClipLoader, row_shape: tuple[int, ...], resample: bool, hand_over: bool = True) -> None:
+        self._loader, self._row_shape, self._resample, self._hand_over = loader, row_shape, resample, hand_over
 
     def start_worker(self) -> None:
         torch.set_num_threads(1)
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
-        return self._loader.load_all(clips, cancelled, self._resample)
+        events = self._loader.load_all(clips, cancelled, self._resample)
+        return events if self._hand_over else [self._without_samples(event) for event in events]
+
+    def _without_samples(self, event: WorkerEvent) -> WorkerEvent:
+        if not isinstance(event, LoadedClip) or event.long:
+            return event
+        return ComputedClip(event.info, [self._nothing() for _ in event.waveforms], event.seconds)
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         return iter(stream)

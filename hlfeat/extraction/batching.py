@@ -54,4 +54,6 @@ def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(w) for w in waveforms])
     if len(waveforms) == 1:  # nothing to pad, no reason to copy
         return waveforms[0][None], lengths
+    if all(len(w) == len(waveforms[0]) for w in waveforms):  # takes half the time
+        return torch.stack(list(waveforms)), lengths
     return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths

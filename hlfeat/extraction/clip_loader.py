@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -88,31 +87,30 @@ class ClipLoader:
         start = time.perf_counter()
         passes = self._passes if clip.is_segment else None
         with self._reader(clip, cancelled, passes) as reader:
-            file = os.stat(clip.path)  # before its samples are read, so that a later change shows
             samples, blocks = self._read(reader)
         decoded = time.perf_counter()
-        info = self._info(clip, reader, file, samples)
+        info = self._info(clip, reader, samples)
         if not blocks:
             return LoadedClip(info, seconds={"decode": decoded - start})
         whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]  # [channels, T]
         silent = [is_silent(x) for x in whole]
         x = torch.from_numpy(whole)
-        waveforms = list(self.resampler(x, reader.sample_rate) if resample else x)
+        waveforms = list((self.resampler(x, reader.sample_rate) if resample else x).unbind())
         seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
         return LoadedClip(info, waveforms, silent, seconds)
 
     def _reader(self, clip: Clip, cancelled: Cancelled, passes: SharedPasses | None = None) -> Reader:
         return Reader(clip, self.channels, cancelled, self._keep_truncated, passes)
 
-    def _info(self, clip: Clip, reader: Reader, file: os.stat_result, samples: int) -> ClipInfo:
+    def _info(self, clip: Clip, reader: Reader, samples: int) -> ClipInfo:
         old, new, _ = self.resampler.ratio(reader.sample_rate)
         return ClipInfo(
             clip=clip,
             sample_rate=reader.sample_rate,
             file_channels=reader.file_channels,
             duration=samples / reader.sample_rate,
-            size=file.st_size,
-            modified=file.st_mtime_ns,
+            size=reader.file.st_size,  # from before its samples were read, so that a later change shows
+            modified=reader.file.st_mtime_ns,
             channels_out=reader.kept,
             length=-(-samples * new // old),
             decoder=reader.decoder,
@@ -141,8 +139,7 @@ class ClipLoader:
         """
         clip = info.clip
         with self._reader(clip, cancelled) as reader:
-            file = os.stat(clip.path)
-            if (file.st_size, file.st_mtime_ns) != (info.size, info.modified):
+            if (reader.file.st_size, reader.file.st_mtime_ns) != (info.size, info.modified):
                 raise ClipError("unreadable", "the file was changed while it was read")
             for block in reader.blocks():
                 yield torch.from_numpy(block[channel : channel + 1])

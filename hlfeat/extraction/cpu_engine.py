@@ -1,14 +1,16 @@
 """Features computed by the workers that read the clips.
 
 Every worker computes what it has read, with one thread of torch's: nothing waits for anything, and no sum depends on
-the number of cores. Clips of a few seconds share the filterbank's matrix products, whose rows do not see one another;
-everything after that is a clip's own. So neither batches nor workers change the result.
+the number of cores. Clips of a few seconds share what costs as much for one as for twenty: the filterbank's matrix
+products, whose rows do not see one another, and, where they have the same number of frames, all other operations that
+round a clip in a batch as they round it alone. So neither batches nor workers change the result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
-from hlfeat.statistics.moments import moments
+from hlfeat.statistics.moments import moments_of_each
 
 
 class CpuEngine:
@@ -112,17 +114,42 @@ class CpuEngine:
         return [ClipError("out-of-memory", "too long for the memory of cpu")]
 
     def _forward(self, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+        """Features of a batch: the filterbank of all at once, the rest of clips with the same number of frames."""
         frontend = self._extractor.frontend
         results: list[FeatureChunk | ClipError] = []
         with torch.inference_mode():
             x, lengths = pad(waveforms)
-            bands = frontend.compute_bands(x, lengths if len(waveforms) > 1 else None)  # [B, F, N]
-            for y, waveform, n in zip(bands, waveforms, frontend.num_frames(lengths).tolist(), strict=True):
-                compressed = frontend.compress(y[None, :, :n].contiguous(), None)
-                features = self._extractor.layers(compressed)[0].permute(2, 0, 1)  # [N, C, F]
-                try:
-                    array = self._arrays.make(self._postprocessor.whole(features), largest_sample(waveform))
-                    results.append((array, moments(array)))
-                except ClipError as e:
-                    results.append(e)
+            equal = all(len(w) == len(waveforms[0]) for w in waveforms)  # then nothing has to be masked
+            bands = frontend.compute_bands(x, None if equal else lengths)  # [B, F, N]
+            first = 0
+            for n, group in groupby(frontend.num_frames(lengths).tolist()):
+                after = first + sum(1 for _ in group)
+                features = self._after_bands(bands[first:after, :, :n].contiguous())
+                results += self._finish(features, waveforms[first:after])
+                first = after
         return results
+
+    def _after_bands(self, bands: Tensor) -> Tensor:
+        """Compression and stack of clips of the same length; each clip by itself where a batch would round otherwise.
+
+        Shape: [B, F, N] -> [B, N', C, F'].
+        """
+        frontend, extractor = self._extractor.frontend, self._extractor
+        y = apart(lambda y: frontend.compress(y, None), bands, not frontend.compresses_exactly)
+        y = apart(extractor.layers, y, len(extractor.stack) > 0)  # convolutions and activations round otherwise
+        return y.permute(0, 3, 1, 2)
+
+    def _finish(self, features: Tensor, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+        """What is written of clips of as many frames; if one of them fails, it fails alone. Shape: [B, N, C, F]."""
+        try:
+            arrays = self._arrays.make(self._postprocessor.whole(features), largest_sample(waveforms[0]))
+        except ClipError as e:
+            if len(waveforms) == 1:
+                return [e]
+            return [y for i, w in enumerate(waveforms) for y in self._finish(features[i : i + 1], [w])]
+        return list(zip(arrays, moments_of_each(arrays), strict=True))
+
+
+def apart(apply: Callable[[Tensor], Tensor], x: Tensor, each: bool) -> Tensor:
+    """A function of a batch, or of each of its clips by itself. Shape: [B, ...] -> [B, ...]."""
+    return torch.cat([apply(x[i : i + 1]) for i in range(len(x))]) if each and len(x) > 1 else apply(x)

@@ -41,10 +41,14 @@ def extract_on_device(
     limits: Limits,
     options: Options,
     hooks: Hooks,
-    make_engine: EngineMaker = make_engine,
+    engine_maker: EngineMaker | None = None,
 ) -> Report:
-    """Features of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s."""
-    with _prepare_job(config, options, hooks, limits, make_engine) as job, OutputDir(out, options.part) as output:
+    """Features of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s.
+
+    Args:
+        engine_maker: makes an engine in place of `make_engine`, for benchmarks.
+    """
+    with _prepare_job(config, options, hooks, limits, engine_maker) as job, OutputDir(out, options.part) as output:
         try:
             description = job.pipeline.description
             if options.part != WHOLE:
@@ -81,7 +85,7 @@ def statistics_on_device(
 
 @contextmanager
 def _prepare_job(
-    config: Config, options: Options, hooks: Hooks, limits: Limits, make_engine: EngineMaker = make_engine
+    config: Config, options: Options, hooks: Hooks, limits: Limits, engine_maker: EngineMaker | None = None
 ) -> Iterator[Job]:
     """Modules, engine and workers. These are made first: before the output is locked and the device is used."""
     device = choose_device(options.device)
@@ -92,7 +96,9 @@ def _prepare_job(
     loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits, keep_truncated)
     batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
     dtype = np.dtype(config.output.dtype)
-    engine = make_engine(extractor, postprocessor, loader, device, dtype, batch_samples, hooks.stopped, limits)
+    engine = (engine_maker or make_engine)(
+        extractor, postprocessor, loader, device, dtype, batch_samples, hooks.stopped, limits
+    )
     with closing(loader), make_pool(engine, options.workers) as pool:
         extractor.to(device)
         if options.weights is None and any(True for _ in stack.parameters()):

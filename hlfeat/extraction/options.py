@@ -108,7 +108,7 @@ class Limits:
     look_ahead_bytes: int = 128 << 20
     chunk_bytes: int = 1 << 19
     chunk_clips: int = 32
-    cpu_batch_samples: int = 1 << 18
+    cpu_batch_samples: int = 3 << 17
     block_batches: int = 8
 
 

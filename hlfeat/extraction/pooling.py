@@ -1,6 +1,7 @@
 """Pooling over time, from frames to vectors: mean, mean and standard deviation, maximum, means over windows.
 
-Every pool takes a clip's frames chunk by chunk and sums in float64.
+Every pool takes a clip's frames chunk by chunk and sums in float64. Clips of as many frames can be pooled together,
+with an axis in front; each then has the vectors that it has alone, to the bit.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ Chunks = Iterable[np.ndarray]
 
 
 def mean_pool(chunks: Chunks) -> Iterator[np.ndarray]:
-    """Shape: [n, D] each -> one [1, D]."""
+    """Shape: [..., n, D] each -> one [..., 1, D]."""
     total: np.ndarray = np.zeros(1)
     frames = 0
     for y in chunks:
-        total = total + y.sum(0, dtype=np.float64)
-        frames += len(y)
-    yield (total / frames)[None]
+        total = total + y.sum(-2, dtype=np.float64)
+        frames += y.shape[-2]
+    yield (total / frames)[..., None, :]
 
 
 def mean_std_pool(chunks: Chunks) -> Iterator[np.ndarray]:
@@ -33,23 +34,24 @@ def mean_std_pool(chunks: Chunks) -> Iterator[np.ndarray]:
     "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979): nothing cancels, however far a
     mean is from zero.
 
-    Shape: [n, D] each -> one [1, 2 D].
+    Shape: [..., n, D] each -> one [..., 1, 2 D].
     """
     mean: np.ndarray = np.zeros(1)
     squares: np.ndarray = np.zeros(1)
     frames = 0
     for y in chunks:
-        chunk_mean = y.mean(0, dtype=np.float64)
-        weight, offset = len(y) / (frames + len(y)), chunk_mean - mean
-        squares = squares + ((y - chunk_mean) ** 2).sum(0) + offset**2 * (frames * weight)
+        n = y.shape[-2]
+        chunk_mean = y.mean(-2, dtype=np.float64)
+        weight, offset = n / (frames + n), chunk_mean - mean
+        squares = squares + ((y - chunk_mean[..., None, :]) ** 2).sum(-2) + offset**2 * (frames * weight)
         mean = mean + offset * weight
-        frames += len(y)
-    yield np.concatenate([mean, np.sqrt(squares / frames)])[None]
+        frames += n
+    yield np.concatenate([mean, np.sqrt(squares / frames)], axis=-1)[..., None, :]
 
 
 def max_pool(chunks: Chunks) -> Iterator[np.ndarray]:
-    """Shape: [n, D] each -> one [1, D]."""
-    yield np.max([y.max(0) for y in chunks], axis=0)[None]
+    """Shape: [..., n, D] each -> one [..., 1, D]."""
+    yield np.max([y.max(-2) for y in chunks], axis=0)[..., None, :]
 
 
 POOLS: dict[str, Callable[[Chunks], Iterator[np.ndarray]]] = {
@@ -101,20 +103,21 @@ class Windows:
         return max(0, ((frames - 1) * self.unit - self.length) // self.step + 1) + 1
 
     def __call__(self, chunks: Chunks) -> Iterator[np.ndarray]:
-        """Shape: [n, D] each -> [windows, D] each."""
+        """Shape: [..., n, D] each -> [..., windows, D] each."""
         totals: deque[np.ndarray] = deque()  # of the windows that have begun but not ended
         done = seen = 0  # windows; frames
         for y in chunks:
-            means, after = [], seen + len(y)
+            means, after = [], seen + y.shape[-2]
             for w, total in enumerate(totals, done):
-                total += y[: self.end(w) - seen].sum(0, dtype=np.float64)
+                total += y[..., : self.end(w) - seen, :].sum(-2, dtype=np.float64)
             while (first := self.first(done + len(totals))) < after:
-                totals.append(y[first - seen : self.end(done + len(totals)) - seen].sum(0, dtype=np.float64))
+                end = self.end(done + len(totals))
+                totals.append(y[..., first - seen : end - seen, :].sum(-2, dtype=np.float64))
             while self.end(done) <= after:
                 means.append(totals.popleft() / (self.end(done) - self.first(done)))
                 done += 1
             if means:
-                yield np.stack(means)
+                yield np.stack(means, axis=-2)
             seen = after
         if done < self.count(seen):
-            yield (totals.popleft() / (seen - self.first(done)))[None]
+            yield (totals.popleft() / (seen - self.first(done)))[..., None, :]

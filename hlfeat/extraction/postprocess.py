@@ -65,7 +65,7 @@ class PostProcessor:
 
         Raises ClipError where features are not finite, as pooling may hide it (a maximum of -inf does not show).
 
-        Shape: [n, C, F] each, in time order -> [rows, *shape] each.
+        Shape: [..., n, C, F] each, in time order -> [..., rows, *shape] each.
         """
         if not self.changes:
             return iter(chunks)
@@ -73,19 +73,22 @@ class PostProcessor:
         return map(torch.from_numpy, frames if self._pool is None else self._pool(frames))
 
     def whole(self, y: Tensor) -> Tensor:
-        """All rows of a clip at once. Shape: [N, C, F] -> [rows, *shape]."""
+        """All rows of a clip at once, or of several clips of as many frames.
+
+        Shape: [..., N, C, F] -> [..., rows, *shape].
+        """
         rows = list(self([y]))
-        return rows[0] if len(rows) == 1 else torch.cat(rows)
+        return rows[0] if len(rows) == 1 else torch.cat(rows, y.dim() - 3)
 
     def _frames(self, chunks: Iterable[Tensor]) -> Iterator[np.ndarray]:
-        """Normalised frames [n, C, F], or [n, C * F] where they are pooled next; no chunk is empty."""
+        """Normalised frames [..., n, C, F], or [..., n, C * F] where they are pooled next; no chunk is empty."""
         for chunk in chunks:
             y = chunk.cpu().numpy()
             if not np.isfinite(y).all():
                 raise ClipError("non-finite", "features that are not finite, before they are normalised or pooled")
-            if len(y):
+            if y.shape[-3]:
                 y = y if self._normalise is None else self._normalise(y)
-                yield y if self._pool is None else y.reshape(len(y), -1)
+                yield y if self._pool is None else y.reshape(*y.shape[:-2], -1)
 
 
 class MeanVarianceNorm:
@@ -96,7 +99,7 @@ class MeanVarianceNorm:
         self.deviation = np.sqrt(np.where(statistics.variance > 0, statistics.variance, 1.0))
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        """Shape: [n, C, F] -> the same, float64."""
+        """Shape: [..., C, F] -> the same, float64."""
         return (y - self.mean) / self.deviation  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 1 << 16  # values at once, so that their differences in float64 stay in the cache
+# Values at once, whose differences in float64 are held: of one clip, and of several together. Results depend on the
+# first, as it decides in which order frames are summed.
+BLOCK, CLIPS_BLOCK = 1 << 16, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,47 @@ def moments(features: np.ndarray) -> Moments:
 
     Shape: features [frames, ...] -> [...].
     """
-    frames, shape = len(features), features.shape[1:]
+    return moments_of_each(features[None])[0]
+
+
+def moments_of_each(features: np.ndarray) -> list[Moments]:
+    """Moments of every clip of several that have the same number of frames: to the bit those of the clip alone.
+
+    Shape: features [clips, frames, ...] -> [...] of each clip.
+    """
+    clips, frames, *shape = features.shape
     if not frames:
-        return no_moments(*shape)
-    rows = features.reshape(frames, -1)
+        return [no_moments(*shape)] * clips
+    rows = features.reshape(clips, frames, -1)
     if rows.dtype == np.float16:  # comparing float32 is twenty times faster
         rows = rows.astype(np.float32)
-    first = rows[0].astype(np.float64)
-    total, squares = np.zeros_like(first), np.zeros_like(first)
-    step = max(1, BLOCK // max(1, rows.shape[1]))
+    some = max(1, CLIPS_BLOCK // max(1, frames * rows.shape[2]))
+    results: list[Moments] = []
+    for i in range(0, clips, some):
+        first, total, squares, low, high = (s.reshape(-1, *shape) for s in _sums(rows[i : i + some]))
+        parts = zip(*_mean_and_m2(frames, first, total, squares), low, high, strict=True)
+        results += [Moments(frames, *part) for part in parts]
+    return results
+
+
+def _sums(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """First frame, sums of differences and of their squares, minimum and maximum of each clip, as `from_sums` has them.
+
+    Sums of several clips are made together but never shared: numpy adds frame after frame, for each value by itself.
+
+    Shape: rows [clips, frames, D] -> float64 [clips, D] each.
+    """
+    clips, frames, size = rows.shape
+    first = rows[:, :1].astype(np.float64)
+    total, squares = np.zeros((clips, size)), np.zeros((clips, size))
+    step = max(1, BLOCK // max(1, size))
     for start in range(0, frames, step):
-        d = np.subtract(rows[start : start + step], first)
-        total += np.add.reduce(d, axis=0)
-        squares += np.add.reduce(np.multiply(d, d, out=d), axis=0)
-    sums = (first, total, squares, rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64))
-    return from_sums(frames, *(s.reshape(shape) for s in sums))
+        d = rows[:, start : start + step].astype(np.float64)
+        np.subtract(d, first, out=d)
+        total += np.add.reduce(d, axis=1)
+        squares += np.add.reduce(np.multiply(d, d, out=d), axis=1)
+    low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
+    return first[:, 0], total, squares, low, high
 
 
 def from_sums(
@@ -101,4 +129,10 @@ def from_sums(
 
     Shape: float64 [...] each, all the same.
     """
-    return Moments(frames, first + total / frames, np.maximum(squares - total**2 / frames, 0), low, high)
+    return Moments(frames, *_mean_and_m2(frames, first, total, squares), low, high)
+
+
+def _mean_and_m2(
+    frames: int, first: np.ndarray, total: np.ndarray, squares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return first + total / frames, np.maximum(squares - total**2 / frames, 0)

@@ -37,6 +37,9 @@ class Frontend(nn.Module):
     hop: int  # samples from frame to frame
     n_bands: int  # F
     n_channels: int  # C; one channel is left out of the output's shape
+    # whether `compress` gives a clip of a batch of clips of its length, in eval mode on a CPU, as it does alone, to the
+    # bit; where it does not, a run compresses clips one by one
+    compresses_exactly: bool = False
 
     @classmethod
     def from_config(cls, config: Any, sample_rate: int) -> Frontend:

@@ -32,11 +32,14 @@ class Compression(nn.Module):
         n_channels: C of the output: [B, F, N] for one channel, [B, C, F, N] for more.
         name: as in a configuration.
         depends_on: which frames one frame's output depends on beside its own: "", "all before" or "whole clip".
+        exact_in_batches: whether a clip comes out of a batch of clips of its length, in eval mode on a CPU, as it does
+            alone, to the bit. Where it does not, a run compresses clips one by one.
     """
 
     n_channels = 1
     name = ""
     depends_on = ""
+    exact_in_batches = False
 
     def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
         """One clip in chunks of [1, F, n], in order. As it is here, for what treats every frame alone."""
@@ -150,6 +153,7 @@ class LogTBN(Compression):
     """
 
     name = "logtbn"
+    exact_in_batches = True
 
     def __init__(
         self,

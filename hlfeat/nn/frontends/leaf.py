@@ -50,6 +50,7 @@ class LearnableFrontend(Frontend):
         self.filterbank = GaborFilterbank(*initial, odd(window), self.hop, grouping)
         self.compression = make_compression(compression, n_filters)
         self.n_channels = self.compression.n_channels if isinstance(self.compression, Compression) else 1
+        self.compresses_exactly = isinstance(self.compression, Compression) and self.compression.exact_in_batches
 
     def centre_freqs(self) -> Tensor:
         return self.filterbank.clamped()[0].detach() * (self.sample_rate / (2 * math.pi))

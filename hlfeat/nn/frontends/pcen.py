@@ -124,6 +124,9 @@ class PCEN(Compression):
         self.eps = eps
         self.learn_logs = learn_logs
         self.clamp = clamp
+        # the powers of a single band are computed as those of one row, in vectors that reach from clip to clip, and
+        # torch rounds otherwise in what is left over at the end
+        self.exact_in_batches = num_bands > 1
 
         def parameter(value: float) -> nn.Parameter:
             stored = torch.full((num_bands,), float(value))

@@ -10,9 +10,11 @@ import torchaudio.transforms as AT
 from torch import Tensor, nn
 
 from hlfeat.config.frontends import LogMelConfig, SpectrogramConfig
+from hlfeat.nn._private_torch import exporting
 from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
 from hlfeat.nn.frontends.compression import Quantity
+from hlfeat.nn.frontends.gemm import LEAST_BLOCKS
 from hlfeat.nn.frontends.registry import register
 from hlfeat.nn.frontends.responses import Responses, mel_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
@@ -49,6 +51,7 @@ class LogMel(Frontend):
     """
 
     n_channels = 1
+    compresses_exactly = True  # nothing is left to be done
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class Spectrogram(Frontend):
     """
 
     n_channels = 1
+    compresses_exactly = True  # nothing is left to be done
 
     def __init__(
         self,
@@ -204,7 +208,13 @@ def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Modul
             x = x.float()
         if lengths is not None:
             x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-        y = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
+        y: Tensor = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
         # without the modulus, a root that squaring would undo, which takes longer than the FFT
         y = y.real.square().addcmul_(y.imag, y.imag)
-        return y if mel is None else mel(y)  # type: ignore[no-any-return]
+        if mel is None:
+            return y
+        frames = y.shape[-1]
+        if x.device.type == "cpu" and not exporting() and y.shape[0] * frames < LEAST_BLOCKS:
+            y = F.pad(y, (0, LEAST_BLOCKS - frames))  # a product of so few rows rounds otherwise than in a batch
+        bands: Tensor = mel(y)
+        return bands[..., :frames]
