@@ -14,7 +14,7 @@ from hlfeat.nn._private_torch import exporting
 from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
 from hlfeat.nn.frontends.compression import Quantity
-from hlfeat.nn.frontends.gemm import LEAST_BLOCKS
+from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS
 from hlfeat.nn.frontends.registry import register
 from hlfeat.nn.frontends.responses import Responses, mel_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
