@@ -23,7 +23,7 @@ python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo
 
 name="$(python -c 'import torch; print(torch.cuda.get_device_name().replace(" ", "-").lower())')"
 status=0
-timeout 120 python -m pytest --noconftest -q tests/test_gpu.py 2>&1 | tee "$results/$name-tests.txt" || status=$?
+timeout 120 python -m pytest --noconftest -q tests/gpu 2>&1 | tee "$results/$name-tests.txt" || status=$?
 
 # Recordings for the pipeline: yours (HLFEAT_CLIPS), or four hours of made-up ones.
 clips="${HLFEAT_CLIPS:-}"
@@ -34,16 +34,16 @@ fi
 
 # A bench that fails or takes too long must not take the others' results with it.
 bench() {
-    local what="$1" limit="$2"
-    shift 2
-    if ! timeout "$limit" python -m hlfeat bench "$what" "$@" --device cuda --json "$results/$name-$what.json" \
+    local what="$1" command="$2" limit="$3"
+    shift 3
+    if ! timeout "$limit" python -m hlfeat bench "$command" "$@" --device cuda --json "$results/$name-$what.json" \
         > "$results/$name-$what.md.part" 2> "$results/$name-$what.log"; then
         echo "bench $what failed:" >&2
         tail -n 5 -- "$results/$name-$what.log" >&2
         status=1
     fi
     {
-        echo "# hlfeat bench $what"
+        echo "# hlfeat bench $command $*"
         echo
         sed 's/^hlfeat: //' "$results/$name-$what.log"
         echo "commit $(git -C "$root" rev-parse --short=12 HEAD 2> /dev/null || echo unknown), $(date -u +%F)"
@@ -54,7 +54,8 @@ bench() {
     cat -- "$results/$name-$what.md"
 }
 
-bench harmonic 210
-bench frontend 100
-bench pipeline 90 "$clips" --laps 3 -c log-mel -c eleaf-8g-opt -c eleaf-default -c eleaf-pcen
+bench harmonic harmonic 210
+bench frontend frontend 100
+bench pipeline pipeline 70 "$clips" --laps 3 -c log-mel -c eleaf-8g-opt -c eleaf-default -c eleaf-pcen
+bench pipeline-1s pipeline 40 "$clips" --clip-seconds 1 --laps 2 -c log-mel -c eleaf-8g-opt
 exit "$status"

@@ -45,9 +45,9 @@ from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import Prefetcher
+from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
-from hlfeat.extraction.worker_pool import make_pool
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.storage.layout import Layout, ShardFiles

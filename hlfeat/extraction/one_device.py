@@ -17,13 +17,13 @@ from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
 from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.options import Limits, Options
+from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
 from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, prepare
 from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
-from hlfeat.extraction.worker_pool import make_pool
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, peak_memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -270,6 +271,13 @@ def test_peak_memory_counts_what_a_call_reuses():
     peak = timing.time_interleaved({"call": call}, CPU, 0.01)["call"].peak
     assert peak is None or peak >= 45 << 20
     del last
+
+
+def test_scripts_name_files_that_exist():
+    """gpu_check.sh runs where nobody sees it fail."""
+    for script in (helpers.ROOT / "scripts").glob("*.sh"):
+        for path in re.findall(r"(?<![\w/.-])(?:tests|scripts|configs|hlfeat)/[\w./-]+\w", script.read_text()):
+            assert (helpers.ROOT / path).exists(), f"{script.name}: {path}"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -21,8 +21,8 @@ from hlfeat.extraction import one_device
 from hlfeat.extraction.events import ClipInfo, ComputedClip, FailedClip, HeldFeatures
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.prefetch import Prefetcher
+from hlfeat.extraction.process_pool import ProcessPool
 from hlfeat.extraction.streaming import Step
-from hlfeat.extraction.worker_pool import ProcessPool
 from hlfeat.statistics.moments import no_moments
 from tests.extraction.runs import run
 
