@@ -69,12 +69,11 @@ class ForkServer:
             os.waitpid(self._pid, 0)
 
     def _ask(self, message: bytes, connections: Sequence[socket.socket]) -> int:
-        with self._lock:
-            try:
+        answer = b""
+        with self._lock, suppress(BrokenPipeError, ConnectionResetError):
+            if self._server.fileno() >= 0:  # it has not been closed by another thread
                 socket.send_fds(self._server, [message], [c.fileno() for c in connections])
                 answer = self._server.recv(_ANSWER.size)
-            except (BrokenPipeError, ConnectionResetError):
-                answer = b""
         if not answer:
             raise OutputError("the process that starts workers died; finished shards are kept: run the same again")
         return int(_ANSWER.unpack(answer)[0])

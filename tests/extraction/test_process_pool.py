@@ -45,6 +45,8 @@ class Worker:
 
     def start_worker(self):
         self.started = True
+        with open(self.log.with_name("started"), "a") as f:
+            print(os.getpid(), file=f)
 
     def in_worker(self, clips, cancelled):
         return [self.work(clip) for clip in clips]
@@ -112,6 +114,17 @@ def worker(tmp_path):
     before = children()  # of other tests
     yield Worker(tmp_path / "log")
     assert children() <= before
+    started = tmp_path / "started"
+    assert not alive(map(int, started.read_text().split() if started.exists() else []))
+
+
+def alive(pids):
+    """Those that have not ended, whoever's children they are now."""
+    states = {}
+    for pid in pids:
+        with suppress(OSError):
+            states[pid] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return {pid for pid, state in states.items() if state != "Z"}
 
 
 def children() -> set[int]:
@@ -288,3 +301,15 @@ def test_processes_are_forked_before_the_output_is_locked_and_the_device_is_used
     run(clips, tmp_path / "out")
     assert [name for name in order if name != "to"] == ["make_pool", "OutputDir"]
     assert order.index("make_pool") < order.index("to")
+
+
+def test_closing_the_pool_ends_what_is_being_done(worker):
+    """As the end of the run's process does: the server ends its processes, however long they would still work."""
+    with ThreadPoolExecutor(1) as threads:
+        with ProcessPool(worker, 1) as pool:
+            call = threads.submit(pool.in_worker, [Clip("sleep 10", "")], lambda: False)
+            while not (started := worker.log.with_name("started")).exists() or not started.read_text().endswith("\n"):
+                time.sleep(0.01)
+        assert not alive([int(started.read_text())])
+        with pytest.raises(OutputError, match="the process that starts workers died"):
+            call.result()
