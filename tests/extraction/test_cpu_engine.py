@@ -174,3 +174,17 @@ def test_compressions_are_exact_where_they_say_so(kind, bands):
             x = torch.rand(17, bands, frames, generator=random)
             for alone, together in zip(x, compress(x), strict=True):
                 assert torch.equal(compress(alone[None].contiguous())[0], together)
+
+
+@pytest.mark.parametrize(("n_filters", "turns"), [(1, [1, 1, 1]), (2, [3])])
+def test_clips_are_compressed_one_by_one_where_a_batch_rounds_otherwise(n_filters, turns, monkeypatch):
+    extractor, sizes = extractor_of("eleaf-pcen", n_filters), []
+    compress = extractor.frontend.compress
+
+    def noting(bands, frames):
+        sizes.append(len(bands))
+        return compress(bands, frames)
+
+    monkeypatch.setattr(extractor.frontend, "compress", noting)
+    compute(engine_of(extractor, sounds([4000] * 3)), [0, 1, 2])
+    assert sizes == turns
