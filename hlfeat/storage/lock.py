@@ -94,7 +94,7 @@ class DirectoryLock:
         """Give up the lock."""
         if self._file is not None:
             self._file.release()
-        os.close(self._folder)
+        _unlock(self._folder)
 
     def check_place(self) -> None:
         """Raises OutputError if the folder was moved away or removed since it was locked, or the lock was taken over.
@@ -131,9 +131,9 @@ class _FileLock:
             except FileNotFoundError:
                 pass
             except BaseException:
-                os.close(self._file)
+                _unlock(self._file)
                 raise
-            os.close(self._file)  # the run that had the lock has just removed the file
+            _unlock(self._file)  # the run that had the lock has just removed the file
         raise HeldError
 
     def is_held(self) -> bool:
@@ -143,7 +143,7 @@ class _FileLock:
     def release(self) -> None:
         with suppress(OSError):
             self.path.unlink()
-        os.close(self._file)
+        _unlock(self._file)
 
 
 def _flock(file: int, how: int) -> None:
@@ -152,6 +152,13 @@ def _flock(file: int, how: int) -> None:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as e:  # the latter on CIFS
         raise HeldError from e
+
+
+def _unlock(file: int) -> None:
+    """Close a file that may be locked. Closing alone would leave the lock to processes that were forked meanwhile."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 def _why_no_locks(folder: Path) -> OSError | None:
@@ -177,7 +184,7 @@ def _check_free(layout: Layout, has_locks: bool) -> None:
         try:
             _flock(descriptor, fcntl.LOCK_EX)
         finally:
-            os.close(descriptor)
+            _unlock(descriptor)
     _check_no_heartbeat(current_lock(layout))
 
 

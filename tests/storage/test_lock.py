@@ -468,3 +468,18 @@ def test_the_command_without_locks_killed_and_run_again(tmp_path):
     assert third.returncode == 0, third.stderr
     assert not (out / "hlfeat.lock").exists()
     assert len(package.FeatureStore(out)) == 12
+
+
+@pytest.mark.parametrize("part", [WHOLE, Part(2, 1)])
+def test_a_process_that_is_forked_meanwhile_does_not_keep_the_lock(tmp_path, part):
+    """Another run of the same Python process forks its workers while this one has the lock."""
+    with OutputDir(tmp_path, part):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(100)
+            os._exit(0)
+    try:
+        OutputDir(tmp_path, WHOLE).close()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
