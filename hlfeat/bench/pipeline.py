@@ -1,7 +1,7 @@
 """`hlfeat bench pipeline`: where the time of `hlfeat extract` goes on this machine.
 
-Each stage of the engine runs alone, with the threads that the whole has: decoding, decoding and resampling, computing
-on clips that are in memory, writing shards of the right size. On a CPU the threads that decode also compute, so the
+Each stage of the engine runs alone, with the workers that the whole has: decoding, decoding and resampling, computing
+on clips that are in memory, writing shards of the right size. On a CPU the workers that decode also compute, so the
 least that a run can take is both, one after the other; on another device it is whichever takes longer.
 
 With an engine that returns zeros, reading and writing are measured without any computing. The whole can be measured
@@ -37,9 +37,7 @@ from hlfeat.bench.timing import Runs, time_interleaved
 from hlfeat.config.config import Config
 from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.events import (
-    LoadedClip,
-)
+from hlfeat.extraction.events import LoadedClip
 from hlfeat.extraction.extract import check_channels
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hlfeat.audio.clip import Clip
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
@@ -24,7 +23,7 @@ from hlfeat.extraction.events import (
     LoadedClip,
     WorkerEvent,
 )
-from hlfeat.extraction.options import DEFAULT_LIMITS, Limits
+from hlfeat.extraction.options import DEFAULT_LIMITS
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
 from hlfeat.nn.extractor import Extractor
@@ -44,13 +43,13 @@ class ReadingEngine:
     """
 
     def __init__(self, loader: ClipLoader, row_shape: tuple[int, ...], resample: bool, hand_over: bool = True) -> None:
-        self._loader, self._row_shape, self._resample, self._hand_over = loader, row_shape, resample, hand_over
+        self.loader, self._row_shape, self._resample, self._hand_over = loader, row_shape, resample, hand_over
 
     def start_worker(self) -> None:
         torch.set_num_threads(1)
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
-        events = self._loader.load_all(clips, cancelled, self._resample)
+        events = self.loader.load_all(clips, cancelled, self._resample)
         return events if self._hand_over else [self._without_samples(event) for event in events]
 
     def _without_samples(self, event: WorkerEvent) -> WorkerEvent:
@@ -70,16 +69,10 @@ class ReadingEngine:
         """Read one channel of a long clip. Raises ClipError."""
         for chunk in pool.read(info, channel, cancelled):
             if self._resample:
-                self._loader.resampler(chunk, info.sample_rate)
+                self.loader.resampler(chunk, info.sample_rate)
 
     def apply(self, step: str, *arguments: Any) -> Any:
         raise NotImplementedError
-
-    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
-        return self._loader.channel_chunks(info, channel, cancelled)
-
-    def shares_pass(self, clip: Clip) -> bool:
-        return self._loader.shares_pass(clip)
 
     def _nothing(self) -> HeldFeatures:
         return HeldFeatures(np.zeros((0, *self._row_shape)), no_moments(*self._row_shape), silent=False)
@@ -146,9 +139,7 @@ def make_zeros_engine(
     loader: ClipLoader,
     device: torch.device,
     dtype: np.dtype[Any],
-    batch_samples: int,
-    cancelled: Cancelled,
-    limits: Limits,
+    *_: object,
 ) -> Engine:
-    """In place of `make_engine`."""
+    """In place of `make_engine`, whose other arguments it does not need."""
     return ZerosEngine(extractor, postprocessor, loader, dtype)

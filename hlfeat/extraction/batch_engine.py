@@ -23,7 +23,7 @@ from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
-from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FeatureChunk, LoadedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
@@ -86,26 +86,18 @@ class BatchEngine:
         cancelled: Cancelled,
         limits: Limits,
     ) -> None:
-        self._extractor, self._postprocessor, self._loader, self._device = extractor, postprocessor, loader, device
+        self._extractor, self._postprocessor, self.loader, self._device = extractor, postprocessor, loader, device
         self._batch_samples, self._cancelled, self._limits = batch_samples, cancelled, limits
         self._arrays = FeatureArrays(dtype)
         self._streamer = ClipStreamer(extractor, postprocessor, loader, self._arrays, limits)
+        self.apply = self._streamer.apply
 
     def start_worker(self) -> None:
         pass
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
         """Read the clips."""
-        return self._loader.load_all(clips, cancelled, resample=False)
-
-    def apply(self, step: str, *arguments: Any) -> Any:
-        return self._streamer.apply(step, *arguments)
-
-    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
-        return self._loader.channel_chunks(info, channel, cancelled)
-
-    def shares_pass(self, clip: Clip) -> bool:
-        return self._loader.shares_pass(clip)
+        return self.loader.load_all(clips, cancelled, resample=False)
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         """Blocks of clips, of which one is computed while the one before it is written."""
@@ -196,7 +188,7 @@ class BatchEngine:
 
     def _forward(self, waveforms: Sequence[Tensor], rate: int) -> list[Made]:
         x, lengths = pad(waveforms)
-        old, new, _ = self._loader.resampler.ratio(rate)
+        old, new, _ = self.loader.resampler.ratio(rate)
         lengths = -(-lengths * new // old)
         frames = self._extractor.num_frames(lengths)
         on_cuda = self._device.type == "cuda"
@@ -204,7 +196,7 @@ class BatchEngine:
             if on_cuda:
                 x, lengths = x.pin_memory(), lengths.pin_memory()
             x, lengths = x.to(self._device, non_blocking=on_cuda), lengths.to(self._device, non_blocking=on_cuda)
-            y = self._extractor(self._loader.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
+            y = self._extractor(self.loader.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
             y = (y if self._postprocessor.changes else y.to(self._arrays.torch_dtype)).contiguous()
             sums = self._sums(y, frames.pin_memory() if on_cuda else frames)
             if on_cuda:  # copies that the host does not wait for, until the block is collected

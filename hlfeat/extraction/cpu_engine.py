@@ -23,7 +23,7 @@ from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
-from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
+from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
@@ -51,17 +51,18 @@ class CpuEngine:
         dtype: np.dtype[Any],
         limits: Limits,
     ) -> None:
-        self._extractor, self._postprocessor, self._loader = extractor, postprocessor, loader
+        self._extractor, self._postprocessor, self.loader = extractor, postprocessor, loader
         self._batch_samples = limits.cpu_batch_samples
         self._arrays = FeatureArrays(dtype)
         self._streamer = ClipStreamer(extractor, postprocessor, loader, self._arrays, limits)
+        self.apply = self._streamer.apply
 
     def start_worker(self) -> None:
         torch.set_num_threads(1)
 
     def in_worker(self, clips: list[Clip], cancelled: Cancelled) -> list[WorkerEvent]:
         """Read the clips, and compute those that are not long."""
-        events = self._loader.load_all(clips, cancelled)
+        events = self.loader.load_all(clips, cancelled)
         short = [event for event in events if isinstance(event, LoadedClip) and not event.long]
         start = time.perf_counter()
         features = self._features([w for clip in short for w in clip.waveforms], cancelled)
@@ -76,15 +77,6 @@ class CpuEngine:
             else:
                 done.append(event)
         return done
-
-    def apply(self, step: str, *arguments: Any) -> Any:
-        return self._streamer.apply(step, *arguments)
-
-    def read(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
-        return self._loader.channel_chunks(info, channel, cancelled)
-
-    def shares_pass(self, clip: Clip) -> bool:
-        return self._loader.shares_pass(clip)
 
     def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
         return iter(stream)  # the workers have computed

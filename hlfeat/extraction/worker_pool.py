@@ -14,8 +14,21 @@ from hlfeat.extraction.events import ClipInfo, WorkerEvent
 Asked = Callable[[], bool]
 
 
+class Loader(Protocol):
+    """What reads clips; a ClipLoader is one."""
+
+    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Asked) -> Iterator[Tensor]:
+        """The samples of one channel of a long clip: [1, t] each. Raises ClipError."""
+
+    def shares_pass(self, clip: Clip) -> bool:
+        """Whether segments of the clip's file are read in one pass, as it cannot be sought exactly."""
+
+
 class Worker(Protocol):
     """What is done with clips in threads or processes; an Engine is one."""
+
+    @property
+    def loader(self) -> Loader: ...
 
     def start_worker(self) -> None:
         """Called in each thread or process first."""
@@ -25,12 +38,6 @@ class Worker(Protocol):
 
     def apply(self, step: str, *arguments: Any) -> Any:
         """One step of computing a long clip, by its name."""
-
-    def read(self, info: ClipInfo, channel: int, cancelled: Asked) -> Iterator[Tensor]:
-        """The samples of one channel of a long clip: [1, t] each. Raises ClipError."""
-
-    def shares_pass(self, clip: Clip) -> bool:
-        """Whether segments of the clip's file are read in one pass, as it cannot be sought exactly."""
 
 
 class WorkerPool(Protocol):
@@ -68,7 +75,8 @@ class ThreadPool:
     def __init__(self, worker: Worker, workers: int) -> None:
         self.workers = self.threads = workers
         self._worker = worker
-        self.start_thread, self.in_worker, self.read = worker.start_worker, worker.in_worker, worker.read
+        self.start_thread, self.in_worker = worker.start_worker, worker.in_worker
+        self.read = worker.loader.channel_chunks
 
     def apply(self, step: str, *arguments: Any) -> Any:
         with torch.inference_mode():  # a thread does not inherit the mode of another

@@ -47,7 +47,7 @@ def _answer(worker: Worker, channel: Channel, start: int) -> None:
         raise ChannelClosedError  # the process was started for that
     try:
         if name == "in_worker":
-            value = worker.in_worker(arguments, lambda: False), worker.shares_pass(arguments[0])
+            value = worker.in_worker(arguments, lambda: False), worker.loader.shares_pass(arguments[0])
         else:
             with torch.inference_mode():
                 value = worker.apply(*arguments)
@@ -61,7 +61,7 @@ def _answer(worker: Worker, channel: Channel, start: int) -> None:
 def _send_blocks(worker: Worker, channel: Channel, info: ClipInfo, of_file: int) -> None:
     """Send a long clip, a block for each message that asks for one."""
     try:
-        for block in worker.read(info, of_file, lambda: False):
+        for block in worker.loader.channel_chunks(info, of_file, lambda: False):
             channel.receive()
             channel.send(("block", block))
         channel.receive()

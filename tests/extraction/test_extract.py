@@ -634,7 +634,7 @@ def test_the_prefetcher_gives_every_clip_in_order_and_holds_little(workers, limi
             held.append(1)
             return LoadedClip(ClipInfo(clip, 1, 1, 1.0, 0, 0, 1, 100), [torch.zeros(100)], [True])
 
-        apply = read = shares_pass = None
+        loader, apply = clip_loader.ClipLoader(Resampler(16000), "mix", Limits()), None
 
     pool = ThreadPool(Worker(), workers)
     with prefetch.Prefetcher(clips, pool, Limits(look_ahead_bytes=limit, chunk_clips=chunk)) as loaded:

@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.process_pool import ProcessPool
 from hlfeat.extraction.streaming import Step
 from hlfeat.statistics.moments import no_moments
-from tests.extraction.runs import run
+from tests.extraction.runs import contents, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
 
@@ -41,7 +42,7 @@ class Worker:
     """
 
     def __init__(self, log: Path) -> None:
-        self.log = log
+        self.log, self.loader = log, self
 
     def start_worker(self):
         self.started = True
@@ -79,7 +80,7 @@ class Worker:
         assert torch.is_inference_mode_enabled()
         return x * 2
 
-    def read(self, info, channel, cancelled):
+    def channel_chunks(self, info, channel, cancelled):
         for n in range(5):
             if n == 3:
                 word, _, argument = info.clip.id.partition(" ")
@@ -313,3 +314,15 @@ def test_closing_the_pool_ends_what_is_being_done(worker):
         assert not alive([int(started.read_text())])
         with pytest.raises(OutputError, match="the process that starts workers died"):
             call.result()
+
+
+@pytest.mark.parametrize("config", ["eleaf-8g-opt", "log-mel"])
+def test_threads_do_the_same_where_processes_cannot_be_forked(clips, tmp_path, monkeypatch, config):
+    """Also long clips, whose windows are computed by all workers."""
+    limits = Limits(long_samples=10_000)
+    run(clips, tmp_path / "processes", config=config, limits=limits)
+    with monkeypatch.context() as patch:
+        patch.setattr("hlfeat.extraction.process_pool.sys", SimpleNamespace(platform="darwin"))
+        patch.setattr(os, "fork", lambda: pytest.fail("a process was forked"))
+        run(clips, tmp_path / "threads", config=config, limits=limits)
+    assert contents(tmp_path / "threads") == contents(tmp_path / "processes")
