@@ -50,11 +50,12 @@ def differentiated_elsewhere(*tensors: Tensor | None) -> bool:
 
 
 def operations_watched() -> bool:
-    """Whether a TorchDispatchMode sees each operation of this thread: tracers and counters of torch, which are stacked.
+    """Whether a TorchDispatchMode or torch.jit.trace sees each operation of this thread.
 
-    There is no public way to ask; operations of other threads would escape it.
+    Operations of other threads would escape it, and what numpy computes would be taken for a constant. There is no
+    public way to ask for modes, which are stacked.
     """
-    return torch._C._len_torch_dispatch_stack() > 0
+    return torch._C._len_torch_dispatch_stack() > 0 or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def without_functorch() -> AbstractContextManager[None]:

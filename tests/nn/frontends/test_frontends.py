@@ -324,6 +324,18 @@ def test_torch_export(name):
         torch.testing.assert_close(exported(x, lengths), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_torch_jit_trace(name, mode):
+    """What other threads and numpy compute would be constants of the trace."""
+    frontend = FRONTENDS[name]().eval()
+    x, other = torch.randn(2, 2, 8000)
+    with mode():
+        traced = torch.jit.trace(frontend, (x,), check_trace=False)
+        torch.testing.assert_close(traced(other), frontend(other))
+
+
 @pytest.mark.parametrize("name", FRONTENDS)
 def test_an_empty_batch(name):
     frontend = FRONTENDS[name]().eval()
