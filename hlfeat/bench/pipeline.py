@@ -134,9 +134,10 @@ def write(
                 shard = stack.enter_context(
                     ShardWriter(ShardFiles(Layout(folder), number), config.output.format, block.dtype, *finish.shape)
                 )
+            checksum = None if held.loaded[clip.id].long else 0  # workers compute those of clips that are held
             for e in range(info.channels_out):
                 entry = IndexEntry(f"{clip.id}#{e}", clip.path, duration=info.duration)
-                shard.append(entry, chunks_of(block, rows))
+                shard.append(entry, chunks_of(block, rows), checksum)
         if shard is not None:
             shard.commit()
 

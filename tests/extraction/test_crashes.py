@@ -108,18 +108,14 @@ def start_long_run(tmp_path: Path) -> tuple[subprocess.Popen[str], str]:
     return run, mark
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize(
+    ("name", "group"), [("SIGKILL", False), ("SIGTERM", False), ("SIGTERM", True), ("SIGINT", False), ("SIGINT", True)]
+)
 def test_no_process_outlives_the_run(tmp_path, name, group):
     """Whether the run alone gets the signal or, as from a terminal, all of its processes."""
     run, mark = start_long_run(tmp_path)
     number = getattr(signal, name)
-    if group and name == "SIGKILL":
-        os.kill(run.pid, number)
-    elif group:
-        os.killpg(run.pid, number)
-    else:
-        os.kill(run.pid, number)
+    (os.killpg if group else os.kill)(run.pid, number)
     begun = time.monotonic()
     _, errors = run.communicate(timeout=60)
     wait_for(lambda: processes(mark) == {})
