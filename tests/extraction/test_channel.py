@@ -88,3 +88,12 @@ def test_errors_arrive_whole(ends, error):
     ends[0].send(error)
     got = ends[1].receive()
     assert (type(got), str(got), vars(got)) == (type(error), str(error), vars(error))
+
+
+def test_what_the_system_writes_in_pieces(ends, monkeypatch):
+    """As it does beyond 2 GiB."""
+    write = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, pieces: write(file, [b"".join(pieces)[:1001]]))
+    arrays = [np.arange(n, dtype=np.int16) for n in (20_000, 3, 17_000)]
+    ends[0].send(arrays)
+    assert all((a == b).all() for a, b in zip(arrays, ends[1].receive(), strict=True))

@@ -326,3 +326,19 @@ def test_threads_do_the_same_where_processes_cannot_be_forked(clips, tmp_path, m
         patch.setattr(os, "fork", lambda: pytest.fail("a process was forked"))
         run(clips, tmp_path / "threads", config=config, limits=limits)
     assert contents(tmp_path / "threads") == contents(tmp_path / "processes")
+
+
+def test_an_answer_that_nobody_waits_for_is_nobody_elses(worker):
+    with ProcessPool(worker, 1) as pool:
+        assert codes(pool.in_worker([Clip("sleep 0.5", "")], lambda: True)) == [("sleep 0.5", "cancelled")]
+        for id_ in ("a", "b"):
+            assert codes(pool.in_worker([Clip(id_, "")], lambda: False)) == [(id_, "done")]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_signals_that_stop_a_run_are_for_its_process(worker, name):
+    """A terminal, or a batch system, sends them to all processes."""
+    assert codes(results(worker, ["a", f"kill {name}", "b"], workers=1)) == [
+        ("a", "done"), (f"kill {name}", "done"), ("b", "done")
+    ]  # fmt: skip
+    assert len({pid for pid, *_ in worker.lines()}) == 1

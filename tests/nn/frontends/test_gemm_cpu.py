@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -189,3 +192,18 @@ def test_the_gradient_of_the_median_goes_to_one_frame_that_has_it(frames, seed):
     (gradient,) = torch.autograd.grad(median.sum(), x)
     assert torch.equal(gradient.sum(-1), torch.ones(2, 3))
     assert torch.equal(x[gradient == 1], median.flatten())
+
+
+def test_a_forked_process_has_threads_of_its_own(two_threads):
+    """Those of its parent are not there, and a call that waited for them would never end."""
+    assert threads.parallel_map(abs, [-1, -2, -3]) == [1, 2, 3]
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if threads.parallel_map(abs, [-1, -2, -3]) == [1, 2, 3] else 1)
+    end = time.monotonic() + 30
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert ended == (pid, 0)
