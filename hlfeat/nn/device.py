@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import resource
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -19,6 +20,14 @@ def device_name(device: torch.device) -> str:
         threads = torch.get_num_threads()
         return f"{device} ({threads} thread{'s' if threads != 1 else ''})"
     return str(device)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in the tensors' own type. The meta device, which has shapes alone, knows no autocast to be turned off."""
+    if not torch.amp.is_autocast_available(device.type):  # type: ignore[attr-defined]
+        return nullcontext()
+    off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
+    return off
 
 
 def peak_memory(device: torch.device) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import WatchedModule, compiler_imported, exporting
+from hlfeat.nn.device import without_autocast
 from hlfeat.nn.frontends.gemm import energies, plain_energies
 from hlfeat.nn.frontends.gemm_gradient import cpu_energies, plain_cpu
 from hlfeat.nn.frontends.gemm_plan import Group, GroupFilters, group_filters
@@ -192,7 +193,7 @@ class GaborFilterbank(WatchedModule):
         return self._filters.made
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             export = exporting()
             if export:
                 filters = self.kept_filters()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import exporting
+from hlfeat.nn.device import without_autocast
 from hlfeat.nn.frontends.compression import Compression, Quantity
 from hlfeat.nn.frontends.gabor import clamp_keep_grad
 from hlfeat.nn.frontends.spill import SpillFile
@@ -162,7 +163,7 @@ class PCEN(Compression):
 
     def _normalise(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output, and M of the last frame: [B, F, N], [B, F, 1]."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             s, alpha, delta, r = self.values()
             x = x.to(s.dtype)
             if self.clamp is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hlfeat.config.frontends import LogMelConfig, SpectrogramConfig
 from hlfeat.nn._private_torch import exporting
 from hlfeat.nn.axes import LinearAxis
+from hlfeat.nn.device import without_autocast
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
 from hlfeat.nn.frontends.compression import Quantity
 from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS
@@ -203,7 +204,7 @@ def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Modul
 
     Shape: x [B, T], lengths [B] or None -> [B, rows, (T - 1) // hop + 1].
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if not x.dtype.is_floating_point or x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
         if lengths is not None:
