@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from hlfeat.bench.tables import Row, append_table, bars
 from hlfeat.bench.timing import Runs, free_bytes, peak_bytes, synchronize, time_interleaved, without_gradient
 from hlfeat.errors import UsageError
-from hlfeat.nn.frontends.gabor import gabor_kernels, pooling_kernels
-from hlfeat.nn.frontends.gemm_plan import Group
 from hlfeat.nn.frontends.leaf import EfficientLeaf, Leaf, LearnableFrontend
+from hlfeat.nn.frontends.taps import Group, gabor_kernels, pooling_kernels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

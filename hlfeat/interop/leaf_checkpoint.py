@@ -25,8 +25,8 @@ from hlfeat.files import write_atomically
 from hlfeat.interop.checkpoint_config import CENTER_FREQS, Arguments, describe_frontend
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
+from hlfeat.nn.frontends import strided
 from hlfeat.nn.frontends.compression import LogTBN
-from hlfeat.nn.frontends.gemm import plain_energies
 from hlfeat.nn.frontends.leaf import LearnableFrontend
 from hlfeat.nn.frontends.pcen import PCEN
 from hlfeat.nn.weights import fit, read_checkpoint
@@ -131,7 +131,7 @@ def parity(imported: Imported, source: Path) -> float:
     with torch.no_grad():
         features = frontend(x.float()).double()
         exact = frontend.double()
-        energies = plain_energies(x, None, exact.filterbank.make_filters())
+        energies = strided.energies(x, None, exact.filterbank.make_taps())
         expected = compression_by_formula(exact.compression, energies)
     return float((features - expected).norm() / expected.norm())
 

@@ -12,7 +12,7 @@ widest and its highest filter ask for. Frequencies are in radians a sample, widt
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +20,15 @@ from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import WatchedModule, compiler_imported, exporting
 from hlfeat.nn.device import without_autocast
-from hlfeat.nn.frontends.gemm import energies, plain_energies
+from hlfeat.nn.frontends import gemm, strided
 from hlfeat.nn.frontends.gemm_gradient import cpu_energies, plain_cpu
-from hlfeat.nn.frontends.gemm_plan import Group, GroupFilters, group_filters
+from hlfeat.nn.frontends.gemm_plan import GroupFilters, group_filters
+from hlfeat.nn.frontends.taps import Group, Grouping, Taps, group_taps
 from hlfeat.nn.masking import frame_mask, mask_frames
 from hlfeat.nn.parameter_cache import Kept
 
 # Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
 Z = math.sqrt(2 * math.log(2)) / math.pi
-
-
-def odd(n: int) -> int:
-    """`n`, or the next number up if `n` is even."""
-    return n + 1 - n % 2
 
 
 def num_frames(length: int, hop: int) -> int:
@@ -49,62 +45,20 @@ def clamp_keep_grad(x: Tensor, low: float | None, high: float | None) -> Tensor:
     return x.detach().clamp(low, high) + (x - x.detach())
 
 
-@dataclass(frozen=True)
-class Grouping:
-    """How EfficientLEAF groups filters.
+class Filters(NamedTuple):
+    """What energies are computed with: taps for convolutions, or for matrix products their matrices too."""
 
-    Args:
-        num_groups: groups the filters are split into, in order.
-        conv_win_factor: kernel size in multiples of the widest sigma of a group.
-        stride_factor: how far the convolution's stride may go beyond the highest centre frequency's Nyquist period.
+    taps: list[Taps]
+    matrices: list[GroupFilters] | None
+
+
+def products_pay(device: torch.device) -> bool:
+    """Whether energies are computed by matrix products there (gemm.py, gemm_cpu.py) or by convolutions (strided.py).
+
+    On a CPU, products of folded frames take half of the multiplications of convolutions. On a GPU, the folded copies
+    are most of the memory's traffic.
     """
-
-    num_groups: int
-    conv_win_factor: float
-    stride_factor: float
-
-    def plan(self, center_freqs: Tensor, bandwidths: Tensor, hop: int, pool_size: int) -> list[Group]:
-        """Kernel size, strides and pooling window of each group, from clamped parameters.
-
-        This needs the parameters' values on the host, so it runs when they change and not on every call.
-
-        Shape: center_freqs, bandwidths [F] -> num_groups groups.
-        """
-        n = len(center_freqs)
-        centers, widths = torch.stack([center_freqs.detach(), bandwidths.detach()]).float().cpu()
-        divisors = [d for d in range(1, hop + 1) if hop % d == 0]
-        groups = []
-        for g in range(self.num_groups):
-            start, stop = g * n // self.num_groups, (g + 1) * n // self.num_groups
-            highest = float(centers[start:stop].max())
-            limit = max(1.0, math.pi / highest * self.stride_factor) if highest > 0 else math.inf
-            stride = max(d for d in divisors if d <= limit)
-            kernel = odd(int(widths[start:stop].max() * self.conv_win_factor))  # the product in float32
-            window = odd(int(pool_size / stride + 0.5))
-            groups.append(Group(start, stop, kernel, stride, window, hop // stride))
-        return groups
-
-
-def gabor_kernels(center_freqs: Tensor, bandwidths: Tensor, kernel: int) -> Tensor:
-    """h_i(t) = 1 / (sqrt(2 pi) sigma_i) exp(-t^2 / (2 sigma_i^2)) exp(j center_i t), t = -(K//2) .. K//2.
-
-    Shape: center_freqs, bandwidths [n] -> [2, n, kernel], real and imaginary parts.
-    """
-    t = torch.arange(kernel, dtype=center_freqs.dtype, device=center_freqs.device) - kernel // 2
-    sigma = bandwidths[:, None]  # [n, 1]
-    envelope = torch.exp(-t.square() / (2 * sigma.square())) / (math.sqrt(2 * math.pi) * sigma)  # [n, K]
-    phase = center_freqs[:, None] * t  # [n, K]
-    return torch.stack([envelope * torch.cos(phase), envelope * torch.sin(phase)])
-
-
-def pooling_kernels(widths: Tensor, window: int, stride: int, pool_size: int) -> Tensor:
-    """w_i(u) = exp(-0.5 (u / v_i)^2) with v_i = widths_i / stride * pool_size / window; not normalised.
-
-    Shape: widths [n] -> [n, window].
-    """
-    u = torch.linspace(-1, 1, window, dtype=widths.dtype, device=widths.device)
-    v = (widths / stride * pool_size / window)[:, None]
-    return torch.exp(-0.5 * (u / v).square())
+    return device.type == "cpu"
 
 
 class GaborFilterbank(WatchedModule):
@@ -140,7 +94,7 @@ class GaborFilterbank(WatchedModule):
         self.center_freqs = nn.Parameter(torch.tensor(center_freqs, dtype=dtype))
         self.bandwidths = nn.Parameter(torch.tensor(bandwidths, dtype=dtype))
         self.pooling_widths = nn.Parameter(torch.full((len(center_freqs),), 0.4, dtype=dtype))
-        self._filters: Kept[list[GroupFilters]] = Kept()
+        self._filters: Kept[Filters] = Kept()
         self._groups: Kept[list[Group]] = Kept()
 
     def clamped(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,27 +117,25 @@ class GaborFilterbank(WatchedModule):
         centers, sigmas, _ = self.clamped()
         return self.grouping.plan(centers, sigmas, self.hop, self.pool_size)
 
-    def make_filters(self) -> list[GroupFilters]:
-        """The matrices of every group, differentiable with respect to the parameters."""
-        centers, sigmas, widths = self.clamped()
-        return [
-            group_filters(
-                g,
-                gabor_kernels(centers[g.start : g.stop], sigmas[g.start : g.stop], g.kernel),
-                pooling_kernels(widths[g.start : g.stop], g.window, g.stride, self.pool_size),
-            )
-            for g in self.groups()
-        ]
+    def make_taps(self, at_once: bool = False) -> list[Taps]:
+        """The taps of every group, differentiable with respect to the parameters; `at_once`: in fewer operations."""
+        return group_taps(self.groups(), *self.clamped(), self.pool_size, at_once)
 
-    def filters(self) -> list[GroupFilters]:
-        """The matrices: cached in eval mode, and made on each call where gradients have to reach the parameters."""
+    def make_filters(self) -> Filters:
+        """The taps, and where products pay also the matrices, differentiable with respect to the parameters."""
+        products = products_pay(self.center_freqs.device)
+        taps = self.make_taps(at_once=not products)
+        return Filters(taps, [group_filters(t) for t in taps] if products else None)
+
+    def filters(self) -> Filters:
+        """The filters: cached in eval mode, and made on each call where gradients have to reach the parameters."""
         params = (self.center_freqs, self.bandwidths, self.pooling_widths)
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
             return self.make_filters()
         return self._filters.get(params, self.make_filters)
 
-    def kept_filters(self) -> list[GroupFilters]:
-        """The matrices as constants, for torch.export: their sizes depend on parameters' values, which it hides.
+    def kept_filters(self) -> Filters:
+        """The filters as constants, for torch.export: their sizes depend on parameters' values, which it hides.
 
         Raises:
             RuntimeError: there are none, as the module has not run in eval mode without gradients.
@@ -196,19 +148,22 @@ class GaborFilterbank(WatchedModule):
         with without_autocast(x.device):
             export = exporting()
             if export:
-                filters = self.kept_filters()
+                taps, matrices = self.kept_filters()
             elif compiler_imported():
                 from hlfeat.nn._untraced import untraced
 
-                filters = untraced(self.filters)
+                taps, matrices = untraced(self.filters)
             else:
-                filters = self.filters()
-            x = x.to(filters[0].parts[0].even.dtype)
-            if not export and plain_cpu(x, filters):
-                return cpu_energies(x, lengths, filters, self.hop)
+                taps, matrices = self.filters()
+            x = x.to(taps[0].gabor.dtype)
+            if matrices is not None and not export and plain_cpu(x, matrices):
+                return cpu_energies(x, lengths, matrices, self.hop)
             if lengths is not None:
                 x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
-            bands = plain_energies(x, lengths, filters) if export else energies(x, lengths, filters, self.hop)
+            if matrices is None or export:
+                bands = strided.energies(x, lengths, taps)
+            else:
+                bands = gemm.energies(x, lengths, matrices, self.hop)
             if lengths is not None:
                 bands = mask_frames(bands, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
             return bands

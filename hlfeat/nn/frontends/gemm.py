@@ -1,6 +1,7 @@
 """Energies of a Gabor filterbank at the frame rate: matrix products in chunks of bounded size.
 
-The matrices are those of hlfeat/nn/frontends/gemm_plan.py.
+The matrices are those of hlfeat/nn/frontends/gemm_plan.py. A CPU takes these operations where the signal has a gradient
+or somebody has to see each of them; otherwise those of hlfeat/nn/frontends/gemm_cpu.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS, Frames, GroupFilters, blocks_of, kinds
 from hlfeat.nn.frontends.scratch import Scratch
-from hlfeat.nn.masking import mask_frames
 
 # Values in the intermediate results of one chunk: on the CPU they stay in cache, elsewhere the limit bounds memory.
 CPU_CHUNK, DEVICE_CHUNK = 1 << 22, 1 << 26
@@ -133,23 +133,6 @@ def overlap_add(blocks: Tensor, hops: int) -> Tensor:
         total = total + F.pad(part, (0, 0, 0, hops - part.shape[2], i, turns - 1 - i))
     assert isinstance(total, Tensor)
     return total.flatten(1, 2)
-
-
-def plain_energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters]) -> Tensor:
-    """The same by one convolution a group, for tracers: any number of clips and samples takes the same operations.
-
-    Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N].
-    """
-    energies = []
-    for f in filters:
-        group, n = f.frames.group, f.pool.shape[0]
-        y = F.conv1d(x[:, None], f.gabor.flatten(0, 1)[:, None], stride=group.stride, padding=group.kernel // 2)
-        energy = y[:, :n].square() + y[:, n:].square()  # [B, n, outputs]
-        if lengths is not None:
-            energy = mask_frames(energy, (lengths - 1).div(group.stride, rounding_mode="floor") + 1)
-        pool = f.pool[:, None]
-        energies.append(F.conv1d(energy, pool, stride=group.pool_stride, padding=group.window // 2, groups=n))
-    return torch.cat(energies, 1)
 
 
 def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters], hop: int) -> Tensor:

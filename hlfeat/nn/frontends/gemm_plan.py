@@ -30,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hlfeat.nn.frontends.taps import Group, Taps
+
 # A row of a matrix product does not depend on the other rows, if there are at least four: for one to three, MKL uses
 # other code, which rounds differently. So a chunk has at least this many blocks, and a clip's energies are the same to
 # the bit in every batch (measured, and tested in tests/nn/frontends/test_gabor.py).
@@ -39,18 +41,6 @@ MOST_OUTPUTS = 64  # of one frame
 MOST_FILTERS = 16  # multiplied at once: the smoothing product grows with their square
 COLUMNS = 16  # a product takes as long as one with the next multiple of this many columns
 FOLD_COST = 42  # multiply-adds that take as long as folding one sample of a frame and reading it into a product
-
-
-@dataclass(frozen=True)
-class Group:
-    """Filters `start` to `stop`: kernel of `kernel` taps at stride `stride`, then `window` taps at `pool_stride`."""
-
-    start: int
-    stop: int
-    kernel: int
-    stride: int
-    window: int
-    pool_stride: int
 
 
 @dataclass(frozen=True)
@@ -140,31 +130,21 @@ class Part:
 
 @dataclass(frozen=True)
 class GroupFilters:
-    """A group's cut into frames, its matrices, and the taps they are made of.
-
-    Shape: gabor [2, n, kernel], real and imaginary; pool [n, window].
-    """
+    """A group's cut into frames, and its matrices."""
 
     frames: Frames
     parts: list[Part]
-    gabor: Tensor
-    pool: Tensor
 
 
-def group_filters(group: Group, gabor: Tensor, pool: Tensor) -> GroupFilters:
-    """Matrices of a group's taps, differentiable.
-
-    Shape: gabor [2, n, kernel], real and imaginary; pool [n, window].
-    """
-    frames, n = best_frames(group), filters_at_once(pool.shape[0])
+def group_filters(taps: Taps) -> GroupFilters:
+    """Matrices of a group's taps, differentiable."""
+    frames, n = best_frames(taps.group), filters_at_once(taps.pool.shape[0])
     return GroupFilters(
         frames,
         [
             Part(w.shape[0], *fold_kernels(frames, h), pool_matrices(frames, w))
-            for h, w in zip(torch.split(gabor, n, 1), torch.split(pool, n), strict=True)
+            for h, w in zip(torch.split(taps.gabor, n, 1), torch.split(taps.pool, n), strict=True)
         ],
-        gabor,
-        pool,
     )
 
 

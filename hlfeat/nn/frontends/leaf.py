@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from hlfeat.config.frontends import EleafConfig, LeafConfig, PCENConfig
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
 from hlfeat.nn.frontends.compression import Compression, LogTBN, Quantity
-from hlfeat.nn.frontends.gabor import GaborFilterbank, Grouping, odd
+from hlfeat.nn.frontends.gabor import GaborFilterbank
 from hlfeat.nn.frontends.pcen import PCEN
 from hlfeat.nn.frontends.registry import register
 from hlfeat.nn.frontends.responses import Responses, gabor_responses
 from hlfeat.nn.frontends.scales import Scale, initial_filters
 from hlfeat.nn.frontends.spill import SpillFile
+from hlfeat.nn.frontends.taps import Grouping, odd
 
 
 class LearnableFrontend(Frontend):

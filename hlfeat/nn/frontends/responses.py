@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hlfeat.nn.frontends.gabor import GaborFilterbank, gabor_kernels
+from hlfeat.nn.frontends.gabor import GaborFilterbank
 from hlfeat.nn.frontends.scales import spaced_frequencies
+from hlfeat.nn.frontends.taps import gabor_kernels
 
 RESPONSE_FFT = 1 << 14  # at least: 1 Hz from point to point at 16 kHz
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
+from hlfeat.nn.frontends import gabor
 from tests import helpers
 
 GOLDEN = sorted(helpers.GOLDEN.glob("*.npz"))
@@ -48,8 +49,14 @@ def error(got: torch.Tensor, want: np.ndarray) -> float:
     return float(np.linalg.norm(got.detach().double().numpy() - want) / np.linalg.norm(want.astype(np.float64)))
 
 
+@pytest.fixture(params=["products", "convolutions"])
+def way(request, monkeypatch):
+    """How energies are computed: as on a CPU, and as on other devices."""
+    monkeypatch.setattr(gabor, "products_pay", lambda device: request.param == "products")
+
+
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
-def test_published_values(path):
+def test_published_values(path, way):
     leaf, golden = published(path)
     x = torch.from_numpy(golden["x"])
     y = leaf(x)
@@ -69,7 +76,7 @@ def test_published_values(path):
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
-def test_published_values_among_neighbours(path, size):
+def test_published_values_among_neighbours(path, size, way):
     leaf, golden = published(path)
     clip, want = torch.from_numpy(golden["x"][-1]), golden["features"][-1]
     torch.manual_seed(size)

@@ -10,11 +10,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import hlfeat
-from hlfeat.nn.frontends import gabor, gemm, gemm_pieces, gemm_plan, scales
+from hlfeat.nn.frontends import gabor, gemm, gemm_pieces, scales, taps
 
 
 def plain_energies(bank: gabor.GaborFilterbank, x: torch.Tensor) -> torch.Tensor:
@@ -61,8 +59,9 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     factor=st.sampled_from([1.0, 4.0, 16.0]),
     length=st.integers(1, 9000),
     seed=st.integers(0, 2**31),
+    products=st.booleans(),
 )
-def test_energies_equal_the_plain_loop(n, groups, rate, stride_ms, factor, length, seed):
+def test_energies_equal_the_plain_loop(n, groups, rate, stride_ms, factor, length, seed, products):
     torch.manual_seed(seed)
     leaf = hlfeat.EfficientLeaf(
         n, min(groups, n), 60.0, 0.45 * rate, rate, window_stride=stride_ms, stride_factor=factor
@@ -73,7 +72,8 @@ def test_energies_equal_the_plain_loop(n, groups, rate, stride_ms, factor, lengt
         bank.bandwidths *= 0.3 + 2 * torch.rand(n)
         bank.pooling_widths.copy_(torch.rand(n))
     x = torch.randn(2, length)
-    with torch.no_grad():
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gabor, "products_pay", lambda device: products)
         got = bank.eval()(x)
     want = plain_energies(bank, x)
     assert got.shape == want.shape == (2, n, (length - 1) // bank.hop + 1)
@@ -134,8 +134,8 @@ def test_the_host_looks_at_parameters_only_when_they_have_changed(monkeypatch, t
     """With gradients filters are made anew; how long they are, which a GPU would have to be waited for, is kept."""
     bank = hlfeat.EfficientLeaf(n_filters=8, num_groups=2).train(training).filterbank
     looked = []
-    plan = gabor.Grouping.plan
-    monkeypatch.setattr(gabor.Grouping, "plan", lambda *a: (looked.append(1), plan(*a))[1])
+    plan = taps.Grouping.plan
+    monkeypatch.setattr(taps.Grouping, "plan", lambda *a: (looked.append(1), plan(*a))[1])
     x = torch.randn(1, 2000)
     optimiser = torch.optim.SGD(bank.parameters(), lr=1.0)
     for steps in range(1, 4):
@@ -208,31 +208,6 @@ def test_autocast_keeps_energies_in_float32():
     assert y.dtype == torch.float32
     with torch.no_grad():
         assert torch.equal(y, bank(x.bfloat16().float()))
-
-
-class NoCopies(TorchDispatchMode):
-    """Fails where an operation takes a tensor of the CPU, from which a GPU could only be given a copy by waiting."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert all(t.device.type != "cpu" for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)), func
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("with_lengths", [False, True])
-@pytest.mark.parametrize("build", [hlfeat.EfficientLeaf, hlfeat.Leaf])
-def test_kept_filters_need_nothing_from_the_host(build, with_lengths):
-    bank = build().filterbank.eval()
-    filters = [meta(f) for f in bank.make_filters()]
-    x = torch.empty(2, 4000, device="meta")
-    lengths = torch.empty(2, dtype=torch.int64, device="meta") if with_lengths else None
-    with torch.no_grad(), NoCopies():
-        assert gemm.energies(x, lengths, filters, bank.hop).shape == (2, 40, 25)
-
-
-def meta(f: gemm_plan.GroupFilters) -> gemm_plan.GroupFilters:
-    """The same filters on a device that computes nothing, but refuses the tensors of others as a GPU would."""
-    parts = [gemm_plan.Part(p.n, p.even.to("meta"), p.odd.to("meta"), [q.to("meta") for q in p.pools]) for p in f.parts]
-    return gemm_plan.GroupFilters(f.frames, parts, f.gabor.to("meta"), f.pool.to("meta"))
 
 
 @given(seed=st.integers(0, 999), groups=st.integers(1, 4))

@@ -27,7 +27,7 @@ def bank_of(which: int) -> gabor.GaborFilterbank:
 
 
 def general(bank: gabor.GaborFilterbank, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Energies as a GPU computes them, operation by operation."""
+    """Energies as they are computed where somebody sees each operation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gabor, "plain_cpu", lambda *_: False)
         return bank(x, lengths)
