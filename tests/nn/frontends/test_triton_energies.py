@@ -1,0 +1,54 @@
+"""The filterbank's Triton kernel against the general way: on a GPU, or else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import hlfeat
+from tests.interpreter import read_scalars
+
+pytest.importorskip("triton")
+
+from hlfeat.nn.frontends import triton_energies
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels_run():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        if DEVICE == "cpu":
+            read_scalars(patch)
+        yield
+
+
+@given(
+    filters=st.integers(1, 20),
+    groups=st.integers(1, 3),
+    window=st.sampled_from([5.0, 25.0]),  # ms
+    factor=st.sampled_from([1.0, 16.0]),
+    lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=3),
+    padded=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # the interpreter is slow
+def test_energies_equal_the_general_ones(filters, groups, window, factor, lengths, padded, seed):
+    torch.manual_seed(seed)
+    bank = hlfeat.EfficientLeaf(
+        filters, min(groups, filters), window_len=window, conv_win_factor=6, stride_factor=factor
+    ).filterbank.eval()
+    x, ends = torch.randn(len(lengths), max(lengths)), torch.tensor(lengths) if padded else None
+    with torch.no_grad():
+        expected = bank(x, ends)  # what lies past a clip's end is not looked at
+        taps = bank.to(DEVICE).make_taps()
+        there = x.to(DEVICE), None if ends is None else ends.to(DEVICE)
+        got = triton_energies.energies(*there, taps, [triton_energies.packed(t) for t in taps]).cpu()
+    frames = [x.shape[1] if ends is None else n for n in lengths]
+    for one, want, n in zip(got, expected, frames, strict=True):
+        n = (n - 1) // bank.hop + 1
+        # sums of up to 900 products of float32
+        assert (one[:, :n] - want[:, :n]).norm() <= 1e-5 * want[:, :n].norm()
