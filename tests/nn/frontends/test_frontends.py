@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -349,3 +351,17 @@ def test_an_empty_batch(name):
     one = frontend(torch.randn(1, 3000))
     assert frontend(torch.zeros(0, 3000)).shape == (0, *one.shape[1:])
     assert frontend(torch.zeros(0, 3000), torch.zeros(0, dtype=torch.long)).shape == (0, *one.shape[1:])
+
+
+def test_nothing_needs_triton():
+    """It is there only where torch is built for a GPU."""
+    code = """
+import sys
+sys.modules["triton"] = None
+import hlfeat, torch
+for name in hlfeat.config_names():
+    extractor = hlfeat.build(name).eval()
+    with torch.no_grad():
+        extractor(torch.randn(1, 2000))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Energies of a group of Gabor filters in one Triton kernel, for a GPU and without a gradient: not measured yet.
+"""Energies of a group of Gabor filters in one Triton kernel, without a gradient: a candidate, not measured yet.
 
 A convolution writes its outputs, real and imaginary parts, and four more operations read or write them until they are
 smoothed. Here the filters, the squared modulus and the mask are one kernel, which reads the signal and writes energies:
@@ -6,7 +6,7 @@ a third of the bytes. It is a matrix product whose left side is read from the si
 
     z[m, i] = sum over t of  x[m s + t - K // 2] h_i(t),      energy[m, i] = |z[m, i]|^2.
 
-Until a GPU has shown that it pays, `hlfeat bench frontend` alone uses it.
+`hlfeat bench frontend` measures it on a GPU. The modules take it over if it pays there.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tests.interpreter import read_scalars
 
 pytest.importorskip("triton")
 
-from hlfeat.nn.frontends import triton_energies
+from hlfeat.bench import triton_energies
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
