@@ -16,7 +16,8 @@ import torch
 import hlfeat
 from hlfeat.bench import frontend as bench_frontend
 from hlfeat.bench import harmonic as bench_harmonic
-from hlfeat.bench import tables, timing
+from hlfeat.bench import results, tables, timing
+from hlfeat.bench.choosing import chosen
 from hlfeat.bench.frontend import Input, PlainLeaf
 from hlfeat.bench.harmonic import COLUMNS, Setting
 from hlfeat.cli import app
@@ -99,7 +100,7 @@ def test_table_json_and_picture(rows, tmp_path):
     table = tables.markdown(rows, COLUMNS).splitlines()
     assert len(table) == len(rows) + 2
     assert len({line.count("|") for line in table}) == 1
-    tables.write_json(tmp_path / "b.json", "harmonic", CPU, rows)
+    results.write_json(tmp_path / "b.json", results.environment(CPU), rows)
     written = json.loads((tmp_path / "b.json").read_text())
     assert written["rows"] == rows
     assert {"device", "date", "commit", "versions"} <= set(written)
@@ -167,9 +168,11 @@ SMALL = bench_frontend.Setting("small-8", lambda **options: hlfeat.EfficientLeaf
 def frontend_rows():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_frontend, "QUICK_INPUTS", [Input(8, 0.2), Input(1, 1)])
-        tables = []
-        rows = bench_frontend.run(CPU, [SMALL], quick=True, all=False, say=tables.append)
-    return rows, "".join(tables)
+        lines = []
+        table = results.Results(bench_frontend.COLUMNS, lines.append)
+        rows = bench_frontend.run(CPU, [SMALL], quick=True, all=False, done=table.add)
+    assert table.rows == rows
+    return rows, "".join(lines)
 
 
 def test_rows_of_frontends_are_complete_and_errors_small(frontend_rows):
@@ -207,12 +210,11 @@ def test_on_the_cpu_the_papers_input_alone_is_trained_on(monkeypatch):
 
     monkeypatch.setattr(bench_frontend, "errors", lambda *_: {})
     monkeypatch.setattr(bench_frontend, "measure", measure)
-    monkeypatch.setattr(bench_frontend, "append_table", lambda *_, **__: None)
-    bench_frontend.run(CPU, [SMALL], quick=False, all=False, say=print)
+    bench_frontend.run(CPU, [SMALL], quick=False, all=False, done=len)
     assert [batch for batch, training in measured if training] == [Input(16, 16)]
     assert len(measured) == 4
     measured.clear()
-    bench_frontend.run(CPU, [SMALL], quick=False, all=True, say=print)
+    bench_frontend.run(CPU, [SMALL], quick=False, all=True, done=len)
     assert all(training for _, training in measured)
 
 
@@ -239,17 +241,17 @@ def test_running_out_of_memory_is_a_row(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(bench_frontend, "measure", measure)
-    tables = []
-    rows = bench_frontend.run(CPU, [SMALL], quick=True, all=False, say=tables.append)
+    done = []
+    rows = bench_frontend.run(CPU, [SMALL], quick=True, all=False, done=done.append)
     assert [r["left_out"] for r in rows] == ["out of memory"] * 2
-    assert "out of memory" in tables[0]
+    assert done == [rows[:1], rows[1:]]
 
 
 def test_settings_are_chosen_by_a_part_of_their_name(invoke):
-    assert [s.name for s in bench_frontend.chosen(["8g-opt"])] == ["8G-opt-80", "8G-opt-40"]
-    assert bench_frontend.chosen([]) == bench_frontend.SETTINGS
+    assert [s.name for s in chosen(bench_frontend.SETTINGS, ["8g-opt"])] == ["8G-opt-80", "8G-opt-40"]
+    assert chosen(bench_frontend.SETTINGS, []) == bench_frontend.SETTINGS
     with pytest.raises(UsageError, match=r"leaf-41: expected .*leaf-40"):
-        bench_frontend.chosen(["leaf-41"])
+        chosen(bench_frontend.SETTINGS, ["leaf-41"])
     result = invoke("bench", "frontend", "--device", "cpu", "--only", "mel")
     assert result.returncode == 2
     assert "--only mel: expected" in result.stderr
@@ -315,14 +317,14 @@ def test_what_could_not_be_written_is_refused_before_the_bench_runs(which, argum
 
 
 def test_a_bench_writes_its_json_and_its_picture(rows, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_harmonic, "run", lambda *_: rows)
+    monkeypatch.setattr(bench_harmonic, "run", lambda device, batch, quick, done, *_: done(rows))
     monkeypatch.setattr(cli_bench, "set_up_logging", lambda *_, **__: None)
     figures, picture = tmp_path / "b.json", tmp_path / "b.svg"
     app.app(["bench", "harmonic", "--json", str(figures), "--plot", str(picture)], standalone_mode=False)
     assert json.loads(figures.read_text())["rows"] == rows
     assert "<svg" in picture.read_text()[:1000]
     with pytest.raises(OutputError, match=r"b\.json: cannot be written: No such file"):
-        tables.write_json(tmp_path / "gone/b.json", "harmonic", CPU, rows)
+        results.write_json(tmp_path / "gone/b.json", {}, rows)
 
 
 def test_kernels_that_do_not_compile_are_left_out(caplog):
