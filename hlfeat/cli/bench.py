@@ -278,9 +278,10 @@ def bench_profile(
     json: JsonOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """List the kernels of EfficientLEAF 8G-opt with 80 filters.
+    """List the kernels of EfficientLEAF.
 
-    For inference and for a training step: launches and time on the device. On a CPU these are torch's operations.
+    8G-opt with 80 filters, for inference and for a training step: launches and time on the device. On a CPU these are
+    torch's operations.
     """
     set_up_logging(verbose)
     _check_targets(json, None)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +19,6 @@ from hlfeat.cli import app
 from hlfeat.cli import bench as cli_bench
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.plotting.figures import save
-from tests import helpers
 from tests.nn.frontends.test_gabor import plain_energies, relative
 
 CPU = torch.device("cpu")
@@ -273,24 +267,6 @@ def test_peak_memory_counts_what_a_call_reuses():
     peak = timing.time_interleaved({"call": call}, CPU, 0.01)["call"].peak
     assert peak is None or peak >= 45 << 20
     del last
-
-
-def test_scripts_name_files_that_exist():
-    """gpu_check.sh runs where nobody sees it fail."""
-    for script in (helpers.ROOT / "scripts").glob("*.sh"):
-        for path in re.findall(r"(?<![\w/.-])(?:tests|scripts|configs|hlfeat)/[\w./-]+\w", script.read_text()):
-            assert (helpers.ROOT / path).exists(), f"{script.name}: {path}"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_gpu_check_says_that_there_is_no_gpu(tmp_path):
-    script = helpers.ROOT / "scripts/gpu_check.sh"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    result = subprocess.run(
-        ["bash", script, tmp_path / "results"], capture_output=True, text=True, env={**os.environ, "PATH": path}
-    )
-    assert result.returncode == 1
-    assert "no CUDA device here" in result.stderr
 
 
 @pytest.mark.parametrize("which", ["harmonic", "frontend"])
