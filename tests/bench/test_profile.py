@@ -89,3 +89,19 @@ def test_the_command(invoke, tmp_path):
     for forward, training in (totals[:2], totals[2:]):
         assert 0 < forward["launches"] < training["launches"]
     assert len(result.stdout.splitlines()) == 22
+
+
+def test_inference_and_training_are_profiled_as_such(monkeypatch):
+    class Noting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            seen.add((tuple(x.shape), self.training, torch.is_grad_enabled()))
+            return self.weight * x
+
+    seen: set[tuple[tuple[int, ...], bool, bool]] = set()
+    monkeypatch.setattr(bench, "SETTINGS", [SimpleNamespace(build=lambda compression: Noting())])
+    bench.run(CPU, [16.0], 3, len, seconds=0.0)
+    assert seen == {((2, 128000), False, False), ((2, 128000), True, True)}
