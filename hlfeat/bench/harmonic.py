@@ -177,10 +177,13 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
     # Medians of three laps differed from run to run. A candidate that takes a second is measured once.
     least, patience = (3, seconds) if seconds < 1 else (7, 1.0)
     inference = {n: without_gradient(c) for n, c in calls.items()}
-    for call in inference.values():
-        call()  # makes plans and machine code, which are kept and are not the memory of a single call
+    steps = {n: training(c) for n, c in calls.items()}
+    # Makes plans and machine code, which are kept and are not the memory of a single call. A GPU's libraries load their
+    # kernels when they are first called, which must not pass for the time of a slow candidate.
+    for call in [*inference.values(), *(steps.values() if device.type == "cuda" else [])]:
+        call()
     forward = time_interleaved(inference, device, seconds, least, patience)
-    both = time_interleaved({n: training(c) for n, c in calls.items()}, device, seconds, least, patience)
+    both = time_interleaved(steps, device, seconds, least, patience)
     error = errors(setting, device, calls.keys())
     base, base_both = forward["Conv2d"].typical, both["Conv2d"].typical
     for name in calls:

@@ -64,6 +64,30 @@ def test_every_candidate_is_called_before_memory_is_measured(monkeypatch):
     assert before[0] == {row["candidate"] for row in rows}
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_on_a_gpu_kernels_are_loaded_before_times_are_taken(monkeypatch, kind):
+    """Not on a CPU, where a training step of deformable convolution takes half a minute."""
+
+    class Device(str):
+        type = kind
+
+    called, before = set(), []
+    real = bench_harmonic.candidates
+
+    def note(name, call):
+        return lambda: (called.add((name, torch.is_grad_enabled())), call())[1]
+
+    def time_interleaved(calls, *_):
+        before.append(set(called))
+        return {name: timing.Runs([1.0]) for name in calls}
+
+    monkeypatch.setattr(bench_harmonic, "candidates", lambda *a: {n: note(n, c) for n, c in real(*a).items()})
+    monkeypatch.setattr(bench_harmonic, "time_interleaved", time_interleaved)
+    names = {row["candidate"] for row in bench_harmonic.measure(TINY[0], Device("cpu"), 1, 0.0)}
+    assert {(name, False) for name in names} <= before[0]
+    assert ({(name, True) for name in names} <= before[0]) == (kind == "cuda")
+
+
 def test_candidates_compute_the_same_thing():
     for setting in TINY:
         x, weight, bias = bench_harmonic.tensors(setting, 2, CPU)
