@@ -1,8 +1,8 @@
 """`hlfeat bench profile`: what EfficientLEAF runs on the device, kernel by kernel.
 
 EfficientLEAF "8G-opt" with 80 filters and LogTBN, for batches of clips of 8 s: the forward pass of inference, and a
-training step. On a GPU these are its kernels and copies; on a CPU torch's operations, which are no kernels, and whose
-times the profiler itself lengthens. `wall` is measured without the profiler: where it is far above the sum of the
+training step. On a GPU these are its kernels and copies; on a CPU torch's operations, which are no kernels, without
+those in threads of hlfeat's own. `wall` is measured without the profiler: where it is far above the sum of the
 kernels, the device waits for Python.
 """
 
