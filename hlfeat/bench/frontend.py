@@ -2,29 +2,30 @@
 
 The log-mel is torchaudio.transforms.MelSpectrogram(16000, n_fft=512, win_length=400, hop_length=160, n_mels=80) and a
 logarithm; it always has 80 bands, whatever it is compared with. It has no parameters, so its training step is its
-forward pass. Training steps compute gradients of the parameters, not of the waveform. TF32 is off, except in the second
-row of the plain version on a GPU: torch's convolutions use it by default.
+forward pass. Training steps compute gradients of the parameters, not of the waveform. Where TF32 is off, the plain
+version has a second row with it on a GPU: torch's convolutions use it by default.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
-from hlfeat.bench.tables import Row, append_table, bars
+from hlfeat.bench.results import Done, precisions
+from hlfeat.bench.tables import Row, bars
 from hlfeat.bench.timing import Runs, free_bytes, peak_bytes, synchronize, time_interleaved, without_gradient
-from hlfeat.errors import UsageError
 from hlfeat.nn.frontends.leaf import EfficientLeaf, Leaf, LearnableFrontend
 from hlfeat.nn.frontends.taps import Group, gabor_kernels, pooling_kernels
+from hlfeat.nn.precision import float32_precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,37 +160,31 @@ class PlainLeaf(nn.Module):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module to measure; its `result` is "log-mel", "filterbank", or the compression of its features."""
+    """A module to measure.
+
+    Attributes:
+        result: "log-mel", "filterbank", or the compression of its features.
+        tf32: compute in TF32, whatever the others do.
+    """
 
     module: nn.Module
     result: str
     tf32: bool = False
 
+    def precision(self) -> AbstractContextManager[None]:
+        return float32_precision(tf32=True) if self.tf32 else nullcontext()
+
     def forward(self, x: Tensor) -> Tensor:
-        with tf32(self.tf32):
+        with self.precision():
             return self.module(x)  # type: ignore[no-any-return]
 
     def step(self, x: Tensor) -> None:
         """Forward and backward pass, with gradients of the parameters."""
-        with tf32(self.tf32):
+        with self.precision():
             y = self.module(x)
             parameters = list(self.module.parameters())
             if parameters:
                 torch.autograd.grad(y, parameters, y.detach())
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 (10 bits of mantissa) for a GPU's convolutions and matrix products."""
-    backends: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [b.allow_tf32 for b in backends]
-    for b in backends:
-        b.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        for b, value in zip(backends, before, strict=True):
-            b.allow_tf32 = value
 
 
 def candidates(setting: Setting, device: torch.device) -> dict[str, Candidate]:
@@ -198,7 +193,7 @@ def candidates(setting: Setting, device: torch.device) -> dict[str, Candidate]:
     first = setting.compressions[0]
     plain = PlainLeaf(built[first])
     modules = {"log-mel": Candidate(LogMel().to(device), "log-mel"), "plain": Candidate(plain, first)}
-    if device.type == "cuda":
+    if device.type == "cuda" and "tf32" not in precisions(device).values():
         modules["plain, TF32"] = Candidate(plain, first, tf32=True)
     modules["ours, filterbank"] = Candidate(built[first].filterbank, "filterbank")
     return modules | {f"ours, {c}": Candidate(frontend, c) for c, frontend in built.items()}
@@ -293,19 +288,13 @@ def measure(
     return list(rows.values())
 
 
-def chosen(only: Sequence[str]) -> list[Setting]:
-    """The settings whose names contain one of these words; all settings if there is no word.
-
-    Raises UsageError for a word that no name contains.
-    """
-    for word in only:
-        if not any(word.lower() in s.name.lower() for s in SETTINGS):
-            raise UsageError(f"only {word}: expected (a part of) {', '.join(s.name for s in SETTINGS)}")
-    return [s for s in SETTINGS if not only or any(w.lower() in s.name.lower() for w in only)]
-
-
 def run(
-    device: torch.device, settings: Sequence[Setting], quick: bool, all: bool, say: Callable[[str], None]
+    device: torch.device,
+    settings: Sequence[Setting],
+    quick: bool,
+    all: bool,
+    done: Done,
+    seconds: float | None = None,
 ) -> list[Row]:
     """Measure each setting with each input.
 
@@ -314,10 +303,12 @@ def run(
         quick: measure some of the settings only, briefly, with short inputs.
         all: measure training with every input on a CPU too. Otherwise it takes the paper's input only, as the ratios
             hardly depend on the input.
-        say: called with the lines of the table as they are finished.
+        done: called with the rows of each setting and input.
+        seconds: of a measurement; default: 1 on a CPU, 0.5 on a GPU, 0.25 with `quick`.
     """
     brief = [s for s in settings if s.name in QUICK_SETTINGS] or settings
-    seconds = 0.25 if quick else 1.0 if device.type == "cpu" else 0.5
+    if seconds is None:
+        seconds = 0.25 if quick else 1.0 if device.type == "cpu" else 0.5
     rows: list[Row] = []
     for setting in brief if quick else settings:
         modules = candidates(setting, device)
@@ -330,7 +321,7 @@ def run(
                 new = [{"candidate": "all", "left_out": "out of memory"}]
             key = {"setting": setting.name, "input": batch.name}
             new = [key | row | {"error": error.get(row["candidate"])} for row in new]
-            append_table(new, COLUMNS, say, first=not rows)
+            done(new)
             rows += new
     return rows
 

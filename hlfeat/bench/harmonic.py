@@ -8,7 +8,7 @@ measured too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hlfeat.bench.tables import Row, append_table, bars
+from hlfeat.bench.results import Done
+from hlfeat.bench.tables import Row, bars
 from hlfeat.bench.timing import time_interleaved, without_gradient
 from hlfeat.errors import HlfeatError
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
@@ -76,6 +77,7 @@ SETTINGS = [
     Setting("80 bands, anchor 1", 80, 1000, 7, 1),
     Setting("80 bands, anchor 4", 80, 1000, 7, 4),
 ]
+QUICK_SETTINGS = ["3", "3a", "7", "80 bands, anchor 1"]
 
 
 def lower(x: Tensor, weight: Tensor, bias: Tensor | None, lerp_rows: Tensor, lerp_weights: Tensor) -> Tensor:
@@ -175,10 +177,13 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
     # Medians of three laps differed from run to run. A candidate that takes a second is measured once.
     least, patience = (3, seconds) if seconds < 1 else (7, 1.0)
     inference = {n: without_gradient(c) for n, c in calls.items()}
-    for call in inference.values():
-        call()  # makes plans and machine code, which are kept and are not the memory of a single call
+    steps = {n: training(c) for n, c in calls.items()}
+    # Makes plans and machine code, which are kept and are not the memory of a single call. A GPU's libraries load their
+    # kernels when they are first called, which must not pass for the time of a slow candidate.
+    for call in [*inference.values(), *(steps.values() if device.type == "cuda" else [])]:
+        call()
     forward = time_interleaved(inference, device, seconds, least, patience)
-    both = time_interleaved({n: training(c) for n, c in calls.items()}, device, seconds, least, patience)
+    both = time_interleaved(steps, device, seconds, least, patience)
     error = errors(setting, device, calls.keys())
     base, base_both = forward["Conv2d"].typical, both["Conv2d"].typical
     for name in calls:
@@ -197,21 +202,35 @@ def measure(setting: Setting, device: torch.device, batch: int, seconds: float) 
         }
 
 
-def run(device: torch.device, batch: int, quick: bool, say: Callable[[str], None]) -> list[Row]:
-    """Measure all settings, or with `quick` four of them, briefly.
+def run(
+    device: torch.device,
+    batch: int,
+    quick: bool,
+    done: Done,
+    settings: Sequence[Setting] = SETTINGS,
+    seconds: float | None = None,
+) -> list[Row]:
+    """Measure each setting, or with `quick` four of them, briefly.
 
-    `say` is called with the lines of the table as they are finished.
+    Args:
+        batch: clips at once.
+        quick: measure those of QUICK_SETTINGS only; all settings if none of them is asked for.
+        done: called with the rows of each setting.
+        settings: what to measure.
+        seconds: of a measurement; default: 2, or 0.2 with `quick`.
 
     Raises HlfeatError if a setting does not fit into memory.
     """
-    chosen = [s for s in SETTINGS if s.name in ("3", "3a", "7", "80 bands, anchor 1")] if quick else SETTINGS
+    brief = [s for s in settings if s.name in QUICK_SETTINGS] or settings
+    if seconds is None:
+        seconds = 0.2 if quick else 2.0
     rows: list[Row] = []
-    for setting in chosen:
+    for setting in brief if quick else settings:
         try:
-            new = list(measure(setting, device, batch, 0.2 if quick else 2.0))
+            new = list(measure(setting, device, batch, seconds))
         except torch.OutOfMemoryError as e:
             raise HlfeatError(f"setting {setting.name}: out of memory with batch {batch}", remedy="batch") from e
-        append_table(new, COLUMNS, say, first=not rows)
+        done(new)
         rows += new
     return rows
 

@@ -31,8 +31,9 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.bench.cut_clips import cut
 from hlfeat.bench.frontend import LogMel
 from hlfeat.bench.held_clips import HELD_BYTES, Held, MemoryLoader, hold
+from hlfeat.bench.results import Done
 from hlfeat.bench.stage_engines import ROWS_AT_ONCE, ReadingEngine, make_zeros_engine
-from hlfeat.bench.tables import Row, append_table
+from hlfeat.bench.tables import Row
 from hlfeat.bench.timing import Runs, time_interleaved
 from hlfeat.config.config import Config
 from hlfeat.extraction.clip_loader import ClipLoader
@@ -213,10 +214,19 @@ def measure(
         calls[PLAIN] = emptied(lambda folder: plain_loop(held.clips, config.audio.sample_rate, folder))
     runs = time_interleaved(calls, device, seconds=0.0, least=laps, patience=float("inf"))
     rows = rows_of(name, runs, held, on_cpu=device.type == "cpu")
+    facts = clip_facts(held)
     for row in rows:
+        row |= facts
         row["engine"] = "none" if choices.zeros else "usual"
         row["workers"] = fewer.get(row["stage"], None if row["stage"] in (WRITE, PLAIN) else options.workers)
     return rows
+
+
+def clip_facts(held: Held) -> Row:
+    """What the clips are: the shortest and the longest, in seconds, and the extensions of their files."""
+    durations = [loaded.info.duration for loaded in held.loaded.values()]
+    kinds = sorted({Path(clip.path).suffix.lower().lstrip(".") for clip in held.clips})
+    return {"shortest": min(durations), "longest": max(durations), "kinds": kinds}
 
 
 def fewer_workers(most: int) -> dict[str, int]:
@@ -279,17 +289,17 @@ def run(
     device: torch.device,
     scratch: Path,
     laps: int,
-    say: Callable[[str], None],
+    done: Done,
     write_verdict: Callable[[str], None],
     choices: Choices = AS_A_RUN,
 ) -> list[Row]:
-    """All stages for each configuration; `say` is called with the lines of the table as they are finished."""
+    """All stages for each configuration; `done` is called with the rows of each."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         clips = chosen_clips(inputs.clips, next(iter(configs.values())), choices, Path(folder))
         for name, config in configs.items():
             new = measure(name, config, clips, options, device, scratch, laps, choices=choices)
-            append_table(new, COLUMNS, say, first=not rows)
+            done(new)
             write_verdict(verdict(new, device.type == "cpu"))
             rows += new
     return rows

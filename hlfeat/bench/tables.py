@@ -1,37 +1,15 @@
-"""The results of a bench: Markdown tables, JSON, bar charts, and the environment it ran in."""
+"""The results of a bench as Markdown tables and bar charts; without torch, as they are also read without it."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
-
-from hlfeat.errors import OutputError
-from hlfeat.files import write_atomically
-from hlfeat.nn.device import device_name
-from hlfeat.versions import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 Row = dict[str, Any]
-
-
-def environment(device: torch.device) -> Row:
-    """What the measurements depend on: device, date, commit (None outside a checkout), versions."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    return {"device": device_name(device), "date": date, "commit": commit, "versions": versions()}
 
 
 def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
@@ -53,15 +31,6 @@ def append_table(rows: Sequence[Row], columns: Mapping[str, str], say: Callable[
     """Hand the next rows of a growing table to `say`; only the `first` ones with its heading."""
     table = markdown(rows, columns)
     say(table if first else table.split("\n", 2)[2])
-
-
-def write_json(path: Path, what: str, device: torch.device, rows: Sequence[Row]) -> None:
-    """Write rows and environment as JSON. Raises OutputError where the file cannot be written."""
-    text = json.dumps({"bench": what, **environment(device), "rows": list(rows)}, indent=1) + "\n"
-    try:
-        write_atomically(path, text.encode())
-    except OSError as e:
-        raise OutputError(f"{path}: cannot be written: {e.strerror or e}") from e
 
 
 def bars(values: Mapping[str, Mapping[str, float]], what: str) -> Figure:

@@ -30,10 +30,11 @@ from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
+    from hlfeat.bench.results import Done
     from hlfeat.bench.tables import Row
 
 log = logging.getLogger("hlfeat")
@@ -44,6 +45,17 @@ class MeasuredEngine(str, Enum):
 
     USUAL = "usual"
     NONE = "none"
+
+
+OnlyOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Measure settings whose name contains NAME; repeatable.")
+]
+SecondsOption = Annotated[
+    float | None, typer.Option(min=0.0, metavar="SECONDS", help="For how long a setting's candidates take turns.")
+]
+Tf32Option = Annotated[
+    bool, typer.Option("--tf32/--no-tf32", help="On a GPU: multiply in TF32 (10 bits of mantissa), or in full float32.")
+]
 
 
 bench_app = typer.Typer(
@@ -60,6 +72,7 @@ bench_app = typer.Typer(
         examples="""
             hlfeat bench harmonic --quick
             hlfeat bench harmonic --device cuda --json harmonic.json --plot harmonic.png
+            hlfeat bench harmonic --device cuda --tf32 --seconds 0.4
         """
     ),
 )
@@ -68,7 +81,10 @@ def bench_harmonic(
     batch: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Clips at once; default: 16 on a GPU, 4 on a CPU.")
     ] = None,
+    only: OnlyOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure four settings only, briefly.")] = False,
+    seconds: SecondsOption = None,
+    tf32: Tf32Option = False,
     json: JsonOption = None,
     plot: PlotOption = None,
     verbose: VerboseOption = False,
@@ -80,11 +96,16 @@ def bench_harmonic(
     set_up_logging(verbose)
     _check_targets(json, plot)
     from hlfeat.bench import harmonic as bench
+    from hlfeat.bench.choosing import chosen as choose
     from hlfeat.nn.device import choose_device
 
-    chosen = choose_device(device)
+    chosen, settings = choose_device(device), choose(bench.SETTINGS, only or [])
     batch = batch or (4 if chosen.type == "cpu" else 16)
-    rows = _measured(f"harmonic, batch {batch}", chosen, json, lambda say: bench.run(chosen, batch, quick, say))
+
+    def run(done: Done) -> None:
+        bench.run(chosen, batch, quick, done, settings, seconds)
+
+    rows = _measured(f"harmonic, batch {batch}", chosen, tf32, json, bench.COLUMNS, run)
     if plot is not None:
         from hlfeat.plotting.figures import save
 
@@ -104,9 +125,7 @@ def bench_harmonic(
 )
 def bench_frontend(
     device: DeviceOption = "auto",
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Measure settings whose name contains NAME; repeatable.")
-    ] = None,
+    only: OnlyOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure three settings only, on short inputs.")] = False,
     all: Annotated[
         bool, typer.Option("--all", help="Measure training for every input on a CPU too, not for 16 x 16 s only.")
@@ -114,6 +133,8 @@ def bench_frontend(
     busy: Annotated[
         int, typer.Option(min=0, metavar="N", help="Measure while N other processes compute, in a thread each.")
     ] = 0,
+    seconds: SecondsOption = None,
+    tf32: Tf32Option = False,
     json: JsonOption = None,
     plot: PlotOption = None,
     verbose: VerboseOption = False,
@@ -126,17 +147,20 @@ def bench_frontend(
     _check_targets(json, plot)
     from hlfeat.bench import frontend as bench
     from hlfeat.bench.busy import busy_processes
+    from hlfeat.bench.choosing import chosen as choose
     from hlfeat.nn.device import choose_device
 
-    chosen, settings = choose_device(device), bench.chosen(only or [])
+    chosen, settings = choose_device(device), choose(bench.SETTINGS, only or [])
 
-    def run(say: Callable[[str], None]) -> list[Row]:
+    def run(done: Done) -> None:
+        def add(rows: Sequence[Row]) -> None:
+            done([{**row, "busy": busy} for row in rows])
+
         with busy_processes(busy):
-            rows = bench.run(chosen, settings, quick, all, say)
-        return [{**row, "busy": busy} for row in rows]
+            bench.run(chosen, settings, quick, all, add, seconds)
 
     what = f"frontend, other processes at work: {busy}" if busy else "frontend"
-    rows = _measured(what, chosen, json, run)
+    rows = _measured(what, chosen, tf32, json, bench.COLUMNS, run)
     if plot is not None:
         from hlfeat.plotting.figures import save
 
@@ -224,25 +248,73 @@ def bench_pipeline(
     options = Options(device=device, batch_seconds=batch_seconds, workers=workers)
     choices = bench.Choices(clip_seconds, clips, engine is MeasuredEngine.NONE, scaling)
 
-    def run(say: Callable[[str], None]) -> list[Row]:
+    def run(done: Done) -> None:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            return bench.run(configs, collected, options, chosen, Path(folder), laps, say, log.info, choices)
+            bench.run(configs, collected, options, chosen, Path(folder), laps, done, log.info, choices)
 
     what = ["pipeline", count(workers, "worker")]
     what += [f"clips of {clip_seconds:g} s"] if clip_seconds is not None else []
     what += ["engine none"] if choices.zeros else []
-    _measured(", ".join(what), chosen, json, run)
+    _measured(", ".join(what), chosen, False, json, bench.COLUMNS, run)
+
+
+@bench_app.command(
+    "profile",
+    epilog=epilog(
+        examples="""
+            hlfeat bench profile --device cuda
+            hlfeat bench profile --audio 64 --top 30 --json profile.json
+        """
+    ),
+)
+def bench_profile(
+    device: DeviceOption = "auto",
+    audio: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, metavar="SECONDS", help="Audio in a batch (clips of 8 s); repeatable; default: 64, 512."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="List the N kernels that take longest.")] = 12,
+    tf32: Tf32Option = False,
+    json: JsonOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the kernels of EfficientLEAF.
+
+    8G-opt with 80 filters, for inference and for a training step: launches and time on the device. On a CPU these are
+    torch's operations.
+    """
+    set_up_logging(verbose)
+    _check_targets(json, None)
+    from hlfeat.bench import profile as bench
+    from hlfeat.nn.device import choose_device
+
+    chosen = choose_device(device)
+
+    def run(done: Done) -> None:
+        bench.run(chosen, audio or bench.AUDIO, top, done)
+
+    _measured("profile of EfficientLEAF 8G-opt, 80 filters", chosen, tf32, json, bench.COLUMNS, run)
 
 
 def _measured(
-    what: str, device: torch.device, json: Path | None, run: Callable[[Callable[[str], None]], list[Row]]
+    what: str,
+    device: torch.device,
+    tf32: bool,
+    json: Path | None,
+    columns: Mapping[str, str],
+    run: Callable[[Done], None],
 ) -> list[Row]:
-    """Run a bench, print its table as it grows, and write its rows as JSON."""
-    from hlfeat.bench.tables import environment, write_json
+    """Run a bench in TF32 or in full float32; print its table and write its JSON as they grow."""
+    from hlfeat.bench.results import Results, describe, environment
+    from hlfeat.nn.precision import float32_precision
 
-    facts = environment(device)
-    log.info("%s, torch %s: %s, float32, medians", facts["device"], facts["versions"]["torch"], what)
-    rows = run(lambda table: print(table, end="", flush=True))
-    if json is not None:
-        write_json(json, what, device, rows)
-    return rows
+    def say(lines: str) -> None:
+        print(lines, end="", flush=True)
+
+    with float32_precision(tf32):
+        facts = environment(device)
+        log.info("%s", describe(facts, what))
+        results = Results(columns, say, {"bench": what, **facts}, json)
+        run(results.add)
+    results.finish()
+    return results.rows

@@ -103,9 +103,9 @@ def test_the_command(invoke, tmp_path, monkeypatch):
     """The frontends are measured while the processes are there."""
     seen = []
 
-    def run(device, settings, quick, all, say):
+    def run(device, settings, quick, all, done, seconds):
         seen.append([process.poll() for process in started])
-        return [{"setting": "8G-opt-80", "candidate": "log-mel"}]
+        done([{"setting": "8G-opt-80", "candidate": "log-mel"}])
 
     started: list[subprocess.Popen[bytes]] = []
     real = subprocess.Popen

@@ -16,10 +16,11 @@ from hlfeat import FeatureStore
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.resample import Resampler
 from hlfeat.bench import pipeline as bench_pipeline
-from hlfeat.bench import stage_engines, tables
+from hlfeat.bench import stage_engines
 from hlfeat.bench.cut_clips import cut
 from hlfeat.bench.held_clips import Held, MemoryLoader, hold
 from hlfeat.bench.pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE, Choices
+from hlfeat.bench.results import Results
 from hlfeat.bench.stage_engines import ReadingEngine
 from hlfeat.config.loading import load_config
 from hlfeat.errors import UsageError
@@ -59,7 +60,9 @@ def test_a_row_for_every_stage(inputs, tmp_path):
     lines = []
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, Options(), CPU, scratch, 2, lines.append, lines.append)
+    table = Results(bench_pipeline.COLUMNS, lines.append)
+    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, Options(), CPU, scratch, 2, table.add, lines.append)
+    assert table.rows == rows
     assert [r["stage"] for r in rows] == [DECODE, RESAMPLE, COMPUTE, WRITE, WHOLE, PLAIN]
     good = rows[0]["clips"]
     assert good == 12
@@ -72,17 +75,17 @@ def test_a_row_for_every_stage(inputs, tmp_path):
     assert lines[0].count("\n") == 8
     assert f"{good} clips" in lines[1]
     assert list(scratch.iterdir()) == []
-    tables.write_json(tmp_path / "b.json", "pipeline", CPU, rows)
-    assert json.loads((tmp_path / "b.json").read_text())["rows"] == rows
+    durations = [soundfile.info(clip.path).duration for clip in held_by(inputs).clips]
+    assert {(r["shortest"], r["longest"]) for r in rows} == {(min(durations), max(durations))}
 
 
 def test_rows_as_workers_grow(inputs, tmp_path):
     assert bench_pipeline.fewer_workers(1) == {}
     assert list(bench_pipeline.fewer_workers(2).values()) == [1]
     assert list(bench_pipeline.fewer_workers(8).values()) == [1, 2, 4]
-    options, lines = Options(device="cpu", workers=3), []
+    options, done = Options(device="cpu", workers=3), []
     choices = Choices(zeros=True, scaling=True)
-    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, options, CPU, tmp_path, 1, lines.append, lines.append, choices)
+    rows = bench_pipeline.run({"tiny": CONFIG}, inputs, options, CPU, tmp_path, 1, done.append, len, choices)
     one, two = f"{WHOLE}, 1 worker", f"{WHOLE}, 2 workers"
     assert [r["stage"] for r in rows] == [DECODE, RESAMPLE, COMPUTE, WRITE, one, two, WHOLE, PLAIN]
     by_stage = {r["stage"]: r for r in rows}
@@ -95,7 +98,7 @@ def test_rows_as_workers_grow(inputs, tmp_path):
         assert (row["to_decode"] is None) == (stage in (one, two))  # which has as many workers as were asked for
         assert row["clips_a_second"] == pytest.approx(12 / row["seconds"])
         assert row["engine"] == "none"
-    assert two in lines[0]
+    assert done == [rows]
 
 
 @pytest.mark.parametrize("long", [8000, 1 << 30])

@@ -45,7 +45,7 @@ def test_readme_links_every_page() -> None:
 COMMANDS = ["extract", "stats", "inspect", "plot", "export", "import-weights", "config show", "config check"]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "bench harmonic", "bench frontend", "bench pipeline"])
+@pytest.mark.parametrize("command", [*COMMANDS, "bench harmonic", "bench frontend", "bench pipeline", "bench profile"])
 def test_every_option_is_explained(command: str, programs: Path) -> None:
     call = [programs / "hlfeat", *command.split(), "--help"]
     usage = subprocess.run(call, capture_output=True, text=True, check=True).stdout
