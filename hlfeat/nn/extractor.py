@@ -70,7 +70,7 @@ class Extractor(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.follow_centre_freqs()
-        frames = None if lengths is None else self.frontend.num_frames(lengths)
+        frames = None if lengths is None or not len(self.stack) else self.frontend.num_frames(lengths)
         return self.layers(self.frontend(x, lengths), frames)
 
     def layers(self, y: Tensor, frames: Tensor | None = None) -> Tensor:
