@@ -56,6 +56,17 @@ def test_frequencies_of_fixed_bands_stay_on_the_host_and_exact(frontend):
         assert torch.equal(after, before)
 
 
+@pytest.mark.parametrize("name", ["eleaf-8g-opt", "leaf", "log-mel"])
+def test_responses_are_computed_on_the_host(name):
+    frontend = made(name).frontend
+    with FakeDevice() as device:
+        device.move(frontend)
+        with device.counting() as counts, pytest.raises(RuntimeError, match="numpy"):  # fake tensors have no values
+            frontend.responses()
+    assert counts.to_host > 0
+    assert not counts.float64
+
+
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_forward_pass_has_nothing_in_float64(name, with_lengths):

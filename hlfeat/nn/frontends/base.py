@@ -3,7 +3,8 @@
     forward(x [B, T] or [B, 1, T], lengths=None [B]) -> [B, F, N] or [B, C, F, N]
 
 Frame n of a clip is centred on its sample n * hop. With lengths, everything past a clip's end counts as absent, and
-frames past the end come back as zero: a clip's features do not depend on its neighbours in the batch.
+frames past the end come back as zero: a clip's features do not depend on its neighbours in the batch. (The shape of
+the batch can change them by the rounding of float32, as it decides which kernels a GPU runs.)
 """
 
 from __future__ import annotations
