@@ -137,3 +137,11 @@ def test_of_several_threads_one_that_wants_full_precision_decides():
     thread.join()
     assert steps[2].is_set()
     assert all_states() == before
+
+
+def test_triton_kernels_multiply_as_convolutions_do():
+    backend = pytest.importorskip("hlfeat.nn.harmonic.triton_backend")
+    for tf32 in (True, False):
+        with float32_precision(tf32):
+            assert backend._precision(torch.zeros(1)) == ("tf32" if tf32 else "ieee")
+    assert backend._precision(torch.zeros(1)) == "tf32"  # torch's own setting

@@ -120,3 +120,21 @@ def test_a_run_in_parts_says_whether_one_of_them_used_tf32():
 def test_it_is_a_choice_between_two():
     with pytest.raises(UsageError, match="tf32: expected True or False, got 'yes'"):
         Options(tf32="yes")
+
+
+@pytest.mark.parametrize("given", [[], ["--tf32"]], ids=["", "--tf32"])
+def test_the_commands_hand_the_option_on(invoke, clips, tmp_path, monkeypatch, given):
+    asked = []
+
+    def watched(options):
+        asked.append(options.tf32)
+        return check(options)
+
+    check = Options.__post_init__
+    monkeypatch.setattr(Options, "__post_init__", watched)
+    for call in (["extract", clips, "-o", tmp_path / "out"], ["stats", clips, "-o", tmp_path / "stats.json"]):
+        result = invoke(*call, "-c", "log-mel", *given)
+        assert result.returncode == 0, result.stderr
+        assert set(asked) == {bool(given)}
+        asked.clear()
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["tf32"] is bool(given)
