@@ -25,7 +25,7 @@ from hlfeat.bench.tables import Row, bars
 from hlfeat.bench.timing import Runs, free_bytes, peak_bytes, synchronize, time_interleaved, without_gradient
 from hlfeat.nn.frontends.leaf import EfficientLeaf, Leaf, LearnableFrontend
 from hlfeat.nn.frontends.taps import Group, gabor_kernels, pooling_kernels
-from hlfeat.nn.precision import float32_precision
+from hlfeat.precision import float32_precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -306,7 +306,7 @@ def _measured(
 ) -> list[Row]:
     """Run a bench in TF32 or in full float32; print its table and write its JSON as they grow."""
     from hlfeat.bench.results import Results, describe, environment
-    from hlfeat.nn.precision import float32_precision
+    from hlfeat.precision import float32_precision
 
     def say(lines: str) -> None:
         print(lines, end="", flush=True)

@@ -26,6 +26,7 @@ from hlfeat.cli.options import (
     OnTruncatedOption,
     QuietOption,
     SetOption,
+    Tf32Option,
     VerboseOption,
     WeightsOption,
     WorkersOption,
@@ -120,6 +121,7 @@ def extract(
     ] = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
+    tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: Annotated[
         str | None,
@@ -184,6 +186,7 @@ def extract(
             quiet=quiet,
             weights=weights,
             stats=stats,
+            tf32=tf32,
         )
         report = _run(cfg, clips, Path(out), options, stop)
     _summarise(report, Path(out), mine)

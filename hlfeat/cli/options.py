@@ -97,6 +97,7 @@ WorkersOption = Annotated[int, typer.Option(min=1, metavar="N", help="Threads th
 BatchSecondsOption = Annotated[
     float, typer.Option(min=0.01, metavar="SECONDS", help="Audio in a batch on a GPU, with its padding.")
 ]
+Tf32Option = Annotated[bool, typer.Option("--tf32", help="Let a GPU multiply in TF32: features differ by 0.001 or so.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 # --- what to print ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from hlfeat.cli.options import (
     OnTruncatedOption,
     QuietOption,
     SetOption,
+    Tf32Option,
     VerboseOption,
     WeightsOption,
     WorkersOption,
@@ -69,6 +70,7 @@ def stats(
     null: NullOption = False,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = 64.0,
+    tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
@@ -116,6 +118,7 @@ def stats(
             max_failures=max_failures,
             quiet=quiet,
             weights=weights,
+            tf32=tf32,
         )
         failed = _of_clips(cfg, clip_list, out, options)
     if failed:

@@ -1,8 +1,9 @@
 """`hlfeat.extract`: features of clips into a directory, on one device or several.
 
-The output depends on the clips and the configuration alone, never on timing. Workers read clips ahead (and compute them
-on a CPU); results are written in input order, whichever worker finishes first. A shard is closed when the next clip
-would not fit. A run that was killed resumes from its last finished shard and writes the same bytes.
+On a CPU the output depends on the clips and the configuration alone, never on timing; on a GPU it does up to rounding.
+Workers read clips ahead (and compute them on a CPU); results are written in input order, whichever worker finishes
+first. A shard is closed when the next clip would not fit. A run that was killed resumes from its last finished shard
+and writes the same bytes.
 """
 
 from __future__ import annotations

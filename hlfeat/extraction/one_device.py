@@ -28,6 +28,7 @@ from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, peak_memory
 from hlfeat.partition import WHOLE
+from hlfeat.precision import float32_precision
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.records import FailureRecord
 
@@ -87,7 +88,10 @@ def statistics_on_device(
 def _prepare_job(
     config: Config, options: Options, hooks: Hooks, limits: Limits, engine_maker: EngineMaker | None = None
 ) -> Iterator[Job]:
-    """Modules, engine and workers. These are made first: before the output is locked and the device is used."""
+    """Modules, engine and workers. These are made first: before the output is locked and the device is used.
+
+    Until the job is done, all threads of this process and its workers multiply in the precision of the options.
+    """
     device = choose_device(options.device)
     pipeline = prepare(config, options.weights, options.stats)
     extractor, postprocessor, _ = pipeline
@@ -99,7 +103,7 @@ def _prepare_job(
     engine = (engine_maker or make_engine)(
         extractor, postprocessor, loader, device, dtype, batch_samples, hooks.stopped, limits
     )
-    with closing(loader), make_pool(engine, options.workers) as pool:
+    with float32_precision(options.tf32), closing(loader), make_pool(engine, options.workers) as pool:
         extractor.to(device)
         if options.weights is None and any(True for _ in stack.parameters()):
             log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
@@ -164,5 +168,6 @@ def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], s
         seconds_before=state.seconds,
         seconds={**seconds, "total": time.perf_counter() - started},
         device=device_name(run.job.device),
+        tf32=run.job.options.tf32,
         peak_bytes=peak_memory(run.job.device) + (run.job.pool.peak_bytes if run.job.device.type == "cpu" else 0),
     )

@@ -20,6 +20,8 @@ def default_workers() -> int:
 class Options:
     """How to run, as opposed to what to compute: no option changes a clip's features beyond rounding.
 
+    With `tf32` that is the rounding of TF32, otherwise of float32.
+
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; several, separated by commas, get a
             process each.
@@ -34,6 +36,7 @@ class Options:
         quiet: show no progress.
         weights, stats: files of trained weights, and of statistics to normalise by.
         on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
+        tf32: let an NVIDIA GPU multiply in TF32, which keeps 10 bits of float32's 23; resampling never does.
 
     Raises:
         UsageError: a value that is impossible, with the name of the option.
@@ -59,6 +62,7 @@ class Options:
     weights: Path | None = None
     stats: Path | None = None
     on_truncated: str = "fail"
+    tf32: bool = False
 
     @property
     def devices(self) -> list[str]:
@@ -76,6 +80,7 @@ class Options:
         _check("max_failures", most, most is None or _is_whole(most, 0), "a whole number from 0, or None")
         named = isinstance(self.device, str) and all(self.devices)
         _check("device", self.device, named, "names separated by commas")
+        _check("tf32", self.tf32, isinstance(self.tf32, bool), "True or False")
         _check("part", self.part, isinstance(self.part, Part), "a Part")
 
 

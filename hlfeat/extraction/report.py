@@ -29,6 +29,7 @@ class Report:
         parts: how many devices shared the run; None for one.
         skipped: files of the inputs' folders and archives that are not audio, by extension.
         hidden_folders: folders that were not searched, as their names begin with a dot.
+        tf32: whether a GPU was allowed to multiply in TF32.
 
     >>> Report(clips=2, audio_seconds=7200.0).as_dict()["hours"]
     2.0
@@ -48,6 +49,7 @@ class Report:
     cut_segments: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     hidden_folders: int = 0
+    tf32: bool = False
 
     @classmethod
     def of_parts(cls, reports: Sequence[Report]) -> Report:
@@ -68,6 +70,7 @@ class Report:
             cut_segments=sum(r.cut_segments for r in reports),
             skipped=_most(r.skipped for r in reports),
             hidden_folders=max(r.hidden_folders for r in reports),
+            tf32=any(r.tf32 for r in reports),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class Report:
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "real_time_factor": self.audio_seconds / wall if wall else 0.0,
             "device": self.device,
+            "tf32": self.tf32,
             "peak_memory_bytes": self.peak_bytes,
             **({} if self.parts is None else {"parts": self.parts}),
             "versions": versions(),
@@ -121,6 +125,7 @@ def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seconds": seconds,
         "real_time_factor": this_run * 3600 / seconds["total"] if seconds["total"] else 0.0,
         "device": ", ".join(dict.fromkeys(r["device"] for r in reports)),
+        "tf32": any(r.get("tf32", False) for r in reports),
         "peak_memory_bytes": max(r["peak_memory_bytes"] for r in reports),
         "parts": len(reports),
         "versions": reports[0]["versions"],

@@ -58,7 +58,8 @@ class Extractor(nn.Module):
     def follow_centre_freqs(self) -> None:
         """Set the axis of harmonic layers to where the frontend's filters are now.
 
-        The frequencies have to be copied to the host, so this is done only after they have changed.
+        The frequencies have to be copied to the host, for which a GPU is waited for. So this is done only after they
+        have changed: in training, in every step.
         """
         parameters = self.frontend.axis_parameters() if len(self.stack.layers) else []
         if not parameters:
@@ -70,7 +71,7 @@ class Extractor(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.follow_centre_freqs()
-        frames = None if lengths is None else self.frontend.num_frames(lengths)
+        frames = None if lengths is None or not len(self.stack) else self.frontend.num_frames(lengths)
         return self.layers(self.frontend(x, lengths), frames)
 
     def layers(self, y: Tensor, frames: Tensor | None = None) -> Tensor:

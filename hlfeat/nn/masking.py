@@ -27,6 +27,14 @@ def frame_mask(frames: Tensor, n: int) -> Tensor:
     return torch.arange(n, device=frames.device) < frames[:, None]
 
 
+def past_end(counts: Tensor, n: int) -> Tensor:
+    """Which of `n` samples or frames lie past their clip's end: what `frame_mask` has false, in one operation less.
+
+    Shape: counts int64 [B] -> bool [B, n].
+    """
+    return torch.arange(n, device=counts.device) >= counts[:, None]
+
+
 def mask_frames(x: Tensor, frames: Tensor | None) -> Tensor:
     """Set the frames past each clip's end to zero.
 
@@ -34,8 +42,12 @@ def mask_frames(x: Tensor, frames: Tensor | None) -> Tensor:
     """
     if frames is None:
         return x
-    mask = frame_mask(frames, x.shape[-1])  # [B, N]
-    return x.masked_fill(~mask.view(x.shape[0], *[1] * (x.dim() - 2), x.shape[-1]), 0.0)
+    return zero_where(past_end(frames, x.shape[-1]), x)
+
+
+def zero_where(absent: Tensor, x: Tensor) -> Tensor:
+    """Shape: absent bool [B, N], x [B, ..., N] -> [B, ..., N]."""
+    return x.masked_fill(absent.view(x.shape[0], *[1] * (x.dim() - 2), x.shape[-1]), 0.0)
 
 
 def batch_norm(bn: nn.BatchNorm1d, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -78,4 +78,4 @@ def warnings_of(extractor: Extractor) -> list[str]:
         centre_axis(freqs)
     except AxisError as e:
         return [f"frontend: bands are not in the order of their frequency: {e}"]
-    return list(extractor.stack.warnings(freqs.double().numpy(), "stack"))
+    return list(extractor.stack.warnings(freqs.cpu().double().numpy(), "stack"))

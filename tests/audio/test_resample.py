@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import torchaudio.functional as AF
 import torchaudio.transforms as AT
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hlfeat.audio import resample
 from hlfeat.audio.resample import Resampler, resample_direct
+from hlfeat.precision import float32_precision
+from tests.fake_device import FakeDevice
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 32000, 44100, 48000])
@@ -53,3 +57,44 @@ def test_of_many_rates_few_tables_are_kept():
         resampler(x, rate)
         assert sum(k.kernel.numel() for k in resampler._kernels.values()) <= 1 << 24  # 64 MiB
     assert torch.equal(resampler(x, 8000), first)
+
+
+class Watch(TorchDispatchMode):
+    """Notes cuDNN's precision at each convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolutions = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == "convolution":
+            self.convolutions.append(torch.backends.cudnn.conv.fp32_precision)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_never_in_tf32(wrapped):
+    """With torch's own settings, which allow cuDNN to use it, and where a run asks for it."""
+    before = torch.backends.cudnn.conv.fp32_precision
+    assert before == "tf32"
+    with FakeDevice() as device, float32_precision(True) if wrapped else nullcontext():
+        with Watch() as watch:
+            assert Resampler(16000)(device.empty(2, 4410), 44100).shape == (2, 1600)
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert watch.convolutions == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_on_a_cpu_settings_of_the_process_are_left_alone():
+    with Watch() as watch:
+        Resampler(16000)(torch.zeros(1, 4410), 44100)
+    assert watch.convolutions == ["tf32"]
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 44101])
+def test_nothing_on_a_device_is_in_float64(rate):
+    """Some devices have none."""
+    with FakeDevice() as device, device.counting() as counts:
+        assert Resampler(16000)(device.empty(2, rate), rate).shape == (2, 16000)
+    assert counts.launches > 0
+    assert not counts.float64

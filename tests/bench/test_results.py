@@ -11,7 +11,7 @@ import torch
 from hlfeat.bench import frontend, harmonic, results
 from hlfeat.bench.frontend import Candidate
 from hlfeat.bench.results import Results, describe, environment, precisions
-from hlfeat.nn.precision import float32_precision
+from hlfeat.precision import float32_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 COLUMNS = {"name": "name", "ms": "ms|.1f"}

@@ -3,7 +3,8 @@
     forward(x [B, T] or [B, 1, T], lengths=None [B]) -> [B, F, N] or [B, C, F, N]
 
 Frame n of a clip is centred on its sample n * hop. With lengths, everything past a clip's end counts as absent, and
-frames past the end come back as zero: a clip's features do not depend on its neighbours in the batch.
+frames past the end come back as zero: a clip's features do not depend on its neighbours in the batch. (The shape of
+the batch can change them by the rounding of float32, as it decides which kernels a GPU runs.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hlfeat.nn.axes import Axis, centre_axis
 from hlfeat.nn.frontends.compression import Quantity
 from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.nn.masking import Count, mask_frames
+from hlfeat.nn.masking import Count, past_end, zero_where
 
 
 class Frontend(nn.Module):
@@ -40,6 +41,9 @@ class Frontend(nn.Module):
     # whether `compress` gives a clip of a batch of clips of its length, in eval mode on a CPU, as it does alone, to the
     # bit; where it does not, a run compresses clips one by one
     compresses_exactly: bool = False
+    # whether `compute_bands` leaves out by itself what lies past a clip's end; where it does not, `forward` sets that
+    # to zero before, with the mask that it needs for frames anyway
+    masks_samples: bool = True
 
     @classmethod
     def from_config(cls, config: Any, sample_rate: int) -> Frontend:
@@ -63,7 +67,10 @@ class Frontend(nn.Module):
         raise NotImplementedError
 
     def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Shape: x [B, T], lengths [B] or None -> [B, F, N]; frames past a clip's end may hold anything."""
+        """The bands, before compression; frames past a clip's end may hold anything.
+
+        Shape: x [B, T], past a clip's end zero unless `masks_samples`; lengths [B] or None -> [B, F, N].
+        """
         raise NotImplementedError
 
     def compress(self, bands: Tensor, frames: Tensor | None) -> Tensor:
@@ -100,8 +107,8 @@ class Frontend(nn.Module):
         return self.sample_rate / self.hop
 
     def num_frames(self, lengths: Count) -> Count:
-        """Frames of clips of these lengths in samples, one or a tensor of them: floor((T - 1) / hop) + 1."""
-        return (lengths - 1) // self.hop + 1
+        """Frames of clips of these lengths in samples, one or a tensor of them: ceil(T / hop)."""
+        return (lengths + (self.hop - 1)) // self.hop
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.dim() == 3 and x.shape[1] == 1:
@@ -114,8 +121,13 @@ class Frontend(nn.Module):
             check_lengths(lengths, x.shape[1])
         if x.shape[0] == 0 and not self.training:  # the FFT and the matrix products cannot take an empty batch
             return self.compress(self.compute_bands(x.new_zeros(1, x.shape[1]), None), None)[:0]
-        frames = None if lengths is None else self.num_frames(lengths)
-        return mask_frames(self.compress(self.compute_bands(x, lengths), frames), frames)
+        if lengths is None:
+            return self.compress(self.compute_bands(x, None), None)
+        absent = past_end(lengths, x.shape[1])  # [B, T]
+        y = self.compute_bands(x if self.masks_samples else zero_where(absent, x), lengths)
+        if type(self).compress is not Frontend.compress:  # which does not ask how many frames there are
+            y = self.compress(y, self.num_frames(lengths))
+        return zero_where(absent[:, :: self.hop], y)  # a frame exists where the sample that it is centred on does
 
 
 def check_lengths(lengths: Tensor, longest: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import differentiated_elsewhere, exporting, operations_watched
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.nn.masking import batch_norm, frame_mask
+from hlfeat.nn.masking import batch_norm, frame_mask, past_end
 
 
 class Quantity(NamedTuple):
@@ -60,8 +60,8 @@ def median_over_time(x: Tensor, frames: Tensor | None) -> Tensor:
         return x.sort(dim=-1).values.index_select(-1, index)
     if frames is None:
         return median_on_host(x) if plain_on_host(x) else x.median(dim=-1, keepdim=True).values
-    mask = frame_mask(frames, x.shape[-1])[:, None]  # [B, 1, N]
-    ordered = x.masked_fill(~mask, torch.inf).sort(dim=-1).values
+    absent = past_end(frames, x.shape[-1])[:, None]  # [B, 1, N]
+    ordered = x.masked_fill(absent, torch.inf).sort(dim=-1).values
     half = (frames - 1).clamp(min=0).div(2, rounding_mode="floor")  # [B]
     return ordered.gather(-1, half[:, None, None].expand(-1, x.shape[1], 1))
 

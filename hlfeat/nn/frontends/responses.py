@@ -28,12 +28,12 @@ class Responses:
 
 @torch.no_grad()
 def gabor_responses(bank: GaborFilterbank, sample_rate: int) -> Responses:
-    """Power gain of the kernels as they are convolved, cut off where the group's kernel ends.
+    """Power gain of the kernels as they are convolved, cut off where the group's kernel ends; computed on the host.
 
     Of a Gabor filter without its cut the gain is exp(-sigma^2 (w - center)^2), half at sqrt(ln 2) / sigma on either
     side of its centre: the bandwidth is sample_rate sqrt(ln 2) / (pi sigma).
     """
-    centres, sigmas, _ = bank.clamped()
+    centres, sigmas = (x.cpu() for x in bank.clamped()[:2])
     groups = bank.groups()
     size = max(RESPONSE_FFT, *(1 << g.kernel.bit_length() for g in groups))
     gain = []
@@ -52,7 +52,7 @@ def mel_responses(matrix: Tensor, low: float, high: float, sample_rate: int) -> 
 
     Shape: matrix [bins, F], of filters from `low` to `high` hertz.
     """
-    gain: np.ndarray = matrix.numpy().T  # [F, bins]
+    gain: np.ndarray = matrix.cpu().numpy().T  # [F, bins]
     hertz = np.linspace(0, sample_rate / 2, gain.shape[1])
     edges = spaced_frequencies(len(gain) + 2, low, high)
     return Responses(hertz, gain, edges[1:-1], (edges[2:] - edges[:-2]) / 2)

@@ -19,7 +19,6 @@ from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS
 from hlfeat.nn.frontends.registry import register
 from hlfeat.nn.frontends.responses import Responses, mel_responses
 from hlfeat.nn.frontends.scales import spaced_frequencies
-from hlfeat.nn.masking import frame_mask
 
 
 @register(LogMelConfig)
@@ -53,6 +52,7 @@ class LogMel(Frontend):
 
     n_channels = 1
     compresses_exactly = True  # nothing is left to be done
+    masks_samples = False
 
     def __init__(
         self,
@@ -72,11 +72,8 @@ class LogMel(Frontend):
         self.sample_rate = sample_rate
         self.n_bands = n_filters
         self.floor = floor
-        self.register_buffer(
-            "_centre_freqs",
-            torch.from_numpy(spaced_frequencies(n_filters + 2, min_freq, max_freq)[1:-1]),
-            persistent=False,
-        )
+        # no buffer, which would move along to devices that have no float64
+        self._centre_freqs = torch.from_numpy(spaced_frequencies(n_filters + 2, min_freq, max_freq)[1:-1])
         self.mel = AT.MelSpectrogram(
             sample_rate,
             n_fft=fft_size(n_fft, window),
@@ -90,7 +87,7 @@ class LogMel(Frontend):
         )
 
     def centre_freqs(self) -> Tensor:
-        return self.get_buffer("_centre_freqs")
+        return self._centre_freqs
 
     def quantities(self) -> list[Quantity]:
         return [Quantity("log-mel power", "ln(power)")]
@@ -110,7 +107,7 @@ class LogMel(Frontend):
         return fft_multiply_adds(n_fft, self.frame_rate) + self.frame_rate * (n_fft // 2 + 1) * self.n_bands
 
     def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return torch.log(power(self.mel.spectrogram, x, lengths, self.mel.mel_scale) + self.floor)
+        return torch.log(power(self.mel.spectrogram, x, self.mel.mel_scale) + self.floor)
 
 
 @register(SpectrogramConfig)
@@ -140,6 +137,7 @@ class Spectrogram(Frontend):
 
     n_channels = 1
     compresses_exactly = True  # nothing is left to be done
+    masks_samples = False
 
     def __init__(
         self,
@@ -179,7 +177,7 @@ class Spectrogram(Frontend):
         return fft_multiply_adds(self.n_fft, self.frame_rate)
 
     def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return torch.log(power(self.stft, x, lengths)[:, : self.n_bands] + self.floor)
+        return torch.log(power(self.stft, x)[:, : self.n_bands] + self.floor)
 
 
 def fft_size(n_fft: int | None, window: int) -> int:
@@ -196,19 +194,17 @@ def fft_multiply_adds(n_fft: int, frame_rate: float) -> float:
     return frame_rate * n_fft * (1 + math.log2(n_fft))
 
 
-def power(stft: AT.Spectrogram, x: Tensor, lengths: Tensor | None, mel: nn.Module | None = None) -> Tensor:
+def power(stft: AT.Spectrogram, x: Tensor, mel: nn.Module | None = None) -> Tensor:
     """Power of the frames whose centre lies inside the clip, in mel bands if asked for, in float32 at least.
 
     Zeros are put around the clip, as everywhere (reflection would depend on the padding): n_fft - 1 of them, so that
     exactly those frames fit.
 
-    Shape: x [B, T], lengths [B] or None -> [B, rows, (T - 1) // hop + 1].
+    Shape: x [B, T], zero past each clip's end -> [B, rows, (T - 1) // hop + 1].
     """
     with without_autocast(x.device):
         if not x.dtype.is_floating_point or x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
-        if lengths is not None:
-            x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
         y: Tensor = stft(F.pad(x, (stft.n_fft // 2, (stft.n_fft - 1) // 2)))
         # without the modulus, a root that squaring would undo, which takes longer than the FFT
         y = y.real.square().addcmul_(y.imag, y.imag)
