@@ -12,7 +12,7 @@ from tests.interpreter import read_scalars
 
 pytest.importorskip("triton")
 
-from hlfeat.bench import triton_energies
+from hlfeat.bench import filterbanks, triton_energies
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -52,3 +52,26 @@ def test_energies_equal_the_general_ones(filters, groups, window, factor, length
         n = (n - 1) // bank.hop + 1
         # sums of up to 900 products of float32
         assert (one[:, :n] - want[:, :n]).norm() <= 1e-5 * want[:, :n].norm()
+
+
+def test_other_ways_are_measured_on_a_gpu_and_leave_out_what_does_not_run(monkeypatch, caplog):
+    bank = hlfeat.EfficientLeaf(8, 2, window_len=5.0, stride_factor=16).filterbank.eval()
+    x = torch.randn(2, 3000, device=DEVICE)
+    with torch.no_grad():
+        expected = bank.to(DEVICE)(x)
+        ways = filterbanks.others(bank, torch.device(DEVICE))
+        assert list(ways) == ["products, filterbank", "Triton, filterbank"]
+        for way in ways.values():
+            assert (way.eval()(x) - expected).norm() <= 1e-5 * expected.norm()
+    gradients = torch.autograd.grad(ways["products, filterbank"].train()(x).sum(), bank.parameters())
+    wanted = torch.autograd.grad(bank.train()(x).sum(), bank.parameters())
+    for gradient, exact in zip(gradients, wanted, strict=True):
+        assert (gradient - exact).norm() <= 1e-4 * exact.norm()
+
+    def broken(*_):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(triton_energies, "squared_modulus", broken)
+    assert list(filterbanks.others(bank, torch.device(DEVICE))) == ["products, filterbank"]
+    assert "does not run on" in caplog.text
+    assert "RuntimeError: no such instruction" in caplog.text

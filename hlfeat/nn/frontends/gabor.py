@@ -24,7 +24,7 @@ from hlfeat.nn.frontends import gemm, strided
 from hlfeat.nn.frontends.gemm_gradient import cpu_energies, plain_cpu
 from hlfeat.nn.frontends.gemm_plan import GroupFilters, group_filters
 from hlfeat.nn.frontends.taps import Group, Grouping, Taps, group_taps
-from hlfeat.nn.masking import frame_mask, mask_frames
+from hlfeat.nn.masking import mask_frames
 from hlfeat.nn.parameter_cache import Kept
 
 # Full width at half maximum of a Gaussian's spectrum is 2 sqrt(2 ln 2) / sigma; LEAF's bounds on sigma follow from it.
@@ -158,8 +158,7 @@ class GaborFilterbank(WatchedModule):
             x = x.to(taps[0].gabor.dtype)
             if matrices is not None and not export and plain_cpu(x, matrices):
                 return cpu_energies(x, lengths, matrices, self.hop)
-            if lengths is not None:
-                x = x.masked_fill(~frame_mask(lengths, x.shape[-1]), 0.0)
+            x = mask_frames(x, lengths)
             if matrices is None or export:
                 bands = strided.energies(x, lengths, taps)
             else:
