@@ -8,10 +8,17 @@ Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Net
 Two backends compute it and its gradients: torch operations on rows gathered in chunks
 (hlfeat/nn/harmonic/torch_backend.py), and Triton kernels (hlfeat/nn/harmonic/triton_backend.py).
 
-Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass. Every
-sum has a fixed order, so gradients are deterministic; autograd's own derivative of the gather would scatter. Second
-derivatives, torch.compile, torch.export, torch.jit.trace, torch.func and forward-mode differentiation take `plain`, the
-same in ordinary torch operations (whose gradients on a GPU are deterministic only if torch is asked for it).
+Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass;
+autograd's own derivative of the gather would scatter. Second derivatives, torch.compile, torch.export,
+torch.jit.trace, torch.func, forward-mode differentiation and devices other than CPU and CUDA take `plain`, the same in
+ordinary torch operations.
+
+Which gradients are the same to the bit every time:
+
+    on a CPU, and with Triton kernels       all: each sum has a fixed order
+    torch operations on CUDA                bias and gather; the convolutions' are cuDNN's, whose sums have a fixed
+                                            order only with torch.backends.cudnn.deterministic = True
+    `plain` on CUDA                         with torch.use_deterministic_algorithms(True)
 """
 
 from __future__ import annotations
@@ -59,7 +66,8 @@ class _HarmonicConv(torch.autograd.Function):
         gb = gy.sum((0, 2, 3)) if need_b else None
         if torch.is_grad_enabled():  # a second derivative is wanted
             wanted = [v for v, need in ((x, need_x), (weight, need_w)) if need]
-            y = plain(x, weight, None, ctx.plan.lerp_rows, ctx.plan.lerp_weights, ctx.time)
+            lerp_rows, lerp_weights = ctx.plan.lerp_on(x.device, x.dtype)
+            y = plain(x, weight, None, lerp_rows, lerp_weights, ctx.time)
             grads = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
             return next(grads) if need_x else None, next(grads) if need_w else None, gb, None, None, None
         gx, gw = ctx.backend.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
@@ -113,7 +121,8 @@ def harmonic_conv2d(
         Y[o, g, t] = bias[o] + sum over c, k, u of  W[o, c, k, u] * X[c, positions[k, g], t + u]
 
     Positions are fractional rows, read by linear interpolation; outside [0, F - 1] they read zero. Gradients with
-    respect to x, weight and bias are exact and deterministic.
+    respect to x, weight and bias are exact. They are the same to the bit every time on a CPU and with `fused`; else
+    on CUDA, if torch.backends.cudnn.deterministic is True.
 
     Args:
         x, weight, bias: input, kernel of Kf harmonics and Kt frames, and bias.
@@ -148,8 +157,10 @@ def harmonic_conv2d(
             f"expected an input of {plan.rows} rows and a kernel of {plan.harmonics} harmonics, as the positions have, "
             f"got {x.shape[2]} and {weight.shape[2]}"
         )
-    if traced or device not in ("cpu", "cuda"):
+    if traced:  # tensors that are kept between calls would be constants of the trace
         return plain(x, weight, bias, plan.lerp_rows, plan.lerp_weights, time)
+    if device not in ("cpu", "cuda"):
+        return plain(x, weight, bias, *plan.lerp_on(x.device, x.dtype), time)
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is; inside, all is of one type
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
