@@ -37,10 +37,10 @@ from hlfeat.nn.harmonic.plan import Plan, Time, linear_interpolation, plan_for
 class Backend(Protocol):
     """A module that computes Y, and the gradients of x and of the weight from that of Y.
 
-    x is in its memory format LAYOUT; x, weight and bias have one type.
+    x is as from `prepared`; x, weight and bias have one type.
     """
 
-    LAYOUT: torch.memory_format
+    def prepared(self, x: Tensor) -> Tensor: ...
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor: ...
 
@@ -130,8 +130,8 @@ def harmonic_conv2d(
         stride, padding, dilation: of time, as for conv1d.
         groups: as for conv1d.
         fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
-            in float32, float16 or bfloat16. None or False: torch operations, which compiled and traced programs and
-            torch.func always take.
+            in float32, float16 or bfloat16. With torch.backends.cudnn.benchmark, the first call of each problem tries
+            block sizes. None or False: torch operations, which compiled and traced programs and torch.func always take.
 
     Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions [Kf, G] on the host (or a plan
         made of them, which saves looking it up) -> [B, O, G, T'], T' as for conv1d.
@@ -166,7 +166,7 @@ def harmonic_conv2d(
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
         backend: Backend = _triton_backend(x, weight, plan, time) if fused else torch_backend
-        x = x.contiguous(memory_format=backend.LAYOUT)
+        x = backend.prepared(x)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
             return backend.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
         y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, backend)  # type: ignore[no-untyped-call]

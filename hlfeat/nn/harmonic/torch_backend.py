@@ -18,7 +18,10 @@ from torch import Tensor
 from hlfeat.nn.harmonic.chunks import Block, chunks
 from hlfeat.nn.harmonic.plan import Plan, Time
 
-LAYOUT = torch.contiguous_format  # of inputs
+
+def prepared(x: Tensor) -> Tensor:
+    """The tensor as it is read here: planes of rows."""
+    return x.contiguous()
 
 
 def gather(x: Tensor, block: Block) -> Tensor:
@@ -35,7 +38,7 @@ def kernel_of(weight: Tensor, block: Block) -> Tensor:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
     """Y of hlfeat/nn/harmonic/functional.py.
 
-    Shape: as `harmonic_conv2d`; x in LAYOUT.
+    Shape: as `harmonic_conv2d`; x as from `prepared`.
     """
     items, blocks = chunks(x, weight, plan, time)
     if len(blocks) == 1 and len(x) == items and blocks[0].n_ks:  # one chunk is the whole result
