@@ -147,6 +147,16 @@ def test_rows_of_weight_zero_are_not_read():
     assert got[0, 0, :, 0].tolist() == [0, 0, 0, torch.inf]
 
 
+def test_the_gradient_of_the_weight_does_not_read_outside_the_axis():
+    x = torch.ones(1, 1, 2, 3, device=DEVICE)
+    x[:, :, 0] = torch.inf  # where the row of a position that lies outside would be looked for
+    weight = torch.ones(1, 1, 2, 1, device=DEVICE, requires_grad=True)
+    positions = np.array([[1.0, 1.0], [99.0, 1.0]])  # only the second output row has both harmonics
+    y = harmonic_conv2d(x, weight, None, positions, fused=True)
+    (gw,) = torch.autograd.grad(y.sum(), weight)
+    assert gw.flatten().tolist() == [6, 3]
+
+
 def test_second_derivatives_are_those_of_torch_operations():
     torch.manual_seed(0)
     x, positions = torch.randn(1, 2, 3, 4, device=DEVICE), LinearAxis().positions(3, 2, 1)
