@@ -44,6 +44,7 @@ CALLS: list[Call] = [
     ("columns", 32, 16, 7, -1, 3, {"HAS_BIAS": False}),  # the gradient of the input
     ("convolve", 32, 16, 7, -2, 3, {"DIVISOR": 2, "HAS_BIAS": False, "PAIRED": False}),
     ("correlate", 2, 16, 5, 1, -2, {}),
+    ("columns", 16, 32, 7, 1, -3, {"whole": False}),  # as most clips have it: frames that are not whole sixteens
 ]
 TYPES = {("fp32", "tf32"): CALLS, ("fp32", "ieee"): CALLS[:3], ("fp16", "ieee"): CALLS, ("bf16", "ieee"): CALLS[:3]}
 
@@ -117,6 +118,7 @@ def compiled(
     kernel = getattr(triton_kernels, name)
     known = {"groups": 1, "x_frame": 1, "y_frame": 1, "gy_frame": 1, "PRECISION": precision, "PAIRED": True}
     known |= {"HAS_BIAS": True, "STEP": 1, "DIVISOR": 1, **constants, **blocks.arguments()}
+    whole = known.pop("whole", True)
     options = {o: known.pop(o) for o in ("num_warps", "num_stages")}
     signature, constexprs, hints = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
@@ -126,7 +128,7 @@ def compiled(
         else:
             is_pointer = argument in POINTERS or argument in TENSORS
             signature[argument] = f"*{POINTERS.get(argument, dtype)}" if is_pointer else "i32"
-            if is_pointer or argument in WHOLE:  # as the launcher finds for whole sixteens
+            if is_pointer or (whole and argument in WHOLE):  # as the launcher finds for whole sixteens
                 hints[(i,)] = [["tt.divisibility", 16]]
     made = triton.compile(
         ASTSource(kernel, signature, constexprs, hints), target=GPUTarget("cuda", capability, 32), options=options
@@ -141,14 +143,14 @@ def compiled(
     }
 
 
-def calls(dtype: str, precision: str) -> Iterator[tuple[str, Blocks, dict[str, object]]]:
+def calls(dtype: str, precision: str, capability: int) -> Iterator[tuple[str, Blocks, dict[str, object]]]:
     """The kernels to compile, with their default blocks."""
     for name, channels, out, taps, dilation, shift, others in TYPES[dtype, precision]:
         problem = Problem(16, 256, 256, channels, out, taps, dilation, shift, DTYPES[dtype], precision)
         blocks = default(name, problem)
         constants = {"CHANNELS": channels, "OUT": out, "TAPS": taps, "DILATION": dilation, "SHIFT": shift, **others}
         if name == "columns":
-            constants |= {"FIRST": problem.first, "FRAMES": problem.tile(blocks)}
+            constants |= {"FIRST": problem.first, "FRAMES": problem.tile(blocks), "EARLY": problem.early(capability)}
         if name == "correlate":
             constants["TOGETHER"] = max(1, min(7, blocks.k // channels))
         yield name, blocks, constants
@@ -156,5 +158,5 @@ def calls(dtype: str, precision: str) -> Iterator[tuple[str, Blocks, dict[str, o
 
 if __name__ == "__main__":
     for dtype, precision in TYPES:
-        for name, blocks, constants in calls(dtype, precision):
+        for name, blocks, constants in calls(dtype, precision, int(sys.argv[1])):
             print(json.dumps(compiled(name, dtype, precision, int(sys.argv[1]), blocks, constants)), flush=True)

@@ -77,6 +77,10 @@ class Problem:
         blocks = default("columns", self)
         return self.channels >= 8 and self.taps <= 16 and self.tile(blocks) * 4 >= blocks.t * 3
 
+    def early(self, capability: int) -> bool:
+        """Whether `columns` loads the weights of all taps first; with TF32 on older GPUs it would spill registers."""
+        return self.precision != "tf32" or capability >= 90
+
     def key(self) -> tuple[object, ...]:
         """What decides which blocks are fastest: sizes that vary from call to call only by their power of two."""
         sizes = tuple(triton.next_power_of_2(max(1, n)) for n in (self.batch, self.rows, self.frames))

@@ -141,7 +141,7 @@ def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
     """The first requirement of the kernels that is not met, or None."""
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         return f"a CUDA device, got {x.device.type}"
-    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
+    if _capability(x.device) < 80:
         return "a GPU of compute capability 8.0 or newer"
     if x.dtype not in DTYPES or weight.dtype != x.dtype:
         return f"float32, float16 or bfloat16 for both input and weight, got {x.dtype} and {weight.dtype}"
@@ -149,6 +149,12 @@ def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
     if max(x.shape[1:].numel(), size_out) >= 2**31:
         return "less than 2**31 values for each batch item"
     return None
+
+
+def _capability(device: torch.device) -> int:
+    """Compute capability, such as 90; that of the newest GPUs in the interpreter."""
+    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+    return 10 * major + minor
 
 
 def _precision(x: Tensor) -> str:
@@ -201,7 +207,8 @@ def _convolve(
         programs = triton.cdiv(frames, problem.tile(blocks)) * triton.cdiv(out, blocks.o) * y.shape[2] * groups * len(x)
         kernels.columns[(programs,)](
             x, packed, *tensors, *arguments, groups, *x.stride(), *y.stride(), **constants,
-            FRAMES=problem.tile(blocks), FIRST=problem.first, **blocks.arguments(),
+            FRAMES=problem.tile(blocks), FIRST=problem.first, EARLY=problem.early(_capability(x.device)),
+            **blocks.arguments(),
         )  # fmt: skip
 
     def convolve(blocks: Blocks) -> None:

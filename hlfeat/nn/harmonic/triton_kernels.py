@@ -50,14 +50,15 @@ def columns(
     x, weight, bias, y, start, harmonic, row, row_weight, harmonics, frames_in, rows_out, frames_out, groups,
     x_item, x_channel, x_row, x_frame, y_item, y_channel, y_row, y_frame,
     CHANNELS: tl.constexpr, OUT: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr, SHIFT: tl.constexpr,
-    FRAMES: tl.constexpr, FIRST: tl.constexpr,
+    FRAMES: tl.constexpr, FIRST: tl.constexpr, EARLY: tl.constexpr,
     PAIRED: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
     """One program: FRAMES frames of one output row, BLOCK_O channels of one group of one batch item.
 
     It reads BLOCK_T frames of the input, from FIRST before its first frame: tap u of frame t reads frame
-    t + DILATION u + SHIFT, for stride 1.
+    t + DILATION u + SHIFT, for stride 1. EARLY: the weights of all taps are loaded before the first product, so that
+    no product waits for another's.
 
     Shape: x [B, groups * CHANNELS, rows_in, frames_in], weight [groups, harmonics, TAPS, OUT, CHANNELS], y [B, groups *
         OUT, rows_out, frames_out]; entry e of row f, start[f] <= e < start[f + 1], reads rows row[e, 0] and row[e, 1]
@@ -91,14 +92,18 @@ def columns(
             left = _interpolated(cells, first, second, first_weight, second_weight, inside, x_row,
                                  weight.dtype.element_ty, PAIRED, PRECISION)  # fmt: skip
             real = (c < CHANNELS)[:, None] & (out < OUT)[None, :]
-            rights = ()  # all before the products, which then need not wait for one another's loads
+            cell = kernel + out[None, :] * CHANNELS + c[:, None]
+            rights, sums = (), ()
+            if EARLY:
+                for u in tl.static_range(TAPS):
+                    right = tl.load(cell + u * OUT * CHANNELS, mask=real, other=0.0)
+                    rights = rights + (_rounded(right, PRECISION),)  # type: ignore[assignment]  # noqa: RUF005
             for u in tl.static_range(TAPS):
-                cell = kernel + (u * OUT + out[None, :]) * CHANNELS + c[:, None]
-                right = tl.load(cell, mask=real, other=0.0)
-                rights = rights + (_rounded(right, PRECISION),)  # type: ignore[assignment]  # noqa: RUF005
-            sums = ()
-            for u in tl.static_range(TAPS):
-                total = tl.dot(left, rights[u], totals[u], input_precision=PRECISION)
+                if EARLY:
+                    right = rights[u]
+                else:
+                    right = _rounded(tl.load(cell + u * OUT * CHANNELS, mask=real, other=0.0), PRECISION)
+                total = tl.dot(left, right, totals[u], input_precision=PRECISION)
                 sums = sums + (total,)  # type: ignore[assignment]  # noqa: RUF005
             totals = sums
 

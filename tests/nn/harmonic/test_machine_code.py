@@ -65,7 +65,7 @@ def each_row_is_read_and_interpolated_once_for_a_harmonic(capability: int, kerne
 def loads_are_vectors(capability: int, kernels: list[Facts]) -> None:
     """Where frames are whole sixteens: 16 bytes of a float32 row, 8 of the others."""
     for facts in kernels:
-        if facts["kernel"] == "columns":
+        if facts["kernel"] == "columns" and facts["constants"].get("whole", True):
             t, k, out, _, threads = sizes(facts)
             vectors = (2 * t + out) * k // threads // 4  # four values each, if not more
             assert facts["loop"]["loads"] <= vectors + 5, named(facts)  # of the lists
@@ -74,7 +74,7 @@ def loads_are_vectors(capability: int, kernels: list[Facts]) -> None:
 # Of the bench's largest setting, 16 -> 32 channels and 7 taps: bytes loaded, and instructions of a thread, for a
 # thousand multiply-adds. When each tap read its rows again, they were 281 bytes (tf32) and 4.2 to 4.9 instructions.
 LEAN = {
-    ("columns", 80, "tf32"): (112, 3.5),
+    ("columns", 80, "tf32"): (112, 2.5),
     ("columns", 80, "fp16"): (62, 0.7),
     ("columns", 90, "tf32"): (112, 1.2),
     ("columns", 90, "fp16"): (62, 0.7),
@@ -91,7 +91,8 @@ def few_bytes_and_instructions_for_the_work(capability: int, kernels: list[Facts
         kind = "tf32" if facts["precision"] == "tf32" else facts["dtype"]
         constants = facts["constants"]
         key = (facts["kernel"], capability, kind)
-        if key in LEAN and (constants["CHANNELS"], constants["OUT"], constants["TAPS"]) == (16, 32, 7):
+        largest = (constants["CHANNELS"], constants["OUT"], constants["TAPS"]) == (16, 32, 7)
+        if key in LEAN and largest and constants.get("whole", True):
             t, k, out, _, threads = sizes(facts)
             thousands = t * k * out / 1000
             bytes_loaded, instructions = LEAN[key]
@@ -110,7 +111,7 @@ def test_kernels_are_lean(capability, tmp_path):
         cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kernels) == 20
+    assert len(kernels) == 22
     no_register_spills_and_two_programs_share_a_multiprocessor(capability, kernels)
     tensor_cores_multiply_each_product_once(capability, kernels)
     each_row_is_read_and_interpolated_once_for_a_harmonic(capability, kernels)

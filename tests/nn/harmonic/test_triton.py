@@ -82,12 +82,18 @@ LITTLE = Blocks(32, 16, 16)
 
 
 @pytest.mark.parametrize(
-    ("channels", "time"),
-    [(11, {"padding": 1}), (11, {"stride": 2}), (4, {"padding": 1}), (11, {"padding": 3, "dilation": 2})],
+    ("channels", "time", "early"),
+    [
+        (11, {"padding": 1}, True),
+        (11, {"stride": 2}, True),
+        (4, {"padding": 1}, True),
+        (11, {"padding": 3, "dilation": 2}, False),
+    ],
 )
-def test_more_than_one_block_of_everything(channels, time, monkeypatch):
+def test_more_than_one_block_of_everything(channels, time, early, monkeypatch):
     """Frames, products and channels that no block holds; parts of the weight's gradient that share no term evenly."""
     monkeypatch.setattr(blocks, "default", lambda kernel, problem: LITTLE)
+    monkeypatch.setattr(blocks.Problem, "early", lambda problem, capability: early)
     monkeypatch.setattr(triton_backend, "PROGRAMS", 40)
     x, weight = torch.randn(2, channels, 3, 37), torch.randn(19, channels, 2, 3)
     compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), **time)
