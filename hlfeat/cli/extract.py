@@ -119,7 +119,7 @@ def extract(
         str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB or 1GiB.")
     ] = None,
     device: DevicesOption = "auto",
-    batch_seconds: BatchSecondsOption = 64.0,
+    batch_seconds: BatchSecondsOption = "auto",
     workers: WorkersOption = WORKERS,
     part: Annotated[
         str | None,

@@ -68,7 +68,7 @@ def stats(
     weights: WeightsOption = None,
     null: NullOption = False,
     device: DevicesOption = "auto",
-    batch_seconds: BatchSecondsOption = 64.0,
+    batch_seconds: BatchSecondsOption = "auto",
     workers: WorkersOption = WORKERS,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
