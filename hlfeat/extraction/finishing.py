@@ -103,8 +103,9 @@ class Finisher:
                 array = self._arrays.make(self._postprocessor.whole(y), loudest)
                 sums = moments(array)
             else:
-                array, sums = y.numpy(), from_sums(len(y), *batch.sums[i].numpy())
-                self._arrays.check(bool(np.isfinite(sums.min).all() and np.isfinite(sums.max).all()), loudest)
+                array, on_device = y.numpy(), batch.sums[i].numpy()  # [5, C, F]
+                self._arrays.check(bool(np.isfinite(on_device[-2:]).all()), loudest)  # minimum and maximum
+                sums = from_sums(len(y), *on_device)
         except ClipError as error:
             return error
         return HeldFeatures(array, sums, silent, zlib.crc32(array.data))

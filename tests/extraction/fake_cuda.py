@@ -41,6 +41,7 @@ class FakeEvent:
 
     def synchronize(self) -> None:
         self.stream.cuda.note("synchronize", self.stream)
+        self.stream.cuda.waiting.add(threading.current_thread().name)
         self.stream.cuda.finish(self.stream, self.copies)
 
 
@@ -55,6 +56,7 @@ class FakeCuda(Cuda):
         operations: what was asked for: its name, the stream that it is for, and the device that was selected.
         copied: rows of each upload of samples.
         wrong_device: operations while another device than the stream's was selected.
+        waiting: names of the threads that waited for an event.
         fails: called with the rows before each upload of samples; it may raise.
     """
 
@@ -63,6 +65,7 @@ class FakeCuda(Cuda):
         self.operations: list[tuple[str, str, int]] = []
         self.copied: list[int] = []
         self.wrong_device: list[str] = []
+        self.waiting: set[str] = set()
         self.fails: Callable[[int], None] = lambda rows: None
         self._default: dict[int, FakeStream] = {}
         self._lock, self._thread, self._process = threading.RLock(), threading.local(), os.getpid()

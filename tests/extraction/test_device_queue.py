@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from hlfeat.extraction.device_queue import CudaQueue, PlainQueue, make_queue
+from hlfeat.extraction.device_queue import Cuda, CudaQueue, PlainQueue, make_queue
 from tests.extraction.fake_cuda import FakeCuda
 
 ROWS = [torch.arange(1.0, 4.0), torch.tensor([5.0])]
@@ -100,3 +100,47 @@ def test_elsewhere_copies_are_plain():
     assert queue.float64
     assert not PlainQueue(torch.device("mps")).float64
     assert isinstance(make_queue(torch.device("cuda")), CudaQueue)
+
+
+def test_torch_is_asked_about_the_device_by_name(monkeypatch):
+    """No call of torch.cuda is left to the current device, and events are recorded on the stream that is given."""
+    asked = []
+
+    def noting(name, result=None):
+        return lambda *args, **kwargs: (asked.append((name, args, kwargs)), result)[1]
+
+    class Event:
+        def __init__(self, **kwargs):
+            asked.append(("Event", (), kwargs))
+
+        def record(self, stream):
+            asked.append(("record", (stream,), {}))
+
+    for name in ("Stream", "current_stream", "stream", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, noting(name))
+    figures = {"memory_reserved": 50, "memory_allocated": 20, "mem_get_info": (1000, 9999), "max_memory_allocated": 27}
+    for name, result in figures.items():
+        monkeypatch.setattr(torch.cuda, name, noting(name, result))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", noting("empty", torch.zeros(2)))
+    cuda, device = Cuda(), torch.device("cuda:1")
+    cuda.new_stream(device)
+    cuda.current_stream(device)
+    cuda.on_stream("stream")
+    cuda.record_event("stream")
+    cuda.pinned((2,), torch.float32)
+    assert asked == [
+        ("Stream", (device,), {}),
+        ("current_stream", (device,), {}),
+        ("stream", ("stream",), {}),
+        ("Event", (), {"blocking": True}),
+        ("record", ("stream",), {}),
+        ("empty", ((2,),), {"dtype": torch.float32, "pin_memory": True}),
+    ]
+    asked.clear()
+    assert cuda.free_bytes(device) == 1000 + 50 - 20
+    assert cuda.peak_bytes(device, lambda: asked.append(("call", (device,), {}))) == 7
+    assert [args for _, args, _ in asked] == [(device,)] * 7
+    assert [name for name, _, _ in asked[-4:]] == [
+        "reset_peak_memory_stats", "memory_allocated", "call", "max_memory_allocated"
+    ]  # fmt: skip

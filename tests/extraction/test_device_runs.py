@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import Callable
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hlfeat
+from hlfeat.audio.clip import Clip
+from hlfeat.audio.resample import Resampler
+from hlfeat.config.loading import load_config
+from hlfeat.errors import InterruptedRunError, TooManyFailuresError
 from hlfeat.extraction import one_device
-from hlfeat.extraction.options import Limits, Options
+from hlfeat.extraction.clip_loader import ClipLoader
+from hlfeat.extraction.events import ClipInfo, LoadedClip, ShardBreak
+from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
+from hlfeat.extraction.process_pool import ProcessPool
+from hlfeat.extraction.setup import prepare
+from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.frontends.leaf import EfficientLeaf
 from tests import helpers
 from tests.extraction.fake_cuda import FakeCuda, engines_on
-from tests.extraction.runs import run
+from tests.extraction.runs import CHEAP, run
 
 LONG = 12000  # samples; longer clips are computed in windows
 
@@ -151,3 +162,212 @@ def test_a_device_writes_what_a_cpu_writes(
     if batch_seconds == 64.0 and block == 1 << 25 and block_clips > 2 and share == 0:
         assert max(cuda.copied) > 1
     assert [t.name for t in threading.enumerate() if t.name.startswith(("finish", "long clip"))] == []
+
+
+LIMITS = Limits(long_samples=LONG, window_samples=4000, window_frames=50, block_samples=16000)
+
+
+def run_on(cuda: FakeCuda, folder: Path, out: Path, *overrides: str, limits: Limits = LIMITS, **kwargs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_device, "make_engine", engines_on(cuda))
+        return run(folder, out, *overrides, limits=limits, **kwargs)
+
+
+def test_stopped_anywhere_and_resumed(folder, expected, tmp_path):
+    overrides = ("output.shard_size=4", "output.format=pt")
+    out, stops = tmp_path / "out", 0
+    options = Options(quiet=True, batch_seconds=2.0, workers=2)
+    for patience in range(1, 400, 17):
+        asked: list[int] = []
+
+        def stopped(asked: list[int] = asked, patience: int = patience) -> bool:
+            asked.append(1)
+            return len(asked) > patience
+
+        try:
+            run_on(FakeCuda(), folder, out, *overrides, options=options, stopped=stopped)
+            break
+        except InterruptedRunError:
+            stops += 1
+            assert not list(out.glob("*.tmp"))
+            assert [t.name for t in threading.enumerate() if t.name.startswith(("finish", "long clip"))] == []
+    assert stops >= 3
+    assert_same_but_for_rounding(out, expected(*overrides))
+
+
+@pytest.mark.parametrize("options", [{"on_error": "stop"}, {"max_failures": 20}])
+def test_too_many_failures_end_a_run_at_the_same_clip(folder, tmp_path, options):
+    settings = Options(quiet=True, batch_seconds=2.0, workers=2, **options)
+    outs = [tmp_path / "cpu", tmp_path / "device"]
+    with pytest.raises(TooManyFailuresError) as want:
+        run(folder, outs[0], "output.shard_size=2", options=settings, limits=LIMITS)
+    with pytest.raises(TooManyFailuresError) as got:
+        run_on(FakeCuda(), folder, outs[1], "output.shard_size=2", options=settings)
+    assert str(got.value) == str(want.value)
+    assert index_of(outs[0]) == index_of(outs[1])
+    assert (outs[0] / "failures.jsonl").read_bytes() == (outs[1] / "failures.jsonl").read_bytes()
+
+
+def test_an_error_of_the_device_ends_the_run(folder, tmp_path):
+    cuda = FakeCuda()
+
+    def fail(rows):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    cuda.fails = fail
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run_on(cuda, folder, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("shard-*"))
+
+
+@pytest.fixture
+def trap(monkeypatch, tmp_path):
+    """A file that is there once something has called CUDA, in this process or in one that it forks."""
+    touched = tmp_path / "touched"
+
+    def touch(*_, **__):
+        with open(touched, "a") as file:
+            traceback.print_stack(file=file)
+        raise AssertionError("CUDA was used")
+
+    for name in ("_lazy_init", "init", "current_device", "set_device", "get_device_name", "mem_get_info", "Stream",
+                 "Event", "device", "synchronize", "empty_cache", "max_memory_allocated", "memory_stats"):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, touch)
+    return touched
+
+
+def test_workers_touch_no_cuda(folder, expected, tmp_path, trap):
+    """FakeCuda refuses calls from forked processes; torch.cuda itself is not called at all."""
+    overrides = ("output.shard_size=4", "output.format=pt")
+    run_on(FakeCuda(), folder, tmp_path / "out", *overrides, options=Options(quiet=True, batch_seconds=2.0, workers=2))
+    assert_same_but_for_rounding(tmp_path / "out", expected(*overrides))
+    assert not trap.exists()
+    with pytest.raises(AssertionError, match="CUDA was used"):
+        torch.cuda.current_device()
+    assert trap.exists()
+
+
+def test_the_parent_of_several_devices_touches_no_cuda(tmp_path, trap):
+    folder = helpers.good_clips(tmp_path / "clips", 3, longest=0.2)
+    report = run(folder, tmp_path / "out", options=Options(quiet=True, device="cpu,cpu", workers=1))
+    assert report.clips == 3
+    assert not trap.exists()
+
+
+def test_the_device_is_selected_for_the_run_once_processes_are_forked(tmp_path, monkeypatch):
+    folder = helpers.good_clips(tmp_path / "clips", 1, longest=0.2)
+    steps = []
+
+    @contextmanager
+    def on_device(device):
+        steps.append(f"on {device}")
+        yield
+        steps.append("restored")
+
+    def pool(*arguments):
+        steps.append("pool")
+        return ProcessPool(*arguments)
+
+    monkeypatch.setattr(one_device, "on_device", on_device)
+    monkeypatch.setattr(one_device, "make_pool", pool)
+    run(folder, tmp_path / "out", finished_shard=lambda path: steps.append("shard"))
+    assert steps == ["pool", "on cpu", "shard", "restored"]
+
+
+def test_the_run_does_not_wait_for_batches_itself(tmp_path):
+    """Threads do; and all of a block's batches are uploaded before one is wanted."""
+    folder = helpers.good_clips(tmp_path / "clips", 12, longest=0.3)
+    cuda = FakeCuda()
+    run_on(cuda, folder, tmp_path / "out", options=Options(quiet=True, batch_seconds=0.3), limits=DEFAULT_LIMITS)
+    assert len(cuda.copied) > 3
+    assert cuda.waiting
+    assert all(name.startswith("finish") for name in cuda.waiting)
+
+
+def test_the_next_windows_are_on_their_way_while_features_are_downloaded(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", helpers.tone(3, 16000), 16000)
+    cuda, bands, groups = FakeCuda(), EfficientLeaf.compute_bands, list[int]()
+
+    def compute_bands(self, x, lengths):
+        cuda.note("bands")
+        groups.append(len(x))
+        return bands(self, x, lengths)
+
+    monkeypatch.setattr(EfficientLeaf, "compute_bands", compute_bands)
+    inputs = Inputs([Clip("a.wav", str(tmp_path / "a.wav"))])
+    plain = ["frontend.compression={kind: logtbn, median_filter: false, append_filtered: false}"]
+    run_on(cuda, inputs, tmp_path / "out", *plain, options=Options(quiet=True, batch_seconds=0.5))
+    names = [name for name, _, _ in cuda.operations if name in ("bands", "download", "synchronize")]
+    assert groups[1:-1] == [2] * (len(groups) - 2)  # the first and the last window may be shorter
+    assert len(groups) > 4
+    group_of = [g for g, windows in enumerate(groups) for _ in range(windows)]  # of each chunk
+    waits = [i for i, name in enumerate(names) if name == "synchronize"]
+    for chunk, i in enumerate(waits):
+        assert names[:i].count("bands") >= min(len(groups), group_of[chunk] + 2)
+    assert len(waits) == len(group_of)
+
+
+@given(
+    seconds=st.lists(st.floats(0.01, 0.5), max_size=30),
+    block=st.integers(1, 40),
+    long=st.sets(st.integers(0, 29)),
+    breaks=st.sets(st.integers(0, 29)),
+)
+def test_the_engine_holds_two_blocks_at_most(seconds, block, long, breaks):
+    """Bytes of samples, and long clips that are read ahead, between what it takes and what it gives."""
+    config = load_config(overrides=[*CHEAP, "frontend.conv_win_factor=3"])
+    extractor, postprocessor, _ = prepare(config, None, None)
+    limits = Limits(block_bytes=block * 1000, long_reads=2, window_samples=4000)
+    loader = ClipLoader(Resampler(16000), "mix", limits)
+    make = engines_on(FakeCuda())
+    engine = make(extractor.eval(), postprocessor, loader, None, np.dtype("float32"), 8000, limits)
+    held, opened, largest, order = 0, 0, 0, []
+
+    def stream():
+        nonlocal held, opened, largest
+        for i, length in enumerate(seconds):
+            if i in breaks:
+                yield ShardBreak()
+            x = torch.zeros(max(1, int(length * 4000)))
+            info = ClipInfo(Clip(str(i), ""), 16000, 1, length, 0, 0, 1, len(x))
+            clip = LoadedClip(info, *([], []) if i in long else ([x], [True]))
+            held, opened, largest = held + clip.nbytes, opened + clip.long, max(largest, clip.nbytes)
+            yield clip
+
+    class Pool:
+        workers = 3
+
+        def read(self, info, channel, cancelled):
+            yield torch.zeros(1, info.length)
+
+    with closing(engine.compute(stream(), Pool(), Path("."), lambda: False)) as events:
+        for event in events:
+            if isinstance(event, ShardBreak):
+                order.append("break")
+                continue
+            assert held <= 2 * limits.block_bytes + 2 * largest
+            assert opened <= 2 * limits.long_reads
+            i = int(event.info.clip.id)
+            order.append(i)
+            for _ in event.channels[0]:
+                pass
+            if i in long:
+                opened -= 1
+            else:
+                held -= 4 * event.info.length
+    assert order == [step for i in range(len(seconds)) for step in (["break"] if i in breaks else []) + [i]]
+
+
+def test_auto_follows_the_memory_of_the_device(tmp_path):
+    folder = helpers.good_clips(tmp_path / "clips", 12, longest=2.5)
+    most = []
+    for peak in (1 << 10, 1 << 30):
+        cuda = FakeCuda(free=1 << 30, peak=peak)
+        out = tmp_path / str(peak)
+        run_on(cuda, folder, out, options=Options(quiet=True), limits=DEFAULT_LIMITS)
+        assert cuda.copied[:2] == [4, 4]  # the trial
+        assert [name for name, _, _ in cuda.operations].count("peak bytes") == 1
+        most.append(max(cuda.copied[2:]))
+    assert most[0] >= most[1] > 1
+    assert Options().batch_samples(16000) is None
+    assert Options(batch_seconds=2).batch_samples(16000) == 32000
