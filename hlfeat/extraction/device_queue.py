@@ -173,8 +173,8 @@ class CudaQueue:
         device, up, _ = self._streams
         with self._cuda.on_device(device):
             host = self._cuda.pinned((len(rows), max(map(len, rows))), rows[0].dtype)
-            for place, row in zip(host, rows, strict=True):
-                place[: len(row)] = row
+            for place, row in zip(host.numpy(), rows, strict=True):
+                place[: len(row)] = row.numpy()
                 place[len(row) :] = 0
             with self._cuda.on_stream(up):
                 x = self._cuda.copy_to_device(host, device)

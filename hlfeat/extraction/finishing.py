@@ -6,7 +6,6 @@ checksums, so that the thread of the run only takes what is finished, in order. 
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from hlfeat.errors import ClipError
 from hlfeat.extraction.device_queue import Wait
-from hlfeat.extraction.engine import FeatureArrays, largest_sample
+from hlfeat.extraction.engine import FeatureArrays, hold, largest_sample
 from hlfeat.extraction.events import HeldFeatures
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.statistics.moments import from_sums, moments
@@ -93,22 +92,31 @@ class Finisher:
 
     def _finish(self, batch: ComputedBatch) -> list[Finished]:
         batch.wait()
-        return [self._finish_channel(batch, i) for i in range(len(batch.channels))]
+        features = batch.features.numpy()
+        clips = zip(batch.channels, (y[:n] for y, n in zip(features, batch.frames, strict=True)), strict=True)
+        if batch.sums is None:
+            return [self._finish_alone(channel, y) for channel, y in clips]
+        sums = batch.sums.numpy()
+        finite = np.isfinite(sums[:, -2:]).all((1, 2, 3))  # minimum and maximum
+        return [
+            self._finish_summed(channel, y, of_clip, fine)
+            for (channel, y), of_clip, fine in zip(clips, sums, finite, strict=True)
+        ]
 
-    def _finish_channel(self, batch: ComputedBatch, i: int) -> Finished:
-        waveform, silent = batch.channels[i]
-        y, loudest = batch.features[i, : batch.frames[i]], largest_sample(waveform)
+    def _finish_alone(self, channel: Channel, y: np.ndarray) -> Finished:
         try:
-            if batch.sums is None:
-                array = self._arrays.make(self._postprocessor.whole(y), loudest)
-                sums = moments(array)
-            else:
-                array, on_device = y.numpy(), batch.sums[i].numpy()  # [5, C, F]
-                self._arrays.check(bool(np.isfinite(on_device[-2:]).all()), loudest)  # minimum and maximum
-                sums = from_sums(len(y), *on_device)
+            rows = self._postprocessor.whole(torch.from_numpy(y))
+            array = self._arrays.make(rows, largest_sample(channel.waveform))
         except ClipError as error:
             return error
-        return HeldFeatures(array, sums, silent, zlib.crc32(array.data))
+        return hold((array, moments(array)), channel.silent)
+
+    def _finish_summed(self, channel: Channel, y: np.ndarray, sums: np.ndarray, finite: bool) -> Finished:
+        try:
+            self._arrays.check(bool(finite), largest_sample(channel.waveform))
+        except ClipError as error:
+            return error
+        return hold((y, from_sums(len(y), *sums)), channel.silent)
 
     def map(self, function: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
         """The function of each item, in order, a few ahead."""
