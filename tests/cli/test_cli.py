@@ -213,7 +213,9 @@ def test_what_is_wrong_with_the_call_is_one_line(invoke, clips, tmp_path):
     failed(invoke("extract", clips, "-o", out, "--workers", "0"), 2, "workers")
     failed(invoke("extract", clips, "-o", ""), 2, "-o: expected a folder for the features")
     failed(invoke("extract", "", "-o", out), 2, "expected a file, a folder")
-    failed(invoke("extract", clips, "-o", out, "--batch-seconds", "inf"), 2, "--batch-seconds")
+    for wrong in ("inf", "0", "most"):
+        message = f"--batch-seconds': expected auto, or seconds from 0.01, got '{wrong}'"
+        failed(invoke("extract", clips, "-o", out, "--batch-seconds", wrong), 2, message)
     failed(invoke("extract", clips, "-o", out, "--nothing"), 2, "--nothing")
     assert "Traceback" in invoke("extract", clips, "-o", out, "-v", "-c", "nothing").stderr
 

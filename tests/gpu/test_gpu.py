@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import hlfeat
+from hlfeat.extraction.device_queue import make_queue
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -258,3 +259,22 @@ def test_eval_forward_does_not_wait_for_the_device(name, with_lengths):
             module(x, lengths)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_copies_beside_the_computation_arrive():
+    """Many batches in flight; each is waited for alone."""
+    queue = make_queue(torch.device("cuda"))
+    rows = [[torch.randn(50_000 - i * j) for j in range(4)] for i in range(20)]
+    hosts = []
+    for batch in rows:
+        x = queue.upload(batch)
+        with queue.computing():
+            y = torch.tanh(x @ torch.eye(x.shape[1], 64, device=x.device)).contiguous()
+        hosts.append((queue.download(y), queue.done()))
+    for batch, (host, wait) in zip(rows, hosts, strict=True):
+        wait()
+        assert host.is_pinned()
+        torch.testing.assert_close(host, torch.tanh(torch.stack([row[:64] for row in batch])), rtol=1e-4, atol=1e-5)
+    x = queue.upload([torch.zeros(1 << 20)])
+    assert queue.peak_bytes(lambda: x + 1) >= 4 << 20
+    assert queue.free_bytes() > 0
