@@ -125,7 +125,7 @@ def filter_warnings(extractor: Extractor) -> list[str]:
     crossed = int((bank.clamped()[0].diff() <= 0).sum())
     if crossed:
         notes.append(
-            f"{crossed} filters are not above their lower neighbour: harmonic layers can take no axis from them"
+            f"{crossed} filters are not above their lower neighbour: bands are not in the order of their frequency"
         )
     return notes
 

@@ -117,16 +117,16 @@ class Block:
         # harmonics are almost always consecutive: then a slice, which is a view of the weight
         run = slice(int(ks[0]), int(ks[-1]) + 1) if len(ks) else slice(0, 0)
         self.ks: slice | list[int] = run if run.stop - run.start == len(ks) else ks.tolist()
-        low, frac = plan.low[ks, first:last].ravel(), plan.frac[ks, first:last].ravel()
-        value = np.stack([1 - frac, frac]) * plan.active[ks, first:last].ravel()
-        keep = value > 0
-        row = np.broadcast_to(np.arange(low.size), value.shape)[keep]
-        source = np.stack([low, low + 1])[keep]
+        source = plan.rows_read[:, ks, first:last].reshape(2, -1)
+        value = plan.weights_read[:, ks, first:last].reshape(2, -1)
+        keep, size = value > 0, value.shape[1]
+        row = np.broadcast_to(np.arange(size), value.shape)[keep]
+        source = source[keep]
         # all reads lie in rows [x_first, x_last) of x: the only ones that this block's gradient reaches
         self.x_first, self.x_last = (int(source.min()), int(source.max()) + 1) if source.size else (0, 0)
         n_x = self.x_last - self.x_first
-        self.gather = SparseGather(Rows.of(row, source, value[keep], low.size, plan.rows), planes)
-        self.adjoint = SparseGather(Rows.of(source - self.x_first, row, value[keep], n_x, low.size), planes)
+        self.gather = SparseGather(Rows.of(row, source, value[keep], size, plan.rows), planes)
+        self.adjoint = SparseGather(Rows.of(source - self.x_first, row, value[keep], n_x, size), planes)
 
 
 def chunks(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> tuple[int, list[Block]]:

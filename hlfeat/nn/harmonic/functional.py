@@ -108,7 +108,7 @@ def harmonic_conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    positions: np.ndarray | Tensor | Plan,
+    positions: np.ndarray | Tensor | Plan | tuple[Tensor, Tensor],
     *,
     stride: int = 1,
     padding: int = 0,
@@ -146,8 +146,11 @@ def harmonic_conv2d(
         torch.Size([1, 4, 129, 46])
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
-    if torch.compiler.is_compiling() and isinstance(positions, Tensor):  # a plan cannot be traced, and need not be
-        return plain(x, weight, bias, *linear_interpolation(positions, x.shape[2]), time)
+    if torch.compiler.is_compiling() and not isinstance(positions, Plan):  # a plan cannot be traced, and need not be
+        if not isinstance(positions, tuple):
+            positions = linear_interpolation(torch.as_tensor(positions, dtype=torch.float64), x.shape[2])
+        return plain(x, weight, bias, *positions, time)
+    assert not isinstance(positions, tuple)
     traced = _traced(x, weight, bias)
     if not traced:
         _check(x, weight, bias, time)

@@ -7,6 +7,7 @@ that read something changes, if the multiplications saved pay for one more block
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -40,8 +41,11 @@ class Time(NamedTuple):
         return (t + 2 * self.padding - self.dilation * (kernel - 1) - 1) // self.stride + 1
 
 
-def linear_interpolation(positions: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+def linear_interpolation(positions: Tensor, n_rows: int, order: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """The two rows around each position and their weights; both weights are 0 outside [0, n_rows - 1].
+
+    Args:
+        order: the row at each whole position; None: the position itself.
 
     Shape: positions float64 [Kf, G] -> rows int64 [2, Kf, G], weights float64 [2, Kf, G].
     """
@@ -52,6 +56,8 @@ def linear_interpolation(positions: Tensor, n_rows: int) -> tuple[Tensor, Tensor
     low = positions.floor()
     upper = positions - low
     rows = torch.stack([low, (low + 1).clamp(max=n_rows - 1)]).long()
+    if order is not None:
+        rows = torch.tensor(order)[rows]
     return rows, torch.stack([1 - upper, upper]) * inside
 
 
@@ -59,27 +65,29 @@ class Plan:
     """All that depends on the positions and the number of input rows alone.
 
     Args:
-        positions: fractional rows, float64 [Kf, G].
+        positions: fractional rows, or ranks of rows, float64 [Kf, G].
         rows: rows of the input.
+        order: the row of each rank; None: positions are those of rows.
 
     Attributes:
         lerp_rows, lerp_weights: the two rows around each position, and their weights, 2 x [2, Kf, G].
+        rows_read, weights_read: the same as arrays.
         active: which positions lie on the axis, bool [Kf, G].
         backend_data: what a backend has made of it, such as tables on a device.
     """
 
-    def __init__(self, positions: Tensor, rows: int) -> None:
-        self.positions = positions
+    def __init__(self, positions: Tensor, rows: int, order: Sequence[int] | None = None) -> None:
+        self.positions, self.order = positions, order
         self.rows, (self.harmonics, self.rows_out) = rows, positions.shape
         self.backend_data: dict[Any, Any] = {}
         with torch.inference_mode(False):  # it may serve a training step later
-            self.lerp_rows, self.lerp_weights = linear_interpolation(positions.clone(), rows)
-        self.low, self.frac = self.lerp_rows[0].numpy(), self.lerp_weights[1].numpy()
+            self.lerp_rows, self.lerp_weights = linear_interpolation(positions.clone(), rows, order)
+        self.rows_read, self.weights_read = self.lerp_rows.numpy(), self.lerp_weights.numpy()
         self.active = self.lerp_weights.sum(0).numpy() > 0
 
-    def __reduce__(self) -> tuple[type[Plan], tuple[Tensor, int]]:
+    def __reduce__(self) -> tuple[type[Plan], tuple[Tensor, int, Sequence[int] | None]]:
         """Copies and pickles are made from the positions: backend_data may lie on a device that is missing there."""
-        return Plan, (self.positions, self.rows)
+        return Plan, (self.positions, self.rows, self.order)
 
     def lerp_on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """lerp_rows and lerp_weights on a device, copied to it once."""

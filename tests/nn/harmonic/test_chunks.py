@@ -15,8 +15,8 @@ from hlfeat.bench.timing import peak_bytes
 from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic import chunks, torch_backend
+from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
 from hlfeat.nn.harmonic.chunks import Budget
-from hlfeat.nn.harmonic.modules import AxisHarmonicConv2d
 from hlfeat.nn.harmonic.plan import Plan, Time, plan_for
 from tests.fake_device import Counts, FakeDevice
 

@@ -19,7 +19,8 @@ import hlfeat
 from hlfeat.nn.axes import LinearAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic import chunks, functional
-from hlfeat.nn.harmonic.modules import AxisHarmonicConv2d, MixedHarmonicConv2d
+from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
+from hlfeat.nn.harmonic.modules import MixedHarmonicConv2d
 from hlfeat.nn.harmonic.plan import plan_for
 
 AXES = ["linear", "log", "centre"]
@@ -335,18 +336,18 @@ def test_a_kernel_of_ones_finds_the_fundamental_of_a_tone(axis, fundamental):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"padding": 1}, r"padding \(0, n\)"),
-        ({"padding": (1, 1)}, r"padding \(0, n\)"),
-        ({"padding": "same"}, "padding to be an int or a pair"),
-        ({"dilation": 2}, r"dilation \(1, n\)"),
-        ({"padding_mode": "reflect"}, "zeros"),
+        ({"padding": (1, 2)}, r"write padding=2 or \(0, 2\), got \(1, 2\)"),
+        ({"padding": -1}, "padding from 0"),
+        ({"padding": "full"}, r'an int, a pair \(0, n\), "same" or "valid", got \'full\''),
+        ({"padding": "same", "stride": 2}, 'a stride of 1 in time with padding "same", got 2'),
+        ({"dilation": (2, 3)}, r"write dilation=3 or \(1, 3\), got \(2, 3\)"),
+        ({"padding_mode": "mirror"}, "padding_mode zeros, reflect, replicate, circular, got 'mirror'"),
+        ({"centre_freqs": [1.0, 2.0], "axis": LinearAxis()}, "centre_freqs or axis, got both"),
         ({"anchor": 0}, "anchor of 1 or above"),
         ({"anchor": 1.5}, "anchor of 1 or above"),
         ({"kernel_size": 0}, "at least 1"),
         ({"stride": 0}, "at least 1"),
         ({"groups": 3}, "multiples of groups"),
-        ({"centre_freqs": [100.0, 300.0, 200.0, 400.0]}, r"filters 1 and 2 \(300, 200\) crossed"),
-        ({"centre_freqs": [100.0, 100.0]}, "crossed"),
         ({"centre_freqs": [[100.0]]}, r"centre frequencies \[F\]"),
         ({"centre_freqs": [100.0, float("nan")]}, "finite"),
     ],
