@@ -38,18 +38,25 @@ EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class LinearAxis:
-    """A linear axis from 0 Hz, as a spectrogram's: row f is f times the distance of rows, so p_k(f) = f k / n.
+    """A linear axis: row f is f + first times the distance of rows, so p_k(f) = (f + first) k / n - first.
+
+    Args:
+        first: the frequency of row 0, in distances of rows: 0 for a spectrogram.
 
     Example:
         >>> from hlfeat import LinearAxis
         >>> LinearAxis().positions(n_rows=4, kernel=2, anchor=1).tolist()  # of harmonics 1 and 2
         [[0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 4.0, 6.0]]
+        >>> LinearAxis().pooled(2)  # rows 0 and 1, 2 and 3, ...
+        LinearAxis(first=0.25)
     """
+
+    first: float = 0.0
 
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
         """p_k(f) of every row and harmonic. Shape: -> float64 [kernel, n_rows]."""
         # integers first, one division: whole rows come out exactly
-        return torch.arange(n_rows, dtype=torch.float64) * harmonics(kernel) / anchor
+        return (torch.arange(n_rows, dtype=torch.float64) + self.first) * harmonics(kernel) / anchor - self.first
 
     @property
     def order(self) -> None:
@@ -57,11 +64,15 @@ class LinearAxis:
         return None
 
     def every(self, stride: int) -> LinearAxis:
-        """The axis of every stride-th row: linear from 0 Hz too."""
-        return self
+        """The axis of every stride-th row, from the first."""
+        return LinearAxis(self.first / stride)
+
+    def pooled(self, size: int) -> LinearAxis:
+        """The axis after pooling over `size` rows at a time: a row stands for the mean of their frequencies."""
+        return LinearAxis((self.first + (size - 1) / 2) / size)
 
     def describe(self) -> str:
-        return "linear"
+        return f"linear from {self.first:g} rows up" if self.first else "linear"
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,10 @@ class LogAxis:
     def every(self, stride: int) -> LogAxis:
         """The axis of every stride-th row."""
         return LogAxis(self.scale / stride, self.radix)
+
+    def pooled(self, size: int) -> LogAxis:
+        """The axis after pooling over `size` rows at a time: a row stands for the mean of their log frequencies."""
+        return self.every(size)  # where it begins has no influence on where harmonics lie
 
     def describe(self) -> str:
         return f"log, {self.scale * math.log(2) / math.log(self.radix):g} rows an octave"
@@ -171,6 +186,14 @@ class CentreAxis:
     def every(self, stride: int) -> CentreAxis:
         """The axis of every stride-th row."""
         return CentreAxis(self.freqs[::stride], self.resolution)
+
+    def pooled(self, size: int) -> CentreAxis:
+        """The axis after pooling over `size` rows at a time: a row stands for the mean of their frequencies.
+
+        Rows at the end that fill no window are left out, as torch's pooling does.
+        """
+        windows = zip(*(self.freqs[i::size] for i in range(size)), strict=False)
+        return CentreAxis(tuple(sum(w) / size for w in windows), self.resolution)
 
     def describe(self) -> str:
         return f"{len(self.freqs)} centre frequencies, {min(self.freqs):.4g} to {max(self.freqs):.4g}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hlfeat.config.layers import PoolConfig
 from hlfeat.errors import ConfigError
-from hlfeat.nn.axes import Axis, CentreAxis, LogAxis
+from hlfeat.nn.axes import Axis
 from hlfeat.nn.layers.base import Layer, LayerInput
 from hlfeat.nn.layers.registry import build_layer
 from hlfeat.nn.masking import frame_mask, mask_frames
@@ -31,16 +31,7 @@ class Pool(Layer):
 
     def set_axis(self, axis: Axis | None) -> Axis | None:
         """A pooled row stands for the mean frequency of its window."""
-        if axis is None or self.bands == 1:
-            return axis
-        if isinstance(axis, LogAxis):
-            return axis.every(self.bands)
-        if not isinstance(axis, CentreAxis):  # row f of the pooled axis is no multiple of a bin any more
-            raise ConfigError(
-                "expected pool.bands = 1 on a linear axis: pooled rows are not at multiples of one frequency"
-            )
-        windows = zip(*(axis.freqs[i :: self.bands] for i in range(self.bands)), strict=False)
-        return CentreAxis(tuple(sum(w) / self.bands for w in windows), axis.resolution)
+        return axis if axis is None or self.bands == 1 else axis.pooled(self.bands)
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         size, n = (self.bands, self.stride), x.shape[-1]
