@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from hlfeat.config import frontends as config_frontends
 from hlfeat.config.config import Config
+from hlfeat.config.filters import FiltersConfig
+from hlfeat.config.frontends import FrontendConfig
 from hlfeat.config.loading import config_from_dict, explained, load_config
 from hlfeat.errors import AxisError, ConfigError, LayerError
 from hlfeat.nn.axes import Axis
@@ -72,7 +73,7 @@ def build(
 def build_stack(configuration: Config, frontend: Frontend, axis: Axis | None) -> list[Layer]:
     """The layers after a frontend whose bands lie on this axis."""
     f = configuration.frontend
-    bins_per_octave = f.bins_per_octave() if isinstance(f, config_frontends.FiltersConfig) else None
+    bins_per_octave = f.spacing_per_octave() if isinstance(f, FiltersConfig) else None
     before = LayerInput(frontend.n_channels, frontend.n_bands, axis, bins_per_octave)
     try:
         return build_layers(configuration.stack, before)[0]
@@ -80,12 +81,12 @@ def build_stack(configuration: Config, frontend: Frontend, axis: Axis | None) ->
         raise ConfigError(f"stack: cannot be built: {' '.join(str(e).split())[:120]}") from e
 
 
-def frontend_axis(configuration: config_frontends.FrontendConfig, frontend: Frontend) -> Axis:
+def frontend_axis(configuration: FrontendConfig, frontend: Frontend) -> Axis:
     """Where the bands lie that a stack begins with."""
     try:
         return frontend.axis()
     except AxisError as e:  # a mel matrix has several filters in one bin
-        if not isinstance(configuration, config_frontends.FiltersConfig):
+        if not isinstance(configuration, FiltersConfig):
             raise ConfigError(f"frontend: {e}") from e
         scale = configuration.scale
         raise LayerError(("frontend", "scale"), f"({scale}): {e}; take scale: mel, or fewer n_filters") from e
