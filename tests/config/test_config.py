@@ -211,6 +211,8 @@ def test_the_first_filter_of_a_constant_q(tmp_path):
     stack = {"layer": "harmonic", "out_channels": 1, "kernel": [2, 1], "axis": "log"}
     layer = hlfeat.build({**config.model_dump(), "stack": [stack]}).stack.layers[0]
     assert layer.conv.positions(25)[1, 0].item() == 12
+    few = load(tmp_path, "frontend: {n_filters: 5, scale: log, first_freq: 33.3, bins_per_octave: 12}").frontend
+    assert few.spacing_per_octave() == 12  # log2 of the ends' ratio would round
 
 
 def test_both_names_of_filters_in_an_octave_are_one_setting(tmp_path):
