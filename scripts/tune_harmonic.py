@@ -1,83 +1,157 @@
 #!/usr/bin/env python3
-"""Try block sizes, warps and stages of the Triton kernels on this machine's GPU.
+"""Decide between the two backends of harmonic convolution on this machine's GPU, and between block sizes.
 
-    python scripts/tune_harmonic.py --setting 1 --setting 3a
+    python scripts/tune_harmonic.py --json tune.jsonl --limit 480
 
-prints a table for each setting of `hlfeat bench harmonic`: forward, and what the two gradients take, fastest first,
-beside nn.Conv2d's forward. Most of the time goes into compiling a hundred kernels for each setting. What is chosen
-belongs into CONVOLVE and CORRELATE in hlfeat/nn/harmonic/triton_backend.py.
+First, for each setting of `hlfeat bench harmonic`, in TF32 and in float32: nn.Conv2d, torch operations ("torch"), and
+the Triton kernels with one stage and with three ("fused 1", "fused 3"), forward and with backward. Then, as long as
+time is left, what each kernel takes with each of its choices of blocks. A line of JSON is written after each, so that
+a limit or an error loses nothing. Most of the time goes into compiling.
+
+What is chosen belongs into `default` in hlfeat/nn/harmonic/blocks.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import sys
+import json
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from hlfeat.bench.harmonic import SETTINGS, Setting, tensors
-from hlfeat.bench.tables import markdown
+from hlfeat.bench.tables import environment, markdown
 from hlfeat.bench.timing import time_interleaved, without_gradient
 from hlfeat.nn.harmonic import triton_backend
+from hlfeat.nn.harmonic.blocks import Blocks, Problem, choices, default
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import Time, plan_for
-from hlfeat.nn.harmonic.triton_backend import Blocks
 
-COLUMNS = {"kernel": "kernel", "blocks": "t, k, o, warps, stages", "ms": "ms|.3f", "ratio": "/ Conv2d|.2f"}
+Choose = Callable[[str, Problem], Blocks]
+Row = dict[str, Any]
+CANDIDATES = {"torch": None, "fused 1": 1, "fused 3": 3}  # and the stages of the kernels
+COLUMNS = {
+    "setting": "setting",
+    "precision": "precision",
+    "forward Conv2d": "forward: Conv2d, ms|.3f",
+    **{f"forward {name}": f"{name}|.2f" for name in CANDIDATES},
+    "training Conv2d": "with backward: Conv2d, ms|.3f",
+    **{f"training {name}": f"{name}|.2f" for name in CANDIDATES},
+    "fastest": "fastest",
+}
+KERNEL_COLUMNS = {"kernel": "kernel", "blocks": "t, k, o, warps, stages", "ms": "ms|.3f", "ratio": "/ default|.2f"}
 
 
-def choices(quick: bool) -> Iterator[Blocks]:
-    """What is tried; kernels that do not fit the GPU are left out later."""
-    if quick:
-        return (Blocks(16, k, 32, 4, 2) for k in (16, 32))
-    every = itertools.product((64, 128, 256), (16, 32, 64), (64,), (4, 8), (1, 3))
-    return (Blocks(*choice) for choice in every if choice[0] * choice[1] <= 128 * 64)
+@contextmanager
+def blocks_from(choose: Choose) -> Iterator[None]:
+    """Let the kernels take these blocks."""
+    before = triton_backend.chosen
+    triton_backend.chosen = lambda kernel, problem, device, call: choose(kernel, problem)
+    try:
+        yield
+    finally:
+        triton_backend.chosen = before
 
 
-def kernels(setting: Setting, batch: int, device: torch.device) -> dict[str, tuple[str, Callable[[], object]]]:
-    """Each kernel alone, and the name of the constant that cuts its work."""
+@contextmanager
+def precision_of(name: str) -> Iterator[None]:
+    """ "tf32" or "float32", for cuDNN's convolutions and the kernels."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def within(choose: Choose, call: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        with blocks_from(choose):
+            return call()
+
+    return run
+
+
+def compare(setting: Setting, batch: int, device: torch.device, seconds: float) -> Row:
+    """Times of Conv2d in ms, and of the candidates as multiples of them."""
+    x, weight, bias = tensors(setting, batch, device)
+    half = setting.kernel // 2
+    plan = plan_for(setting.axes()["centre"].positions(setting.rows, setting.kernel, setting.anchor), setting.rows)
+    calls: dict[str, Callable[[], Tensor]] = {"Conv2d": lambda: F.conv2d(x, weight, bias, padding=half)}
+    for name, stages in CANDIDATES.items():
+
+        def call(stages: int | None = stages) -> Tensor:
+            if stages is None:
+                return harmonic_conv2d(x, weight, bias, plan, padding=half)
+            with blocks_from(lambda kernel, problem: default(kernel, problem)._replace(stages=stages)):
+                return harmonic_conv2d(x, weight, bias, plan, padding=half, fused=True)
+
+        calls[name] = call
+    cotangent = torch.randn_like(calls["Conv2d"]().detach())
+
+    def training(name: str) -> Callable[[], object]:
+        stages = CANDIDATES.get(name) or 1  # the backward pass is a call of its own
+        return within(
+            lambda kernel, problem: default(kernel, problem)._replace(stages=stages),
+            lambda: torch.autograd.grad(calls[name](), (x, weight, bias), cotangent),
+        )
+
+    row: Row = {}
+    least = 3 if seconds else 1
+    for what, timed in (
+        ("forward", {n: without_gradient(c) for n, c in calls.items()}),
+        ("training", {n: training(n) for n in calls}),
+    ):
+        taken = {n: r.typical for n, r in time_interleaved(timed, device, seconds, least, patience=30.0).items()}
+        row[f"{what} Conv2d"] = taken["Conv2d"] * 1e3
+        row |= {f"{what} {name}": taken[name] / taken["Conv2d"] for name in CANDIDATES}
+    row["fastest"] = min(CANDIDATES, key=lambda name: row[f"training {name}"])
+    return row
+
+
+def kernel_calls(setting: Setting, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Each kernel alone."""
     x, weight, bias = (v.detach() for v in tensors(setting, batch, device))
     plan = plan_for(setting.axes()["centre"].positions(setting.rows, setting.kernel, setting.anchor), setting.rows)
-    time = Time(1, setting.kernel // 2, 1, 1)
-    kept = x.contiguous(memory_format=triton_backend.LAYOUT)  # by the forward pass, for the gradients
-    gy = torch.randn_like(triton_backend.convolve(kept, weight, bias, plan, time))
+    time_ = Time(1, setting.kernel // 2, 1, 1)
+    gy = torch.randn_like(triton_backend.convolve(x, weight, bias, plan, time_))
     gradients = triton_backend.gradients
     return {
-        "forward": ("CONVOLVE", lambda: harmonic_conv2d(x, weight, bias, plan, padding=time.padding, fused=True)),
-        "gradient of the input": ("CONVOLVE", lambda: gradients(kept, weight, gy, plan, time, True, False)),
-        "gradient of the weight": ("CORRELATE", lambda: gradients(kept, weight, gy, plan, time, False, True)),
+        "forward": lambda: triton_backend.convolve(x, weight, bias, plan, time_),
+        "gradient of the input": lambda: gradients(x, weight, gy, plan, time_, True, False),
+        "gradient of the weight": lambda: gradients(x, weight, gy, plan, time_, False, True),
     }
 
 
-def tune(setting: Setting, batch: int, device: torch.device, quick: bool) -> Iterator[dict[str, object]]:
-    """Rows of the table, fastest first for each kernel."""
-    x, weight, bias = tensors(setting, batch, device)
-    conv = without_gradient(lambda: F.conv2d(x, weight, bias, padding=setting.kernel // 2))
-    for name, (constant, call) in kernels(setting, batch, device).items():
+def tune(setting: Setting, batch: int, device: torch.device, seconds: float) -> Iterator[Row]:
+    """What each kernel takes with each choice of blocks, fastest first."""
+    for name, call in kernel_calls(setting, batch, device).items():
+        asked: list[tuple[str, Problem]] = []
 
-        def cut(blocks: Blocks, constant: str = constant, call: Callable[[], object] = call) -> Callable[[], object]:
-            def run() -> object:
-                setattr(triton_backend, constant, blocks)
-                return call()
+        def ask(kernel: str, problem: Problem, asked: list[tuple[str, Problem]] = asked) -> Blocks:
+            asked.append((kernel, problem))
+            return default(kernel, problem)
 
-            return run
-
-        before, fits = getattr(triton_backend, constant), {}
-        for blocks in choices(quick):
+        within(ask, call)()
+        usual, fits = default(*asked[0]), {}
+        for blocks in dict.fromkeys([*choices(*asked[0]), usual._replace(stages=3)]):
+            run = within(lambda kernel, problem, blocks=blocks: blocks, call)
             try:
-                cut(blocks)()
+                run()
             except Exception as e:  # Triton has several errors for what does not fit
-                print(f"{name}: {tuple(blocks)}: {type(e).__name__}", file=sys.stderr)
+                yield {"kernel": name, "blocks": ", ".join(map(str, blocks)), "error": type(e).__name__}
             else:
-                fits[", ".join(map(str, blocks))] = cut(blocks)
-        taken = time_interleaved({"Conv2d": conv, **fits}, device, 0.0 if quick else 2.0, least=1 if quick else 3)
-        setattr(triton_backend, constant, before)
-        base = taken["Conv2d"].typical
+                fits[blocks] = run
+        taken = time_interleaved(fits, device, seconds, least=3 if seconds else 1)  # type: ignore[type-var]
         for blocks, runs in sorted(taken.items(), key=lambda item: item[1].typical):
-            yield {"kernel": name, "blocks": blocks, "ms": runs.typical * 1e3, "ratio": runs.typical / base}
+            ratio = runs.typical / taken[usual].typical
+            yield {"kernel": name, "blocks": ", ".join(map(str, blocks)), "ms": runs.typical * 1e3, "ratio": ratio}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,12 +160,44 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--setting", action="append", choices=names, help="all if not given; may be repeated")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", type=torch.device, default="cuda")
-    parser.add_argument("--quick", action="store_true", help="two choices, a few runs")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of measuring; 0: each call once")
+    parser.add_argument("--limit", type=float, default=480.0, help="seconds after which nothing new is begun")
+    parser.add_argument("--json", type=Path, help="lines of JSON are appended to this file")
     asked = parser.parse_args(arguments)
-    for setting in SETTINGS:
-        if asked.setting is None or setting.name in asked.setting:
-            print(f"## Setting {setting.name}, batch {asked.batch}\n")
-            print(markdown(list(tune(setting, asked.batch, asked.device, asked.quick)), COLUMNS), flush=True)
+    begin = time.monotonic()
+    settings = [s for s in SETTINGS if asked.setting is None or s.name in asked.setting]
+
+    def write(row: Row) -> None:
+        if asked.json:
+            with asked.json.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def rows_of(what: str, measure: Callable[[Setting], list[Row]]) -> Iterator[list[Row]]:
+        for setting in settings:
+            for precision in ("tf32", "float32"):
+                if time.monotonic() - begin > asked.limit:
+                    print(f"{what}: {setting.name}, {precision} is left out: {asked.limit:.0f} s are over", flush=True)
+                    continue
+                about = {"what": what, "setting": setting.name, "precision": precision, "batch": asked.batch}
+                try:
+                    with precision_of(precision):
+                        rows = [{**about, **row} for row in measure(setting)]
+                except Exception as e:  # the next setting may fit; this one's error is a result
+                    rows = [{**about, "error": f"{type(e).__name__}: {e}"}]
+                for row in rows:
+                    write(row)
+                yield rows
+
+    write({"what": "environment", **environment(asked.device)})
+    print("Forward and with backward: nn.Conv2d in ms, the others as multiples of it.\n")
+    first = True
+    for rows in rows_of("backends", lambda s: [compare(s, asked.batch, asked.device, asked.seconds)]):
+        table = markdown(rows, COLUMNS).rstrip()
+        print(rows[0].get("error") or (table if first else table.split("\n", 2)[2]), flush=True)
+        first = first and "error" in rows[0]
+    for rows in rows_of("blocks", lambda s: list(tune(s, asked.batch, asked.device, asked.seconds))):
+        print(f"\n## Setting {rows[0]['setting']}, {rows[0]['precision']}, batch {asked.batch}\n")
+        print(rows[0]["error"] if "kernel" not in rows[0] else markdown(rows, KERNEL_COLUMNS), flush=True)
 
 
 if __name__ == "__main__":

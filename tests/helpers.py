@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,11 @@ def broken_clips(folder: Path) -> dict[str, str]:
     (folder / "folder.wav").mkdir()
     (folder / "t.wav").unlink()
     return codes
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Whether the condition holds before so much time has passed; of what other threads do."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+    return condition()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -42,7 +42,7 @@ class MemoryLoader(ClipLoader):
     def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
         return replace(self.held.loaded[clip.id], seconds={})
 
-    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Generator[Tensor, None, None]:
         yield from self.held.chunks[info.clip.id, channel]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from hlfeat.bench.timing import Runs, time_interleaved
 from hlfeat.config.config import Config
 from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.events import LoadedClip
+from hlfeat.extraction.events import ComputedClip
 from hlfeat.extraction.extract import check_channels
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
@@ -106,10 +106,14 @@ def consume(
     """Clips through an engine, and nothing is written."""
     threads = torch.get_num_threads()
     try:
-        with make_pool(engine, workers) as pool, Prefetcher(clips, pool, limits) as loaded:
-            for event in engine.compute(loaded):
-                if isinstance(event, LoadedClip) and event.long:
-                    for channel in engine.compute_long(event, loaded.map, scratch, lambda: False).channels:
+        with (
+            make_pool(engine, workers) as pool,
+            Prefetcher(clips, pool, limits) as loaded,
+            closing(engine.compute(loaded, loaded.map, scratch, lambda: False)) as events,
+        ):
+            for event in events:
+                if isinstance(event, ComputedClip):  # a long one is computed now
+                    for channel in event.channels:
                         for _ in channel:
                             pass
     finally:
@@ -177,10 +181,10 @@ def measure(
     extractor, finish, _ = prepare(config, None, None)
     extractor = extractor.eval().to(device)
     dtype = np.dtype(config.output.dtype)
-    batch = max(1, int(options.batch_seconds * config.audio.sample_rate))
+    batch = options.batch_samples(config.audio.sample_rate)
     loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits)
     held = hold(loader, clips, resample=device.type == "cpu")
-    computing = make(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, lambda: False, limits)
+    computing = make(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, limits)
     hand_over = device.type != "cpu"
     decoding, resampling = (ReadingEngine(loader, finish.shape, resample, hand_over) for resample in (False, True))
     block = np.zeros((ROWS_AT_ONCE, *finish.shape), dtype)

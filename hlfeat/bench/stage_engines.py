@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,15 @@ class ReadingEngine:
             return event
         return ComputedClip(event.info, [self._nothing() for _ in event.waveforms], event.seconds)
 
-    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        return iter(stream)
+    def compute(
+        self, stream: Iterable[Event], pool: PoolMap, scratch: Path, cancelled: Cancelled
+    ) -> Generator[Event, None, None]:
+        for event in stream:
+            long = isinstance(event, LoadedClip) and event.long
+            yield self.compute_long(event, pool, cancelled) if long else event  # type: ignore[arg-type]
 
-    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+    def compute_long(self, loaded: LoadedClip, pool: PoolMap, cancelled: Cancelled) -> ComputedClip:
+        """Read a long clip, and return none of it."""
         for channel in range(loaded.info.channels_out):
             self.read_all(loaded.info, channel, pool, cancelled)
         return ComputedClip(loaded.info, [self._nothing() for _ in range(loaded.info.channels_out)])
@@ -99,7 +104,7 @@ class ZerosEngine(ReadingEngine):
             for event in super().in_worker(clips, cancelled)
         ]
 
-    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
+    def compute_long(self, loaded: LoadedClip, pool: PoolMap, cancelled: Cancelled) -> ComputedClip:
         channels = range(loaded.info.channels_out)
         return ComputedClip(loaded.info, [_Zeros(self, loaded.info, c, pool, cancelled) for c in channels])
 

@@ -200,7 +200,7 @@ def bench_pipeline(
     ] = None,
     settings: SetOption = None,
     device: DeviceOption = "auto",
-    batch_seconds: BatchSecondsOption = 64.0,
+    batch_seconds: BatchSecondsOption = "auto",
     workers: WorkersOption = WORKERS,
     laps: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each stage; the median is reported.")] = 5,
     clip_seconds: Annotated[

@@ -120,7 +120,7 @@ def extract(
         str | None, typer.Option(metavar="CLIPS|SIZE", help="Clips in a shard, or its size, such as 256MB or 1GiB.")
     ] = None,
     device: DevicesOption = "auto",
-    batch_seconds: BatchSecondsOption = 64.0,
+    batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -94,8 +95,23 @@ DevicesOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that decode and, on a CPU, compute.")]
+
+
+def parse_batch_seconds(text: str) -> Any:
+    """A number of seconds, or "auto"."""
+    with suppress(ValueError):
+        if text == "auto" or 0.01 <= float(text) < math.inf:
+            return text if text == "auto" else float(text)
+    raise typer.BadParameter(f"expected auto, or seconds from 0.01, got {text!r}")
+
+
 BatchSecondsOption = Annotated[
-    float, typer.Option(min=0.01, metavar="SECONDS", help="Audio in a batch on a GPU, with its padding.")
+    Any,
+    typer.Option(
+        metavar="auto|SECONDS",
+        parser=parse_batch_seconds,
+        help="Audio in a batch on a GPU, with its padding; auto: what its memory allows.",
+    ),
 ]
 Tf32Option = Annotated[bool, typer.Option("--tf32", help="Let a GPU multiply in TF32: features differ by 0.001 or so.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]

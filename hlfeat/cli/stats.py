@@ -69,7 +69,7 @@ def stats(
     weights: WeightsOption = None,
     null: NullOption = False,
     device: DevicesOption = "auto",
-    batch_seconds: BatchSecondsOption = 64.0,
+    batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     on_truncated: OnTruncatedOption = OnTruncated.fail,

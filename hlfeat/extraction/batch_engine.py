@@ -1,18 +1,17 @@
 """Features computed in large batches on a device of its own.
 
-Batches are planned by the clips' lengths, in blocks that no shard's end cuts through. The next block is on its way
-while the last one is written.
+Batches are planned by the clips' lengths, in blocks that no shard's end cuts through. While a block is written the next
+one is on its way: uploaded, computed and downloaded side by side, and finished by a few threads. Long clips are read
+ahead; they are computed in windows while they are written.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,45 +19,20 @@ from torch import Tensor
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError
-from hlfeat.extraction.batching import pad, plan_batches
+from hlfeat.extraction.batch_size import BatchSize, find_batch_samples
+from hlfeat.extraction.batching import plan_batches
+from hlfeat.extraction.blocks import Block
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
-from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
-from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.device_queue import DeviceQueue, make_queue
+from hlfeat.extraction.device_windows import DeviceWindows
+from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels
+from hlfeat.extraction.events import Event, LoadedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.finishing import Channel, ComputedBatch, Finished, Finisher, sums_of
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
-from hlfeat.extraction.streaming import Step
-from hlfeat.nn.device import out_of_memory
+from hlfeat.extraction.read_ahead import ClipRead, ReadAhead
 from hlfeat.nn.extractor import Extractor
-from hlfeat.statistics.moments import from_sums, moments
-
-log = logging.getLogger("hlfeat")
-
-Y = TypeVar("Y")
-Made = tuple[Tensor, Tensor]  # features of a clip [n, C, F] and their sums [5, C, F]
-
-
-@dataclass
-class _Block:
-    """Events, in order, whose features are computed together.
-
-    Attributes:
-        samples: of the clips, all channels together.
-        features: of clips that were launched, by the clip's place among the events and the channel.
-        wait: returns when the device has computed them.
-        seconds: that the host spent on launching and waiting.
-    """
-
-    events: deque[Event] = field(default_factory=deque)
-    samples: int = 0
-    features: dict[tuple[int, int], Made | ClipError] = field(default_factory=dict)
-    wait: Callable[[], None] = lambda: None
-    seconds: float = 0.0
-
-    def add(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, LoadedClip):
-            self.samples += event.info.length * event.info.channels_out
 
 
 class BatchEngine:
@@ -70,9 +44,9 @@ class BatchEngine:
         loader: reads clips.
         device: where the extractor is.
         dtype: of what is written.
-        batch_samples: of a batch after resampling, padding included.
-        cancelled: becomes true when the run should stop.
+        batch_samples: of a batch after resampling, padding included; None: as many as memory allows.
         limits: how much is computed at once.
+        queue: copies to the device and back; default: `make_queue`.
     """
 
     def __init__(
@@ -82,14 +56,18 @@ class BatchEngine:
         loader: ClipLoader,
         device: torch.device,
         dtype: np.dtype[Any],
-        batch_samples: int,
-        cancelled: Cancelled,
+        batch_samples: int | None,
         limits: Limits,
+        queue: DeviceQueue | None = None,
     ) -> None:
         self._extractor, self._postprocessor, self.loader, self._device = extractor, postprocessor, loader, device
-        self._batch_samples, self._cancelled, self._limits = batch_samples, cancelled, limits
+        self._limits = limits
         self._arrays = FeatureArrays(dtype)
+        self._queue = queue or make_queue(device)
+        self._size = BatchSize(batch_samples, self._find_batch_samples, self._queue, device)
         self._streamer = ClipStreamer(extractor, postprocessor, loader, self._arrays, limits)
+        dtype_read = None if postprocessor.changes else self._arrays.torch_dtype
+        self._windows = DeviceWindows(self._queue, self._size, dtype_read, limits.window_samples)
         self.apply = self._streamer.apply
 
     def start_worker(self) -> None:
@@ -99,138 +77,139 @@ class BatchEngine:
         """Read the clips."""
         return self.loader.load_all(clips, cancelled, resample=False)
 
-    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        """Blocks of clips, of which one is computed while the one before it is written."""
-        most = self._limits.block_batches * self._batch_samples
-        block, launched = _Block(), _Block()
-        for event in stream:
-            long = isinstance(event, LoadedClip) and event.long
-            if not long and not isinstance(event, ShardBreak):
-                block.add(event)
-                if block.samples < most:
-                    continue
-            self._launch(block)
-            yield from self._collect(launched)
-            block, launched = _Block(), block
-            if isinstance(event, ShardBreak):
-                block.add(event)
-            elif long:  # it has the device to itself
-                yield from self._collect(launched)
-                launched = _Block()
-                yield event
-        self._launch(block)
-        yield from self._collect(launched)
-        yield from self._collect(block)
+    def compute(
+        self, stream: Iterable[Event], pool: PoolMap, scratch: Path, cancelled: Cancelled
+    ) -> Generator[Event, None, None]:
+        """Blocks of clips, of which some are computed while the one before them is written."""
+        limits, at_once = self._limits, max(1, min(self._limits.long_reads, pool.workers))
+        with (
+            ReadAhead(pool.read, cancelled, at_once, limits.long_bytes) as ahead,
+            Finisher(self._arrays, self._postprocessor) as finisher,
+        ):
+            launched: deque[Block] = deque()
+            block: Block | None = None
 
-    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        return self._streamer.compute_long(loaded, pool, self._map_windows, map, scratch, cancelled)
+            def launch(block: Block) -> Iterator[Event]:
+                """Launch a block; then the events of earlier blocks, as far as they are more than may wait."""
+                self._launch(block, finisher, cancelled)
+                launched.append(block)
+                while len(launched) > 1 and (sum(block.fill for block in launched) > 1 or cancelled()):
+                    yield from self._collect(launched.popleft(), finisher, scratch)
 
-    def _launch(self, block: _Block) -> None:
+            for event in stream:
+                if block is not None and isinstance(event, ShardBreak):
+                    yield from launch(block)
+                    block = None
+                if block is None:
+                    block = Block(limits, self._size.samples, at_once)
+                if isinstance(event, LoadedClip) and event.long:
+                    reads = [ahead.add(event.info, channel) for channel in range(event.info.channels_out)]
+                    block.reads[len(block.events)] = reads
+                block.add(event)
+                if block.fill >= 1 or cancelled():
+                    yield from launch(block)
+                    block = None
+            if block is not None:
+                yield from launch(block)
+            for block in launched:
+                yield from self._collect(block, finisher, scratch)
+
+    def _launch(self, block: Block, finisher: Finisher, cancelled: Cancelled) -> None:
         """Give the device the block's work; clips of one rate and of similar length make a batch."""
         start = time.perf_counter()
-        by_rate: dict[int, list[tuple[tuple[int, int], int, Tensor]]] = {}  # place, length, waveform
+        by_rate: dict[int, list[tuple[tuple[int, int], Channel]]] = {}  # place, channel
         for i, event in enumerate(block.events):
-            if isinstance(event, LoadedClip):
+            if isinstance(event, LoadedClip) and not event.long:
                 channels = by_rate.setdefault(event.info.sample_rate, [])
-                channels.extend(((i, c), event.info.length, w) for c, w in enumerate(event.waveforms))
-        for rate, channels in by_rate.items():
-            for batch in plan_batches([length for _, length, _ in channels], self._batch_samples):
-                if self._cancelled():
+                for c, (waveform, silent) in enumerate(zip(event.waveforms, event.silent, strict=True)):
+                    channels.append(((i, c), Channel(waveform, silent)))
+        for rate, placed in by_rate.items():
+            old, new, _ = self.loader.resampler.ratio(rate)
+            lengths = [-(-len(channel.waveform) * new // old) for _, channel in placed]
+            for batch in plan_batches(lengths, self._size.samples):
+                if cancelled():
                     break
-                features = self._compute([channels[j][2] for j in batch], rate)
-                block.features.update((channels[j][0], y) for j, y in zip(batch, features, strict=True))
-        if self._device.type == "cuda":
-            event_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event_done.record()
-            block.wait = event_done.synchronize
-        block.seconds += time.perf_counter() - start
+                finished = self._compute([placed[j][1] for j in batch], rate, finisher)
+                block.finished.update((placed[j][0], result) for j, result in zip(batch, finished, strict=True))
+        block.seconds = time.perf_counter() - start
 
-    def _collect(self, block: _Block) -> Iterator[Event]:
-        """The block's events, with features once the device is done with them."""
-        start = time.perf_counter()
-        block.wait()
-        seconds = {"compute": block.seconds + time.perf_counter() - start}  # of all, counted with the first
+    def _collect(self, block: Block, finisher: Finisher, scratch: Path) -> Iterator[Event]:
+        """The block's events, with features once they are finished."""
+        cancelled = ClipError("cancelled", "the run was stopped")
+        launching = block.seconds  # of all, counted with the first
         for i in range(len(block.events)):
             event = block.events.popleft()
-            if isinstance(event, LoadedClip):
-                channels = [self._finish(block.features.get((i, c)), w) for c, w in enumerate(event.waveforms)]
-                event, seconds = join_channels(event, channels, seconds), {}
-            yield event
+            if not isinstance(event, LoadedClip):
+                yield event
+            elif event.long:
+                yield from self._collect_long(event, block.reads[i], finisher, scratch)
+            else:
+                start = time.perf_counter()
+                waits = [block.finished.pop((i, c), lambda: cancelled) for c in range(len(event.waveforms))]
+                channels = [wait() for wait in waits]
+                seconds, launching = launching + time.perf_counter() - start, 0.0
+                yield join_channels(event, channels, {"compute": seconds})
 
-    def _finish(self, features: Made | ClipError | None, waveform: Tensor) -> FeatureChunk | ClipError:
-        """What is written of one channel of a clip."""
-        if features is None:
-            return ClipError("cancelled", "the run was stopped")
-        if isinstance(features, ClipError):
-            return features
-        y, sums = features
+    def _collect_long(
+        self, loaded: LoadedClip, reads: Sequence[ClipRead], finisher: Finisher, scratch: Path
+    ) -> Iterator[Event]:
         try:
-            array = self._arrays.make(self._postprocessor.whole(y), largest_sample(waveform))
-        except ClipError as error:
-            return error
-        changed = self._postprocessor.changes
-        return array, moments(array) if changed else from_sums(len(array), *sums.numpy())
+            windows = self._windows
+            yield self._streamer.compute_long(
+                loaded, reads, windows.map, finisher.map, scratch, windows.to_device, windows.to_host
+            )
+        finally:  # a clip that has failed is not read any further
+            for read in reads:
+                read.close()
 
-    def _compute(self, waveforms: Sequence[Tensor], rate: int) -> list[Made | ClipError]:
-        """Features of each clip of a batch; where memory does not suffice, in halves."""
-        try:
-            return list(self._forward(waveforms, rate))
-        except (RuntimeError, MemoryError) as e:
-            if not out_of_memory(e):
-                raise
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-        if len(waveforms) == 1:
-            return [ClipError("out-of-memory", f"too long for the memory of {self._device}")]
-        log.info("out of memory with a batch of %d clips: going on with halves", len(waveforms))
-        half = len(waveforms) // 2
-        return self._compute(waveforms[:half], rate) + self._compute(waveforms[half:], rate)
+    def _compute(self, channels: Sequence[Channel], rate: int, finisher: Finisher) -> list[Any]:
+        """Functions that wait for what is written of each channel of a batch."""
 
-    def _forward(self, waveforms: Sequence[Tensor], rate: int) -> list[Made]:
-        x, lengths = pad(waveforms)
+        def compute(part: Sequence[Channel]) -> list[Any]:
+            return finisher.begin(self._forward(part, rate))
+
         old, new, _ = self.loader.resampler.ratio(rate)
-        lengths = -(-lengths * new // old)
+        results = self._size.compute(channels, lambda c: -(-len(c.waveform) * new // old), compute, "clip")
+        return [_failed(result) if isinstance(result, ClipError) else result for result in results]
+
+    def _forward(self, channels: Sequence[Channel], rate: int) -> ComputedBatch:
+        """A batch on its way through the device."""
+        waveforms = [channel.waveform for channel in channels]
+        old, new, _ = self.loader.resampler.ratio(rate)
+        lengths = torch.tensor([-(-len(w) * new // old) for w in waveforms])
         frames = self._extractor.num_frames(lengths)
-        on_cuda = self._device.type == "cuda"
-        with torch.inference_mode():
-            if on_cuda:
-                x, lengths = x.pin_memory(), lengths.pin_memory()
-            x, lengths = x.to(self._device, non_blocking=on_cuda), lengths.to(self._device, non_blocking=on_cuda)
-            y = self._extractor(self.loader.resampler(x, rate), lengths).permute(0, 3, 1, 2)  # [B, N, C, F]
-            y = (y if self._postprocessor.changes else y.to(self._arrays.torch_dtype)).contiguous()
-            sums = self._sums(y, frames.pin_memory() if on_cuda else frames)
-            if on_cuda:  # copies that the host does not wait for, until the block is collected
-                y, sums = (torch.empty(a.shape, dtype=a.dtype, pin_memory=True).copy_(a, non_blocking=True)
-                           for a in (y, sums))  # fmt: skip
-            y, sums = y.cpu(), sums.cpu()
-        return [(clip[:n], clip_sums) for clip, clip_sums, n in zip(y, sums, frames.tolist(), strict=True)]
+        with torch.inference_mode(), self._queue.computing():
+            x = self._queue.upload(waveforms)
+            y, sums = self._features(self.loader.resampler(x, rate), *self._queue.upload([lengths, frames]))
+            y = self._queue.download(y)
+            sums = None if sums is None else self._queue.download(sums)
+        return ComputedBatch(channels, y, sums, frames.tolist(), self._queue.done())
 
-    def _sums(self, y: Tensor, frames: Tensor) -> Tensor:
-        """What `from_sums` takes, of each clip of a batch, made on the device: the host has enough to write.
+    def _features(self, x: Tensor, lengths: Tensor, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is downloaded of a batch: features, as they are written unless they are changed, and their sums.
 
-        Shape: y [B, N, C, F], frames [B] -> float64 [B, 5, C, F].
+        Shape: x [B, T], lengths [B], frames [B] -> [B, N, C, F], [B, 5, C, F].
         """
-        if y.device.type == "mps":  # which has no float64
-            y = y.cpu()
-        beyond = torch.arange(y.shape[1], device=y.device) >= frames.to(y.device, non_blocking=True)[:, None]
-        beyond = beyond[:, :, None, None]  # [B, N, 1, 1]
-        first = y[:, 0].double()
-        d = (y - first[:, None]).masked_fill(beyond, 0)
-        low, high = (y.masked_fill(beyond, s * torch.inf) for s in (1, -1))
-        return torch.stack([first, d.sum(1), d.square().sum(1), low.amin(1).double(), high.amax(1).double()], 1)
+        y = self._extractor(x, lengths).permute(0, 3, 1, 2)
+        if self._postprocessor.changes:
+            return y.contiguous(), None
+        y = y.to(self._arrays.torch_dtype).contiguous()
+        return y, sums_of(y, frames) if self._queue.float64 else None
 
-    def _map_windows(self, step: Step[Y], items: Iterable[Tensor]) -> Iterator[Y]:
-        """A step over a long clip's windows on the device, as many of one size at once as make a batch."""
-        most = max(1, self._batch_samples // self._limits.window_samples)
-        group: list[Tensor] = []
-        for item in items:
-            if group and (len(group) >= most or group[0].shape != item.shape):
-                yield from self._apply(step, group)
-                group = []
-            group.append(item)
-        if group:
-            yield from self._apply(step, group)
+    def _find_batch_samples(self) -> int:
+        """As many as memory allows."""
 
-    def _apply(self, step: Step[Y], group: list[Tensor]) -> Iterator[Y]:
-        results: Any = step(torch.cat(group).to(self._device))
-        return (results[i : i + 1] for i in range(len(group)))
+        def compute(waveforms: Sequence[Tensor]) -> None:
+            lengths = torch.tensor([len(w) for w in waveforms])
+            with torch.inference_mode(), self._queue.computing():
+                lengths_and_frames = self._queue.upload([lengths, self._extractor.num_frames(lengths)])
+                self._features(self._queue.upload(waveforms), *lengths_and_frames)
+
+        return find_batch_samples(self._queue, self._extractor.sample_rate, compute)
+
+
+def _failed(error: ClipError) -> Any:
+    def result() -> Finished:
+        return error
+
+    return result

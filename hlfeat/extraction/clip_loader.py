@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 
@@ -132,7 +132,7 @@ class ClipLoader:
                 blocks = []
         return samples, blocks if samples <= most else []
 
-    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Iterator[Tensor]:
+    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Generator[Tensor, None, None]:
         """The samples of one channel of a long clip, at the file's rate: [1, t] each.
 
         Raises ClipError where the clip turns out to be bad, or was changed since it was loaded.
@@ -153,7 +153,7 @@ def is_silent(samples: np.ndarray) -> bool:
 class SilenceWatch:
     """Passes on the samples of one channel and notes whether all of them are 0."""
 
-    def __init__(self, chunks: Iterator[Tensor]) -> None:
+    def __init__(self, chunks: Iterable[Tensor]) -> None:
         self._chunks, self.silent = chunks, True
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ round a clip in a batch as they round it alone. So neither batches nor workers c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
-from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, join_channels, largest_sample
-from hlfeat.extraction.events import ComputedClip, Event, FeatureChunk, LoadedClip, WorkerEvent
+from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, hold, join_channels, largest_sample
+from hlfeat.extraction.events import Event, FeatureChunk, HeldFeatures, LoadedClip, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
@@ -66,7 +66,7 @@ class CpuEngine:
         short = [event for event in events if isinstance(event, LoadedClip) and not event.long]
         start = time.perf_counter()
         features = self._features([w for clip in short for w in clip.waveforms], cancelled)
-        channels = [[next(features) for _ in clip.waveforms] for clip in short]
+        channels = [[self._hold(next(features), silent) for silent in clip.silent] for clip in short]
         seconds = {"compute": time.perf_counter() - start}  # of all, counted with the first
         computed = {id(clip): clip_channels for clip, clip_channels in zip(short, channels, strict=True)}
         done: list[WorkerEvent] = []
@@ -78,11 +78,16 @@ class CpuEngine:
                 done.append(event)
         return done
 
-    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        return iter(stream)  # the workers have computed
-
-    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        return self._streamer.compute_long(loaded, pool, pool, pool, scratch, cancelled)
+    def compute(
+        self, stream: Iterable[Event], pool: PoolMap, scratch: Path, cancelled: Cancelled
+    ) -> Generator[Event, None, None]:
+        """The workers have computed all but long clips, of which they compute the windows."""
+        for event in stream:
+            if isinstance(event, LoadedClip):
+                reads = [pool.read(event.info, channel, cancelled) for channel in range(event.info.channels_out)]
+                yield self._streamer.compute_long(event, reads, pool, pool, scratch)
+            else:
+                yield event
 
     def _features(self, waveforms: Sequence[Tensor], cancelled: Cancelled) -> Iterator[FeatureChunk | ClipError]:
         """What is written of each waveform [T]: [rows, *shape], or why nothing is."""
@@ -93,6 +98,10 @@ class CpuEngine:
                 continue
             results.update(zip(batch, self._compute([waveforms[i] for i in batch]), strict=True))
         return (results[i] for i in range(len(waveforms)))
+
+    @staticmethod
+    def _hold(features: FeatureChunk | ClipError, silent: bool) -> HeldFeatures | ClipError:
+        return features if isinstance(features, ClipError) else hold(features, silent)
 
     def _compute(self, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
         """A batch; one clip at a time where memory does not suffice."""

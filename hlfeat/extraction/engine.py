@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,9 @@ from hlfeat.extraction.worker_pool import Worker
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.statistics.moments import moments
+from hlfeat.text import duration
+
+log = logging.getLogger("hlfeat")
 
 
 class Engine(Worker, Protocol):
@@ -38,15 +42,18 @@ class Engine(Worker, Protocol):
     What a Worker does, it does in the processes (or threads) of a pool; the rest in the thread of the run.
     """
 
-    def compute(self, stream: Iterable[Event]) -> Iterator[Event]:
-        """The stream with features for every LoadedClip that is not long, in the same order."""
+    def compute(
+        self, stream: Iterable[Event], pool: PoolMap, scratch: Path, cancelled: Cancelled
+    ) -> Generator[Event, None, None]:
+        """The stream with a ComputedClip in place of every LoadedClip, in the same order.
 
-    def compute_long(self, loaded: LoadedClip, pool: PoolMap, scratch: Path, cancelled: Cancelled) -> ComputedClip:
-        """A long clip, which is read and computed while its features are iterated over.
+        The features of a long clip are computed while they are iterated over, which must be before the next event is
+        asked for. Close the generator if it is not exhausted: what was begun ahead then ends.
 
         Args:
             pool: the workers.
             scratch: a folder for what does not fit into memory.
+            cancelled: becomes true when the run should stop.
         """
 
 
@@ -63,10 +70,14 @@ class FeatureArrays:
     def make(self, features: Tensor, loudest: Callable[[], float] | None = None) -> np.ndarray:
         """Raises ClipError for features that are not finite; `loudest` gives the largest sample for the message."""
         y: np.ndarray = features.to(self.torch_dtype).cpu().contiguous().numpy()
-        if not np.isfinite(y).all():
+        self.check(bool(np.isfinite(y).all()), loudest)
+        return y
+
+    def check(self, finite: bool, loudest: Callable[[], float] | None = None) -> None:
+        """Raises ClipError for features that are not finite, as `make` does."""
+        if not finite:
             reason = "" if loudest is None else f": samples as large as {loudest():.3g}"
             raise ClipError("non-finite", f"features that {self.dtype.name} cannot hold{reason}")
-        return y
 
     def chunk(self, features: Tensor) -> FeatureChunk:
         """The array and its moments."""
@@ -74,22 +85,32 @@ class FeatureArrays:
         return y, moments(y)
 
 
+def hold(chunk: FeatureChunk, silent: bool) -> HeldFeatures:
+    """Features with their checksum, which is computed here as the process that writes has enough to do."""
+    return HeldFeatures(*chunk, silent, zlib.crc32(np.ascontiguousarray(chunk[0]).data))
+
+
 def join_channels(
-    loaded: LoadedClip, channels: Sequence[FeatureChunk | ClipError], seconds: Mapping[str, float]
+    loaded: LoadedClip, channels: Sequence[HeldFeatures | ClipError], seconds: Mapping[str, float]
 ) -> ComputedClip | FailedClip:
     """A clip of the features of its channels; it fails if one of them does. `seconds`: spent on computing."""
     seconds = {**loaded.seconds, **seconds}
     features = []
-    for channel, silent in zip(channels, loaded.silent, strict=True):
+    for channel in channels:
         if isinstance(channel, ClipError):
             return FailedClip(loaded.info.clip, channel, loaded.info, seconds)
-        features.append(HeldFeatures(*channel, silent, zlib.crc32(np.ascontiguousarray(channel[0]).data)))
+        features.append(channel)
     return ComputedClip(loaded.info, features, seconds)
 
 
 def largest_sample(waveform: Tensor) -> Callable[[], float]:
     """Finds the largest magnitude when it is asked for."""
     return lambda: float(waveform.abs().max())
+
+
+def same(chunks: Iterable[Tensor]) -> Iterable[Tensor]:
+    """The chunks where they are."""
+    return chunks
 
 
 @dataclass(frozen=True)
@@ -113,36 +134,37 @@ class ClipStreamer:
     def compute_long(
         self,
         loaded: LoadedClip,
-        pool: PoolMap,
+        reads: Sequence[Iterable[Tensor]],
         map_windows: MapInOrder,
         map_chunks: MapInOrder,
         scratch: Path,
-        cancelled: Cancelled,
+        to_device: Callable[[Iterable[Tensor]], Iterable[Tensor]] = same,
+        to_host: Callable[[Iterable[Tensor]], Iterable[Tensor]] = same,
     ) -> ComputedClip:
         """The clip with streamed features.
 
         Args:
-            pool: reads the clip.
+            reads: the samples of each channel, in blocks [1, t].
             map_windows: how a step is mapped over windows of the signal.
             map_chunks: how a step is mapped over the chunks of features.
+            scratch: a folder for what does not fit into memory.
+            to_device, to_host: bring samples to where they are computed, and features [n, C, F] back.
         """
+        log.debug("%s: %s, computed in windows", loaded.info.clip, duration(loaded.info.duration))
 
         def chunks(samples: Iterable[Tensor]) -> Iterator[FeatureChunk]:
             with torch.inference_mode():
                 features = stream_features(
                     self.steps,
-                    samples,
+                    to_device(samples),
                     loaded.info.sample_rate,
                     map_windows,
                     lambda: SpillFile(scratch),
                     self.limits,
                 )
-                yield from map_chunks(Step("chunk", self.arrays.chunk), self.postprocessor(features))
+                yield from map_chunks(Step("chunk", self.arrays.chunk), self.postprocessor(to_host(features)))
 
-        channels = [
-            StreamedFeatures(SilenceWatch(pool.read(loaded.info, channel, cancelled)), chunks)
-            for channel in range(loaded.info.channels_out)
-        ]
+        channels = [StreamedFeatures(SilenceWatch(samples), chunks) for samples in reads]
         return ComputedClip(loaded.info, channels, loaded.seconds)
 
 

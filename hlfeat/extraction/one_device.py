@@ -26,7 +26,7 @@ from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, p
 from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
-from hlfeat.nn.device import choose_device, device_name, peak_memory
+from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
 from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.storage.output_dir import OutputDir
@@ -98,12 +98,14 @@ def _prepare_job(
     stack = extractor.eval().stack
     keep_truncated = options.on_truncated == "keep"
     loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits, keep_truncated)
-    batch_samples = max(1, int(options.batch_seconds * config.audio.sample_rate))
-    dtype = np.dtype(config.output.dtype)
-    engine = (engine_maker or make_engine)(
-        extractor, postprocessor, loader, device, dtype, batch_samples, hooks.stopped, limits
-    )
-    with float32_precision(options.tf32), closing(loader), make_pool(engine, options.workers) as pool:
+    batch_samples, dtype = options.batch_samples(config.audio.sample_rate), np.dtype(config.output.dtype)
+    engine = (engine_maker or make_engine)(extractor, postprocessor, loader, device, dtype, batch_samples, limits)
+    with (
+        float32_precision(options.tf32),
+        closing(loader),
+        make_pool(engine, options.workers) as pool,
+        on_device(device),
+    ):
         extractor.to(device)
         if options.weights is None and any(True for _ in stack.parameters()):
             log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
@@ -25,7 +26,7 @@ class Options:
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; several, separated by commas, get a
             process each.
-        batch_seconds: audio in a batch on a GPU, with padding, in seconds.
+        batch_seconds: audio in a batch on a GPU, with padding, in seconds; "auto": as much as its memory allows.
         workers: processes (on other systems than Linux: threads) that decode and, on a CPU, compute.
         on_error: "skip" a clip that cannot be used, or "stop" the run.
         max_failures: stop when more clips than this fail; None: never.
@@ -50,7 +51,7 @@ class Options:
     """
 
     device: str = "auto"
-    batch_seconds: float = 64.0
+    batch_seconds: float | Literal["auto"] = "auto"
     workers: int = field(default_factory=default_workers)
     on_error: str = "skip"
     max_failures: int | None = None
@@ -69,11 +70,15 @@ class Options:
         """Each device by itself."""
         return self.device.split(",")
 
+    def batch_samples(self, sample_rate: int) -> int | None:
+        """Samples in a batch on a GPU, with padding; None: as many as its memory allows."""
+        return None if self.batch_seconds == "auto" else max(1, int(self.batch_seconds * sample_rate))
+
     def __post_init__(self) -> None:
         _check("workers", self.workers, _is_whole(self.workers, 1), "a whole number from 1")
         seconds = self.batch_seconds
         positive = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
-        _check("batch_seconds", seconds, positive, "seconds above 0")
+        _check("batch_seconds", seconds, positive or seconds == "auto", "auto or seconds above 0")
         _check("on_error", self.on_error, self.on_error in ("skip", "stop"), "skip or stop")
         _check("on_truncated", self.on_truncated, self.on_truncated in ("fail", "keep"), "fail or keep")
         most = self.max_failures
@@ -104,7 +109,11 @@ class Limits:
         look_ahead_bytes: of decoded audio and features that wait to be written, beyond the clips in work.
         chunk_bytes, chunk_clips: of short files that a worker takes at once; a few seconds of work.
         cpu_batch_samples: that go through the filterbank at once on a CPU.
-        block_batches: on a device, clips are sorted by length in blocks of about this many batches.
+        block_samples, block_bytes, block_clips: on a device, clips are sorted by length in blocks of about so many
+            samples (35 minutes at 16 kHz; at least a batch), bytes of samples as they were read, and clips; two blocks
+            are held at once.
+        long_reads: long clips that are read at once for a device.
+        long_bytes: of samples of long clips, in all, that wait for it.
     """
 
     long_samples: int = 1 << 20
@@ -114,7 +123,11 @@ class Limits:
     chunk_bytes: int = 1 << 19
     chunk_clips: int = 32
     cpu_batch_samples: int = 3 << 17
-    block_batches: int = 8
+    block_samples: int = 1 << 25
+    block_bytes: int = 512 << 20
+    block_clips: int = 1 << 13
+    long_reads: int = 4
+    long_bytes: int = 64 << 20
 
 
 DEFAULT_LIMITS = Limits()

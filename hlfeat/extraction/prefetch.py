@@ -130,10 +130,15 @@ class PoolMap:
     Args:
         threads: that wait for the pool.
         pool: of the workers.
+
+    Attributes:
+        workers: how many work at once.
+        read: has the pool read one channel of a long clip.
     """
 
     def __init__(self, threads: ThreadPoolExecutor, pool: WorkerPool) -> None:
-        self._threads, self._pool, self.read = threads, pool, pool.read
+        self._threads, self._pool = threads, pool
+        self.workers, self.read = pool.workers, pool.read
 
     def __call__(self, step: Step[Y], items: Iterable[Tensor]) -> Iterator[Y]:
         """The step of each item, in the order of the items, some of which are begun ahead."""

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -156,7 +156,7 @@ class ProcessPool:
             except _DiedError as e:
                 raise e.as_clip_error() from e
 
-    def read(self, info: ClipInfo, channel: int, cancelled: Asked) -> Iterator[Tensor]:
+    def read(self, info: ClipInfo, channel: int, cancelled: Asked) -> Generator[Tensor, None, None]:
         """A process of its own reads the clip, some blocks ahead. If it ends, another one begins anew, once."""
         done = 0
         for last_try in (False, True):

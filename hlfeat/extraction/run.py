@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
 from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.events import ComputedClip, Event, FailedClip, LoadedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.events import ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.progress import Clock, Progress
@@ -22,9 +22,6 @@ from hlfeat.extraction.setup import Pipeline, make_shard_plan
 from hlfeat.extraction.sinks import Failures, Sink
 from hlfeat.extraction.worker_pool import WorkerPool
 from hlfeat.storage.shard_writer import ShardPlan
-from hlfeat.text import duration
-
-log = logging.getLogger("hlfeat")
 
 
 @dataclass(frozen=True)
@@ -105,19 +102,17 @@ class ClipRun:
         try:
             engine.start_worker()  # what this thread computes of long clips is computed as by a worker
             with self.sink, Prefetcher(clips, job.pool, job.limits, job.hooks.stopped) as loaded:
-                for event in engine.compute(self._mark(clock.timed("wait", loaded), plan, fills_gap)):
-                    self._check_stopped()
-                    match event:
-                        case ShardBreak():
-                            self._commit()
-                        case FailedClip():
-                            self._fail(event)
-                        case ComputedClip():
-                            self._write(event)
-                        case LoadedClip():  # a long one
-                            log.debug("%s: %s, computed in windows", event.info.clip,
-                                      duration(event.info.duration))  # fmt: skip
-                            self._write(engine.compute_long(event, loaded.map, scratch, job.hooks.stopped))
+                marked = self._mark(clock.timed("wait", loaded), plan, fills_gap)
+                with closing(engine.compute(marked, loaded.map, scratch, job.hooks.stopped)) as events:
+                    for event in events:
+                        self._check_stopped()
+                        match event:
+                            case ShardBreak():
+                                self._commit()
+                            case FailedClip():
+                                self._fail(event)
+                            case ComputedClip():
+                                self._write(event)
                 self._commit()
         finally:
             torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from hlfeat.config.config import Config
 from hlfeat.config.output import shard_bytes
 from hlfeat.errors import ConfigError
 from hlfeat.extraction.batch_engine import BatchEngine
-from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
+from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.cpu_engine import CpuEngine
 from hlfeat.extraction.engine import Engine
 from hlfeat.extraction.options import Limits
@@ -40,7 +40,7 @@ class Pipeline(NamedTuple):
 
 # The arguments are those of `make_engine`.
 EngineMaker = Callable[
-    [Extractor, PostProcessor, ClipLoader, torch.device, "np.dtype[Any]", int, Cancelled, Limits], Engine
+    [Extractor, PostProcessor, ClipLoader, torch.device, "np.dtype[Any]", "int | None", Limits], Engine
 ]
 
 
@@ -50,14 +50,13 @@ def make_engine(
     loader: ClipLoader,
     device: torch.device,
     dtype: np.dtype[Any],
-    batch_samples: int,
-    cancelled: Cancelled,
+    batch_samples: int | None,
     limits: Limits,
 ) -> Engine:
     """The engine for the device that the modules are on."""
     if device.type == "cpu":
         return CpuEngine(extractor, postprocessor, loader, dtype, limits)
-    return BatchEngine(extractor, postprocessor, loader, device, dtype, batch_samples, cancelled, limits)
+    return BatchEngine(extractor, postprocessor, loader, device, dtype, batch_samples, limits)
 
 
 def prepare(config: Config, weights: Path | None, stats: Path | None) -> Pipeline:

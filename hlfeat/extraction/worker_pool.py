@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ Asked = Callable[[], bool]
 class Loader(Protocol):
     """What reads clips; a ClipLoader is one."""
 
-    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Asked) -> Iterator[Tensor]:
+    def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Asked) -> Generator[Tensor, None, None]:
         """The samples of one channel of a long clip: [1, t] each. Raises ClipError."""
 
     def shares_pass(self, clip: Clip) -> bool:
@@ -60,7 +60,7 @@ class WorkerPool(Protocol):
 
     def apply(self, step: str, *arguments: Any) -> Any: ...
 
-    def read(self, info: ClipInfo, channel: int, cancelled: Asked) -> Iterator[Tensor]: ...
+    def read(self, info: ClipInfo, channel: int, cancelled: Asked) -> Generator[Tensor, None, None]: ...
 
     def __enter__(self) -> WorkerPool: ...
 

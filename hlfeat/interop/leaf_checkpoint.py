@@ -29,6 +29,7 @@ from hlfeat.nn.frontends import strided
 from hlfeat.nn.frontends.compression import LogTBN
 from hlfeat.nn.frontends.leaf import LearnableFrontend
 from hlfeat.nn.frontends.pcen import PCEN
+from hlfeat.nn.state_dicts import without_wrappers
 from hlfeat.nn.weights import fit, read_checkpoint
 
 NESTS = ("network", "state_dict", "model_state_dict", "model", "net")
@@ -73,7 +74,12 @@ def import_weights(checkpoint: Path, args: Path | None, settings: Sequence[str])
 
 
 def frontend_state(everything: Mapping[str, Tensor], source: Path) -> tuple[dict[str, Tensor], int]:
-    """The tensors of the frontend under the published keys, and the number of all others."""
+    """The tensors of the frontend under the published keys, and the number of all others.
+
+    Raises:
+        ConfigError: no frontend, several, or one that is followed by a stack, whose configuration no weights tell.
+    """
+    everything = without_wrappers(everything)
     ends = [k for k in everything if k.endswith(CENTER_FREQS)]
     prefixes = sorted({k.removesuffix(CENTER_FREQS) for k in ends})
     if not prefixes:
@@ -82,6 +88,13 @@ def frontend_state(everything: Mapping[str, Tensor], source: Path) -> tuple[dict
     if len(prefixes) > 1:
         raise ConfigError(f"{source}: expected one frontend, found several: {', '.join(prefixes)}")
     prefix = prefixes[0]
+    stack = f"{prefix.removesuffix('frontend.')}stack."
+    of_stack = [k for k in everything if k.startswith(stack)]
+    if prefix.endswith("frontend.") and of_stack:
+        raise ConfigError(
+            f"{source}: expected the weights of a frontend alone, found those of a stack too ({of_stack[0]}, ...): "
+            "such weights need no import, but the configuration that they were trained with"
+        )
     state = {
         k.removeprefix(prefix): v
         for k, v in everything.items()
@@ -112,7 +125,7 @@ def filter_warnings(extractor: Extractor) -> list[str]:
     crossed = int((bank.clamped()[0].diff() <= 0).sum())
     if crossed:
         notes.append(
-            f"{crossed} filters are not above their lower neighbour: harmonic layers can take no axis from them"
+            f"{crossed} filters are not above their lower neighbour: bands are not in the order of their frequency"
         )
     return notes
 

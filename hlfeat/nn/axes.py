@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -50,6 +51,11 @@ class LinearAxis:
         # integers first, one division: whole rows come out exactly
         return torch.arange(n_rows, dtype=torch.float64) * harmonics(kernel) / anchor
 
+    @property
+    def order(self) -> None:
+        """Rows are in the order of their frequency."""
+        return None
+
     def every(self, stride: int) -> LinearAxis:
         """The axis of every stride-th row: linear from 0 Hz too."""
         return self
@@ -80,6 +86,11 @@ class LogAxis:
         shift = self.scale * torch.log(harmonics(kernel) / anchor) / math.log(self.radix)
         return torch.arange(n_rows, dtype=torch.float64) + shift
 
+    @property
+    def order(self) -> None:
+        """Rows are in the order of their frequency."""
+        return None
+
     def every(self, stride: int) -> LogAxis:
         """The axis of every stride-th row."""
         return LogAxis(self.scale / stride, self.radix)
@@ -90,22 +101,26 @@ class LogAxis:
 
 @dataclass(frozen=True)
 class CentreAxis:
-    """An axis over any increasing frequencies, such as a learned filterbank's: row f is freqs[f], linear in between.
+    """An axis over any frequencies, such as a learned filterbank's: row f is freqs[f], linear between neighbours.
 
-    p_k(f) is the fractional row at which the frequency is freqs[f] k / n. `CentreAxis.of` and `centre_axis` take lists,
-    arrays and tensors.
+    The frequencies may be in any order, as training lets filters cross. Positions are ranks: 1.5 is half-way between
+    the second and the third lowest frequency, whose rows are `order[1]` and `order[2]`. `CentreAxis.of` and
+    `centre_axis` take lists, arrays and tensors.
 
     Args:
         freqs: frequency of each row, in any unit.
         resolution: relative precision in which the frequencies were computed.
 
     Raises:
-        AxisError: frequencies that do not increase (it names the rows that crossed), are negative or not finite.
+        AxisError: frequencies that are negative or not finite.
 
     Example:
         >>> from hlfeat import CentreAxis
         >>> CentreAxis.of([100, 200, 400, 600]).positions(n_rows=4, kernel=3, anchor=1)[1:].tolist()
         [[1.0, 2.0, -1.0, -1.0], [1.5, 3.0, -1.0, -1.0]]
+        >>> crossed = CentreAxis.of([100, 400, 200])  # 200 is the second lowest, and lies in row 2
+        >>> crossed.positions(n_rows=3, kernel=2, anchor=1)[1].tolist(), crossed.order
+        ([1.0, -1.0, 2.0], [0, 2, 1])
     """
 
     freqs: tuple[float, ...]
@@ -113,31 +128,44 @@ class CentreAxis:
 
     def __post_init__(self) -> None:
         c = self.freqs
-        if not c or not all(map(math.isfinite, c)) or c[0] < 0:
+        if not c or not all(map(math.isfinite, c)) or min(c) < 0:
             raise AxisError("expected centre frequencies that are finite and not negative")
-        crossed = [i for i in range(len(c) - 1) if c[i + 1] <= c[i]]
-        if crossed:
-            pairs = ", ".join(f"{i} and {i + 1} ({c[i]:.6g}, {c[i + 1]:.6g})" for i in crossed[:5])
-            more = f" and {len(crossed) - 5} more pairs" if len(crossed) > 5 else ""
-            raise AxisError(f"expected increasing centre frequencies, but filters {pairs}{more} crossed")
 
     @classmethod
     def of(cls, freqs: Sequence[float], resolution: float = EPS) -> CentreAxis:
         return cls(tuple(float(f) for f in freqs), float(resolution))
 
+    @property
+    def order(self) -> list[int] | None:
+        """Rows by increasing frequency, those of equal frequency in their own order; None: all are in order."""
+        c = self.freqs
+        if all(low <= high for low, high in pairwise(c)):
+            return None
+        return sorted(range(len(c)), key=c.__getitem__)
+
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
-        """p_k(f), or -1 where the harmonic lies outside the axis. Shape: -> float64 [kernel, n_rows]."""
-        c, last = torch.tensor(self.freqs, dtype=torch.float64), len(self.freqs) - 1
+        """p_k(f) among the sorted frequencies, or -1 where the harmonic lies outside. Shape: float64 [kernel, n_rows].
+
+        Harmonic k = anchor of a row is the row itself, also where another has the same frequency.
+        """
+        own, last = torch.tensor(self.freqs, dtype=torch.float64), len(self.freqs) - 1
         if n_rows != last + 1:
             raise AxisError(f"expected an input of {last + 1} rows, one a centre frequency, got {n_rows}")
-        wanted = c * harmonics(kernel) / anchor  # [kernel, F]
-        # A harmonic that falls on the first or last row must not miss it by the rounding of the frequencies.
-        slack = 4 * self.resolution * self.freqs[-1]
+        ranks = torch.arange(n_rows)
+        c = own
+        if self.order is not None:
+            order = torch.tensor(self.order)
+            c, ranks = own[order], order.argsort()
+        wanted = own * harmonics(kernel) / anchor  # [kernel, F]
+        # A harmonic that falls on the lowest or highest row must not miss it by the rounding of the frequencies.
+        slack = 4 * self.resolution * c[-1]
         inside = (wanted >= c[0] - slack) & (wanted <= c[-1] + slack)
         above = torch.searchsorted(c, wanted).clamp(min(1, last), last)
         low = (above - 1).clamp(min=0)
         gap = (c[above] - c[low]).clamp(min=torch.finfo(torch.float64).tiny)  # a single row has no gap
         position = (low + (wanted - c[low]) / gap).clamp(0, last)
+        if anchor <= kernel:
+            position[anchor - 1] = ranks.double()
         return torch.where(inside, position, -1.0)
 
     def every(self, stride: int) -> CentreAxis:
@@ -145,7 +173,16 @@ class CentreAxis:
         return CentreAxis(self.freqs[::stride], self.resolution)
 
     def describe(self) -> str:
-        return f"{len(self.freqs)} centre frequencies, {self.freqs[0]:.4g} to {self.freqs[-1]:.4g}"
+        return f"{len(self.freqs)} centre frequencies, {min(self.freqs):.4g} to {max(self.freqs):.4g}"
+
+
+def crossed_rows(freqs: Sequence[float]) -> list[int]:
+    """Rows that do not lie above the row before them. Harmonics are found all the same, but pictures look torn.
+
+    >>> crossed_rows([100.0, 300.0, 200.0, 400.0])
+    [2]
+    """
+    return [i for i in range(1, len(freqs)) if freqs[i] <= freqs[i - 1]]
 
 
 Axis = LinearAxis | LogAxis | CentreAxis

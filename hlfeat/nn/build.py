@@ -10,9 +10,8 @@ import torch
 
 from hlfeat.config.config import Config
 from hlfeat.config.filters import FiltersConfig
-from hlfeat.config.frontends import FrontendConfig
 from hlfeat.config.loading import config_from_dict, explained, load_config
-from hlfeat.errors import AxisError, ConfigError, LayerError
+from hlfeat.errors import AxisError, ConfigError
 from hlfeat.nn.axes import Axis
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
@@ -59,7 +58,7 @@ def build(
             frontend = build_frontend(configuration.frontend, configuration.audio.sample_rate)
         except ValueError as e:
             raise ConfigError(f"frontend: {e}") from e
-        axis = frontend_axis(configuration.frontend, frontend) if configuration.stack else None
+        axis = frontend.axis() if configuration.stack else None
         extractor = Extractor(frontend, build_stack(configuration, frontend, axis))
     if weights is not None:
         load_weights(extractor, Path(weights))
@@ -79,14 +78,3 @@ def build_stack(configuration: Config, frontend: Frontend, axis: Axis | None) ->
         return build_layers(configuration.stack, before)[0]
     except RuntimeError as e:  # from torch, for a size that no memory holds
         raise ConfigError(f"stack: cannot be built: {' '.join(str(e).split())[:120]}") from e
-
-
-def frontend_axis(configuration: FrontendConfig, frontend: Frontend) -> Axis:
-    """Where the bands lie that a stack begins with."""
-    try:
-        return frontend.axis()
-    except AxisError as e:  # a mel matrix has several filters in one bin
-        if not isinstance(configuration, FiltersConfig):
-            raise ConfigError(f"frontend: {e}") from e
-        scale = configuration.scale
-        raise LayerError(("frontend", "scale"), f"({scale}): {e}; take scale: mel, or fewer n_filters") from e

@@ -1,4 +1,4 @@
-"""Devices: the one of a name, what a person calls it, its memory."""
+"""Devices: the one of a name, what a person calls it, its memory, and how it says that this does not suffice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -30,6 +31,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     return off
 
 
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Work on this GPU; at the end the caller's is the current one again.
+
+    What torch does without a tensor (events, pinned memory, streams) happens on the current device, and opens a
+    context there, which takes some hundred megabytes of its memory.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes at the highest: of the device, or of the process on the CPU."""
     if device.type == "cuda":
@@ -38,9 +48,29 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+# How the CUDA, HIP and MPS allocators, the driver, Triton, cuDNN and torch on the CPU say it
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory"
+    r"|\b(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_ALLOC_FAILED|\bCUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation"
+    r"|\bCUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED",
+    re.IGNORECASE,
+)
+# What cuDNN and cuFFT say if there is no room for their workspace, and also where they cannot do the operation at all
+_PERHAPS = re.compile(
+    r"unable to find an engine to execute this computation|Unable to find a valid cuDNN algorithm|CUFFT_INTERNAL_ERROR"
+)
+
+
 def out_of_memory(e: BaseException) -> bool:
-    """Whether this is how torch or Python say that memory does not suffice (torch on the CPU: a RuntimeError)."""
-    return isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(e)
+    """Whether this is how torch, CUDA's libraries, Triton or Python say that memory does not suffice."""
+    if isinstance(e, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(e, RuntimeError) and _OUT_OF_MEMORY.search(str(e)) is not None
+
+
+def perhaps_out_of_memory(e: BaseException) -> bool:
+    """Whether less work may succeed: memory does not suffice, or a library says what it also says of other faults."""
+    return out_of_memory(e) or (isinstance(e, RuntimeError) and _PERHAPS.search(str(e)) is not None)
 
 
 def choose_device(name: str) -> torch.device:

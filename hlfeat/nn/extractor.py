@@ -31,7 +31,7 @@ class Extractor(nn.Module):
 
     Raises:
         ValueError: waveforms or lengths of another shape.
-        AxisError: training has moved filters past each other, and a harmonic layer follows.
+        AxisError: training has made frequencies of filters NaN, and a harmonic layer follows.
 
     Example:
         >>> import hlfeat, torch

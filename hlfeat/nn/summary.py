@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hlfeat.config.config import Config
-from hlfeat.errors import AxisError
-from hlfeat.nn.axes import centre_axis
+from hlfeat.nn.axes import crossed_rows
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.layers.base import Features, Row, count_parameters
 
@@ -73,9 +72,10 @@ def warnings_of(extractor: Extractor) -> list[str]:
 
     Layers are asked about the bands' real frequencies, whatever axis they are set to.
     """
-    freqs = extractor.frontend.centre_freqs()
-    try:
-        centre_axis(freqs)
-    except AxisError as e:
-        return [f"frontend: bands are not in the order of their frequency: {e}"]
-    return list(extractor.stack.warnings(freqs.cpu().double().numpy(), "stack"))
+    freqs = extractor.frontend.centre_freqs().cpu().double().numpy()
+    warnings = list(extractor.stack.warnings(freqs, "stack"))
+    crossed = crossed_rows(freqs.tolist())
+    if crossed:
+        bands = ", ".join(map(str, crossed[:5])) + (", ..." if len(crossed) > 5 else "")
+        warnings.insert(0, f"frontend: bands are not in the order of their frequency: {bands} not above the one before")
+    return warnings

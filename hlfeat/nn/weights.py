@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from hlfeat.errors import ConfigError
+from hlfeat.nn.extractor import Extractor
+from hlfeat.nn.state_dicts import Found, find_states, is_dense, state_dicts
+
+log = logging.getLogger("hlfeat")
+
+FRONTEND = "frontend."  # what begins the keys of an extractor's frontend
 
 
-def load_weights(extractor: nn.Module, path: Path) -> str:
+def load_weights(extractor: Extractor, path: Path) -> str:
     """Load the weights of a whole extractor, or of its frontend where there is no stack.
+
+    They may be part of a bigger model, wrapped, or one value of a training checkpoint: where they were is logged.
 
     Args:
         extractor: the modules.
@@ -27,13 +36,38 @@ def load_weights(extractor: nn.Module, path: Path) -> str:
         The SHA-256 of the file.
 
     Raises:
-        ConfigError: names the keys that do not fit.
+        ConfigError: names the keys that do not fit, or the places where there are weights.
     """
-    state, digest = read_state(path)
-    if state and not any(k.startswith(("frontend.", "stack.")) for k in state):
-        state = {f"frontend.{k}": v for k, v in state.items()}  # a frontend's own state_dict
-    fit(extractor, state, path)
+    content, digest = _read(path)
+    if not any(True for _ in state_dicts(content)):
+        raise _no_state_dict(content, path)
+    expected = list(extractor.state_dict())
+    places = find_states(content, expected, ("frontend", "stack"))
+    names = [key.removeprefix(FRONTEND) for key in expected]
+    bare = find_states(content, names, {name.split(".")[0] for name in names})
+    if bare and (not places or bare[0].matches > places[0].matches):
+        places = [f._replace(state={FRONTEND + k: v for k, v in f.state.items()}) for f in bare]
+    found = _the_only(places, content, path)
+    if found.place:
+        others = f"; its {found.left_out} other tensors are left out" if found.left_out else ""
+        log.info("%s: weights of %s%s", path, found.place, others)
+    fit(extractor, found.state, path)
     return digest
+
+
+def _the_only(places: Sequence[Found], content: object, path: Path) -> Found:
+    if len(places) == 1:
+        return places[0]
+    if places:
+        raise ConfigError(
+            f"{path}: expected one set of weights, found {len(places)}: "
+            + ", ".join(f.place or "one without a prefix" for f in places)
+        )
+    keys = [f"{name}: {key}" if name else key for name, state in state_dicts(content) for key in state]
+    begins = list(dict.fromkeys(".".join(key.split(".")[:2]) for key in keys))
+    more = f" and {len(begins) - 8} more" if len(begins) > 8 else ""
+    there = f"those that are begin with {', '.join(begins[:8])}{more}" if begins else "it has no keys"
+    raise ConfigError(f"{path}: weights do not fit the configuration: none of its keys is there; {there}")
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -57,42 +91,13 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     module.load_state_dict(dict(state))
 
 
-def _dense(value: object) -> bool:
-    """Whether this is a tensor that a parameter can be copied from."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_quantized or value.is_complex())
-    )
-
-
 def _finite(value: Tensor, dtype: torch.dtype) -> bool:
     return bool(torch.isfinite(value.to(dtype)).all())
 
 
-class Weights(NamedTuple):
-    """A state_dict, and the SHA-256 of its file."""
-
-    state: dict[str, Tensor]
-    sha256: str
-
-
-def read_state(path: Path) -> Weights:
-    """Read a state_dict of dense, real tensors on the CPU, without unpickling code.
-
-    Raises:
-        ConfigError: a file that cannot be read, or holds anything else.
-    """
-    state, digest = _read(path)
-    plain = isinstance(state, Mapping) and all(isinstance(k, str) and _dense(v) for k, v in state.items())
-    if not plain:
-        keys = f" with {', '.join(map(str, list(state)[:4]))}" if isinstance(state, Mapping) else ""
-        raise ConfigError(
-            f"{path}: expected a state_dict of dense, real tensors, got {type(state).__name__}{keys}; "
-            "`hlfeat import-weights` reads published checkpoints"
-        )
-    return Weights(dict(state), digest)
+def _no_state_dict(content: object, path: Path) -> ConfigError:
+    keys = f" with {', '.join(map(str, list(content)[:4]))}" if isinstance(content, Mapping) else ""
+    return ConfigError(f"{path}: expected a state_dict of dense, real tensors, got {type(content).__name__}{keys}")
 
 
 def read_checkpoint(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
@@ -104,7 +109,7 @@ def read_checkpoint(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
             break
     if not isinstance(state, Mapping):
         raise ConfigError(f"{path}: expected a checkpoint or a state_dict, got {type(state).__name__}")
-    return {k: v for k, v in state.items() if isinstance(k, str) and _dense(v)}
+    return {k: v for k, v in state.items() if isinstance(k, str) and is_dense(v)}
 
 
 class _File(NamedTuple):

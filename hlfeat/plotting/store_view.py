@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hlfeat.config.loading import config_from_dict
 from hlfeat.errors import ConfigError, OutputError, UsageError
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
-from hlfeat.nn.weights import fit, read_state
+from hlfeat.nn.weights import load_weights
 from hlfeat.plotting.clip_view import Image, stack_grid
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.store import FeatureStore
@@ -77,12 +78,10 @@ def _modules_of(store: FeatureStore) -> tuple[Extractor, bool]:
         return extractor, True
     file = Path(str(weights.get("path")))
     try:
-        state, digest = read_state(file)
-        if digest != weights.get("sha256"):
+        trained = copy.deepcopy(extractor)
+        if load_weights(trained, file) != weights.get("sha256"):
             raise ConfigError(f"{file}: the weights have changed since")
-        of_all = any(key.startswith(("frontend.", "stack.")) for key in state)
-        fit(extractor if of_all else extractor.frontend, state, file)
     except ConfigError as e:
         log.warning("bands are numbered, because their frequencies are in the weights: %s", e)
         return extractor, False
-    return extractor, True
+    return trained, True

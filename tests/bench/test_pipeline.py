@@ -193,15 +193,9 @@ class Noting(CpuEngine):
         super().__init__(extractor.eval(), postprocessor, loader, np.dtype("float32"), DEFAULT_LIMITS)
         self.features: list[np.ndarray] = []
 
-    def compute(self, stream):
-        for event in super().compute(stream):
-            if not isinstance(event, LoadedClip):
-                self.features += [features for channel in event.channels for features, _ in channel]
-            yield event
-
-    def compute_long(self, *arguments):
-        clip = super().compute_long(*arguments)
-        return replace(clip, channels=[self.note(channel) for channel in clip.channels])
+    def compute(self, *arguments):
+        for clip in super().compute(*arguments):
+            yield replace(clip, channels=[self.note(channel) for channel in clip.channels])
 
     def note(self, channel):
         for features, moments in channel:
@@ -245,7 +239,7 @@ def test_reading_reads_and_computes_nothing(inputs, tmp_path, resample):
     held = held_by(inputs)
     reading = ReadingEngine(loader_of(), (1, 8), resample)
     items = [reading.in_worker([clip], lambda: False)[0] for clip in held.clips]
-    assert all(isinstance(item, LoadedClip) for item in reading.compute(items))
+    assert all(isinstance(item, LoadedClip) for item in reading.compute(items, None, tmp_path, lambda: False))
     lengths = [len(item.waveforms[0]) for item in items]
     rates = [soundfile.info(clip.path) for clip in held.clips]
     assert len({r.samplerate for r in rates}) > 1

@@ -86,7 +86,7 @@ def test_errors_are_one_family():
     ("option", "value"),
     [
         ("workers", 0), ("workers", 1.5), ("workers", True), ("batch_seconds", 0), ("batch_seconds", float("nan")),
-        ("on_error", "ignore"), ("max_failures", -1), ("device", "cpu,"), ("part", "1/2"),
+        ("batch_seconds", "most"), ("on_error", "ignore"), ("max_failures", -1), ("device", "cpu,"), ("part", "1/2"),
     ],
 )  # fmt: skip
 def test_options_check_themselves(option, value):

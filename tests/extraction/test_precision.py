@@ -82,9 +82,10 @@ def test_every_product_of_a_run_is_in_the_precision_of_the_options(clips, tmp_pa
 
 def test_settings_come_back_after_an_error(clips, tmp_path, monkeypatch, before):
     class Failing(BatchEngine):
-        def compute(self, stream):
+        def compute(self, *_):
             assert settings()["convolutions"] == "ieee"
             raise KeyError
+            yield
 
     monkeypatch.setattr("hlfeat.extraction.one_device.make_engine", Failing)
     with pytest.raises(KeyError):

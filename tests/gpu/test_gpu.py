@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import hlfeat
+from hlfeat.extraction.device_queue import make_queue
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -56,7 +57,7 @@ def test_harmonic_convolution_equals_that_of_the_cpu(name, fused):
 def test_gradients_are_the_same_to_the_bit_every_time(fused):
     conv = CONVOLUTIONS["centre"]().cuda()
     x = torch.randn(3, 4, 48, 70, device="cuda", requires_grad=True)
-    wanted = [x, *conv.parameters()] if fused else [x]  # the weight's is cudnn's without the kernels
+    wanted = [x, *conv.parameters()]
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         grads = [torch.autograd.grad(on_gpu(conv, x, fused).square().sum(), wanted) for _ in range(4)]
     assert all(torch.equal(a, b) for g in grads[1:] for a, b in zip(grads[0], g, strict=True))
@@ -98,6 +99,11 @@ ODD = {  # channels, rows, frames, harmonics, taps, stride, padding, dilation, g
     "empty batch": (2, 9, 20, 3, 3, 1, 1, 1, 1, 0),
     "strides": (16, 9, 50, 3, 5, 3, 4, 2, 2, 3),
     "many channels": (100, 9, 70, 3, 3, 1, 1, 1, 1, 2),
+    "many channels, strides": (20, 9, 150, 3, 3, 2, 1, 1, 1, 2),
+    "more than one tile": (16, 9, 500, 3, 7, 1, 3, 1, 1, 2),
+    "dilated": (16, 9, 300, 3, 5, 1, 4, 2, 2, 2),
+    "dilated far": (16, 9, 300, 3, 5, 1, 60, 30, 1, 2),
+    "more taps than columns": (16, 9, 100, 2, 20, 1, 10, 1, 1, 2),
 }
 
 
@@ -119,6 +125,39 @@ def test_kernels_at_odd_sizes(name, memory_format):
     found = torch.autograd.grad(got, (there, weight_there), cotangent.cuda())
     for a, b in zip(found, torch.autograd.grad(want, (x, weight), cotangent), strict=True):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_another_batch_needs_no_other_tables(name, fused):
+    """A table that is copied to the device would be waited for."""
+    conv = CONVOLUTIONS[name]().cuda()
+    first, second = (
+        torch.randn(*size, device="cuda", requires_grad=True) for size in ((3, 4, 48, 70), (7, 4, 48, 333))
+    )
+    torch.autograd.grad(on_gpu(conv, first, fused).sum(), [first, *conv.parameters()])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.autograd.grad(on_gpu(conv, second, fused).sum(), [second, *conv.parameters()])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_fastest_blocks_are_kept():
+    """cuDNN's benchmark mode tries block sizes once; results are then the same to the bit."""
+    torch.manual_seed(0)
+    conv = hlfeat.HarmonicConv2d(16, 32, (5, 5), padding=(0, 2)).cuda()
+    x = torch.randn(2, 16, 64, 100, device="cuda", requires_grad=True)
+
+    def both(fused=True):
+        y = on_gpu(conv, x, fused)
+        return [y, *torch.autograd.grad(y.square().sum(), [x, *conv.parameters()])]
+
+    want = [v.double() for v in both(fused=False)]
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+        first, second = both(), both()
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all((a.double() - b).norm() <= 1e-5 * b.norm() for a, b in zip(first, want, strict=True))
 
 
 def test_kernels_in_a_cuda_graph():
@@ -220,3 +259,22 @@ def test_eval_forward_does_not_wait_for_the_device(name, with_lengths):
             module(x, lengths)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_copies_beside_the_computation_arrive():
+    """Many batches in flight; each is waited for alone."""
+    queue = make_queue(torch.device("cuda"))
+    rows = [[torch.randn(50_000 - i * j) for j in range(4)] for i in range(20)]
+    hosts = []
+    for batch in rows:
+        x = queue.upload(batch)
+        with queue.computing():
+            y = torch.tanh(x @ torch.eye(x.shape[1], 64, device=x.device)).contiguous()
+        hosts.append((queue.download(y), queue.done()))
+    for batch, (host, wait) in zip(rows, hosts, strict=True):
+        wait()
+        assert host.is_pinned()
+        torch.testing.assert_close(host, torch.tanh(torch.stack([row[:64] for row in batch])), rtol=1e-4, atol=1e-5)
+    x = queue.upload([torch.zeros(1 << 20)])
+    assert queue.peak_bytes(lambda: x + 1) >= 4 << 20
+    assert queue.free_bytes() > 0

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 import hlfeat
 from hlfeat import FeatureStore
 from hlfeat.config.loading import load_config
-from hlfeat.errors import ConfigError
 from tests import helpers
 from tests.cli.test_cli import failed
 
@@ -28,9 +27,15 @@ def frontend_state() -> dict[str, torch.Tensor]:
     return {k.removeprefix("_frontend."): v for k, v in network.items() if k.startswith("_frontend.")}
 
 
-def test_a_checkpoint_given_as_weights_says_what_reads_it():
-    with pytest.raises(ConfigError, match=r"got dict with .*network.*; `hlfeat import-weights` reads"):
-        hlfeat.build("eleaf-default", weights=CHECKPOINT)
+def test_a_checkpoint_serves_as_weights_of_its_configuration(caplog):
+    caplog.set_level("INFO", "hlfeat")
+    golden = np.load(helpers.GOLDEN / "eleaf-8g-opt-40-checkpoint.npz")
+    sizes = {"n_filters": 40, "num_groups": 8, "conv_win_factor": 6, "stride_factor": 16}
+    extractor = hlfeat.build({"frontend": sizes}, weights=CHECKPOINT).eval()
+    with torch.no_grad():
+        y = extractor(torch.from_numpy(golden["x"])).double().numpy()
+    assert np.linalg.norm(y - golden["features"]) <= 1e-5 * np.linalg.norm(golden["features"])
+    assert f"{CHECKPOINT}: weights of network: _frontend; its 4 other tensors are left out" in caplog.text
 
 
 def error(config: Path, weights: Path) -> float:
@@ -186,6 +191,8 @@ def broken(name: str) -> object:
     state = frontend_state()
     if name == "no frontend":
         return {"_encoder.weight": torch.zeros(3)}
+    if name == "stack":
+        return {**{f"m.frontend.{k}": v for k, v in state.items()}, "m.stack.layers.0.weight": torch.ones(3)}
     if name == "two frontends":
         return {**state, **{f"b.{k}": v for k, v in state.items()}}
     if name == "missing":
@@ -202,6 +209,7 @@ def broken(name: str) -> object:
 
 
 REFUSED = {
+    "stack": "expected the weights of a frontend alone, found those of a stack too (m.stack.layers.0.weight, ...)",
     "no frontend": "expected the weights of a frontend (filterbank.center_freqs), found the keys _encoder.weight",
     "two frontends": "expected one frontend, found several",
     "missing": "missing frontend.filterbank.bandwidths",

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlfeat.extraction.batch_engine import BatchEngine
+from hlfeat.extraction.finishing import sums_of
 from hlfeat.statistics import moments as module
 from hlfeat.statistics.moments import Moments, from_sums, moments, no_moments
 
@@ -78,7 +78,7 @@ def test_sums_made_on_a_device_are_those_of_the_valid_frames(frames, dtype):
     clips = [noise(i, n, 100, 2, dtype) for i, n in enumerate(frames)]
     for row, clip in zip(batch, clips, strict=True):
         row[: len(clip)] = clip
-    sums = BatchEngine._sums(None, torch.from_numpy(batch), torch.tensor(frames))
+    sums = sums_of(torch.from_numpy(batch), torch.tensor(frames))
     for n, sums_of_clip, clip in zip(frames, sums.numpy(), clips, strict=True):
         check(from_sums(n, *sums_of_clip), clip)
 

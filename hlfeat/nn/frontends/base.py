@@ -55,7 +55,7 @@ class Frontend(nn.Module):
         raise NotImplementedError
 
     def axis(self) -> Axis:
-        """Where the bands lie, for harmonic convolution. Raises AxisError where their frequencies do not increase."""
+        """Where the bands lie, for harmonic convolution. Raises AxisError for frequencies that are not finite."""
         return centre_axis(self.centre_freqs())
 
     def axis_parameters(self) -> list[Tensor]:

@@ -8,10 +8,17 @@ Sources: Zhang et al., "Deep Audio Priors Emerge from Harmonic Convolutional Net
 Two backends compute it and its gradients: torch operations on rows gathered in chunks
 (hlfeat/nn/harmonic/torch_backend.py), and Triton kernels (hlfeat/nn/harmonic/triton_backend.py).
 
-Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass. Every
-sum has a fixed order, so gradients are deterministic; autograd's own derivative of the gather would scatter. Second
-derivatives, torch.compile, torch.export, torch.jit.trace, torch.func and forward-mode differentiation take `plain`, the
-same in ordinary torch operations (whose gradients on a GPU are deterministic only if torch is asked for it).
+Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass;
+autograd's own derivative of the gather would scatter. Second derivatives, torch.compile, torch.export,
+torch.jit.trace, torch.func, forward-mode differentiation and devices other than CPU and CUDA take `plain`, the same in
+ordinary torch operations.
+
+Which gradients are the same to the bit every time:
+
+    on a CPU, and with Triton kernels       all: each sum has a fixed order
+    torch operations on CUDA                bias and gather; the convolutions' are cuDNN's, whose sums have a fixed
+                                            order only with torch.backends.cudnn.deterministic = True
+    `plain` on CUDA                         with torch.use_deterministic_algorithms(True)
 """
 
 from __future__ import annotations
@@ -30,10 +37,10 @@ from hlfeat.nn.harmonic.plan import Plan, Time, linear_interpolation, plan_for
 class Backend(Protocol):
     """A module that computes Y, and the gradients of x and of the weight from that of Y.
 
-    x is in its memory format LAYOUT; x, weight and bias have one type.
+    x is as from `prepared`; x, weight and bias have one type.
     """
 
-    LAYOUT: torch.memory_format
+    def prepared(self, x: Tensor) -> Tensor: ...
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor: ...
 
@@ -59,7 +66,8 @@ class _HarmonicConv(torch.autograd.Function):
         gb = gy.sum((0, 2, 3)) if need_b else None
         if torch.is_grad_enabled():  # a second derivative is wanted
             wanted = [v for v, need in ((x, need_x), (weight, need_w)) if need]
-            y = plain(x, weight, None, ctx.plan.lerp_rows, ctx.plan.lerp_weights, ctx.time)
+            lerp_rows, lerp_weights = ctx.plan.lerp_on(x.device, x.dtype)
+            y = plain(x, weight, None, lerp_rows, lerp_weights, ctx.time)
             grads = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
             return next(grads) if need_x else None, next(grads) if need_w else None, gb, None, None, None
         gx, gw = ctx.backend.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
@@ -100,7 +108,7 @@ def harmonic_conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    positions: np.ndarray | Tensor | Plan,
+    positions: np.ndarray | Tensor | Plan | tuple[Tensor, Tensor],
     *,
     stride: int = 1,
     padding: int = 0,
@@ -113,7 +121,8 @@ def harmonic_conv2d(
         Y[o, g, t] = bias[o] + sum over c, k, u of  W[o, c, k, u] * X[c, positions[k, g], t + u]
 
     Positions are fractional rows, read by linear interpolation; outside [0, F - 1] they read zero. Gradients with
-    respect to x, weight and bias are exact and deterministic.
+    respect to x, weight and bias are exact. They are the same to the bit every time on a CPU and with `fused`; else
+    on CUDA, if torch.backends.cudnn.deterministic is True.
 
     Args:
         x, weight, bias: input, kernel of Kf harmonics and Kt frames, and bias.
@@ -121,8 +130,8 @@ def harmonic_conv2d(
         stride, padding, dilation: of time, as for conv1d.
         groups: as for conv1d.
         fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
-            in float32, float16 or bfloat16. None or False: torch operations, which compiled and traced programs and
-            torch.func always take.
+            in float32, float16 or bfloat16. With torch.backends.cudnn.benchmark, the first call of each problem tries
+            block sizes. None or False: torch operations, which compiled and traced programs and torch.func always take.
 
     Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions [Kf, G] on the host (or a plan
         made of them, which saves looking it up) -> [B, O, G, T'], T' as for conv1d.
@@ -137,8 +146,11 @@ def harmonic_conv2d(
         torch.Size([1, 4, 129, 46])
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
-    if torch.compiler.is_compiling() and isinstance(positions, Tensor):  # a plan cannot be traced, and need not be
-        return plain(x, weight, bias, *linear_interpolation(positions, x.shape[2]), time)
+    if torch.compiler.is_compiling() and not isinstance(positions, Plan):  # a plan cannot be traced, and need not be
+        if not isinstance(positions, tuple):
+            positions = linear_interpolation(torch.as_tensor(positions, dtype=torch.float64), x.shape[2])
+        return plain(x, weight, bias, *positions, time)
+    assert not isinstance(positions, tuple)
     traced = _traced(x, weight, bias)
     if not traced:
         _check(x, weight, bias, time)
@@ -148,14 +160,16 @@ def harmonic_conv2d(
             f"expected an input of {plan.rows} rows and a kernel of {plan.harmonics} harmonics, as the positions have, "
             f"got {x.shape[2]} and {weight.shape[2]}"
         )
-    if traced or device not in ("cpu", "cuda"):
+    if traced:  # tensors that are kept between calls would be constants of the trace
         return plain(x, weight, bias, plan.lerp_rows, plan.lerp_weights, time)
+    if device not in ("cpu", "cuda"):
+        return plain(x, weight, bias, *plan.lerp_on(x.device, x.dtype), time)
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is; inside, all is of one type
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
         backend: Backend = _triton_backend(x, weight, plan, time) if fused else torch_backend
-        x = x.contiguous(memory_format=backend.LAYOUT)
+        x = backend.prepared(x)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
             return backend.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
         y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, backend)  # type: ignore[no-untyped-call]

@@ -1,12 +1,13 @@
 """Torch backend of harmonic convolution: gathers rows in chunks and convolves them.
 
 Lowering gathers every row that every harmonic reads and runs one ordinary convolution over it; that copy is Kf times
-the input. Here it is made in chunks (some batch items times a block of output rows) that stay in cache, and rows that a
-harmonic does not reach are left out (hlfeat/nn/harmonic/plan.py). Since the channels of a chunk are ordered (c, k), the
-weight of the inner convolution is the weight as it lies in memory, groups included.
+the input. Here it is made in chunks (some batch items times a block of output rows), and rows that a harmonic does not
+reach are left out (hlfeat/nn/harmonic/chunks.py). Since the channels of a chunk are ordered (c, k), the weight of the
+inner convolution is the weight as it lies in memory, groups included.
 
 The gradient of the gather is the product with the transposed sparse matrix, a gather again, each sum in a fixed order:
-nothing is added to a shared place, so the result is deterministic.
+nothing is added to a shared place. So gradients are the same to the bit every time where those of the inner
+convolution are: on CPUs, and on CUDA with torch.backends.cudnn.deterministic.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hlfeat.nn.harmonic.plan import Block, Budget, Plan, Time
+from hlfeat.nn.harmonic.chunks import Block, chunks
+from hlfeat.nn.harmonic.plan import Plan, Time
 
-LAYOUT = torch.contiguous_format  # of inputs
+
+def prepared(x: Tensor) -> Tensor:
+    """The tensor as it is read here: planes of rows."""
+    return x.contiguous()
 
 
 def gather(x: Tensor, block: Block) -> Tensor:
@@ -30,24 +35,15 @@ def kernel_of(weight: Tensor, block: Block) -> Tensor:
     return weight[:, :, block.ks].flatten(1, 2).unsqueeze(2)
 
 
-def chunks(x: Tensor, weight: Tensor, plan: Plan, frames: int) -> tuple[int, list[Block]]:
-    """Batch items of a chunk, and blocks of output rows, from the work of one row of one harmonic."""
-    row_bytes = x.shape[1] * x.shape[3] * x.element_size()
-    size_out = len(x) * len(weight) * plan.rows_out * frames
-    budget = Budget.on(x.device, (x.numel() + size_out) * x.element_size())
-    return plan.chunks(len(x), frames * weight.numel() // plan.harmonics, row_bytes, budget)
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
     """Y of hlfeat/nn/harmonic/functional.py.
 
-    Shape: as `harmonic_conv2d`; x in LAYOUT.
+    Shape: as `harmonic_conv2d`; x as from `prepared`.
     """
-    frames = time.frames(x.shape[3], weight.shape[3])
-    items, blocks = chunks(x, weight, plan, frames)
+    items, blocks = chunks(x, weight, plan, time)
     if len(blocks) == 1 and len(x) == items and blocks[0].n_ks:  # one chunk is the whole result
         return time.conv(gather(x, blocks[0]), kernel_of(weight, blocks[0]), bias)
-    y = x.new_empty(len(x), len(weight), plan.rows_out, frames)
+    y = x.new_empty(len(x), len(weight), plan.rows_out, time.frames(x.shape[3], weight.shape[3]))
     for block in blocks:
         kernel = kernel_of(weight, block)
         for i in range(0, len(x), items):
@@ -64,7 +60,7 @@ def gradients(
     """The gradients of x and of the weight, as far as they are needed, from that of Y."""
     gx = torch.zeros_like(x) if need_x else None
     gw = torch.zeros_like(weight) if need_w else None
-    items, blocks = chunks(x, weight, plan, gy.shape[3])
+    items, blocks = chunks(x, weight, plan, time)
     for block in blocks:
         if not block.n_ks or not (need_x or need_w):
             continue

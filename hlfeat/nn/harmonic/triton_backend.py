@@ -2,11 +2,11 @@
 
 Each row has a list of its reads. Forward, row f of the output sums over the input rows that its harmonics read. The
 gradient of the input uses the same kernel with inverted lists: row r of the input sums over the output rows that read
-it. An entry is a pair of rows with their weights, since interpolation reads two rows. Every sum has a fixed order, so
-results are deterministic.
+it. An entry is a pair of rows with their weights, since interpolation reads two rows.
 
 The kernels multiply with the precision that nn.Conv2d would, torch.backends.cudnn.conv.fp32_precision, and add in
-float32.
+float32. Every sum has a fixed order, so results and gradients are the same to the bit every time; in another process
+only if the same block sizes are used there (hlfeat/nn/harmonic/blocks.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import triton
 from torch import Tensor
 
 from hlfeat.nn.harmonic import triton_kernels as kernels
+from hlfeat.nn.harmonic.blocks import Blocks, Problem, chosen
 from hlfeat.nn.harmonic.plan import Plan, Time
 
-LAYOUT = torch.channels_last  # of inputs and their gradients
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PROGRAMS = 512  # the weight's gradient is summed in parts, so that so many programs run: four a core of a large GPU
 
@@ -76,11 +76,18 @@ class Reads(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """The reads of the three kernels by destination; their place is the harmonic, for `harmonics` the output row."""
+    """The reads of the kernels. For both convolutions by destination, their place is the harmonic.
 
-    forward: Reads  # output row: rows of the input
-    back: Reads  # row of the input: output rows
-    harmonics: Reads  # harmonic: rows of the input
+    Attributes:
+        forward: of a row of the output, rows of the input; back: of a row of the input, rows of the output.
+        row, row_weight: the two rows of each position, and their weights, [harmonics, rows out, 2]. A row of weight
+            zero is the other one again.
+    """
+
+    forward: Reads
+    back: Reads
+    row: Tensor
+    row_weight: Tensor
 
 
 def lists(plan: Plan, device: torch.device) -> Lists:
@@ -89,44 +96,52 @@ def lists(plan: Plan, device: torch.device) -> Lists:
         weights = plan.lerp_weights.numpy()  # [2, harmonics, rows out]
         side, harmonic, out = np.nonzero(weights > 0)
         row, row_weight = plan.lerp_rows.numpy()[side, harmonic, out], weights[side, harmonic, out]
+        low, high = plan.lerp_rows.numpy()
+        rows = np.stack([low, np.where(weights[1] > 0, high, low)], -1)
         plan.backend_data[device] = Lists(
             Reads.of(out, harmonic, row, row_weight, plan.rows_out).on(device),
             Reads.of(row, harmonic, out, row_weight, plan.rows).on(device),
-            Reads.of(harmonic, out, row, row_weight, plan.harmonics).on(device),
+            _tensor(rows, np.int32).to(device),
+            _tensor(weights.transpose(1, 2, 0), np.float32).to(device),
         )
     made: Lists = plan.backend_data[device]
     return made
 
 
-class Blocks(NamedTuple):
-    """Block sizes of a kernel: at most `t` frames, `k` products (tap, channel) and `o` output channels in one program.
+class Used(NamedTuple):
+    """Output rows in which one of some harmonics reads something: for harmonics from `together` i, entries start[i] :
+    start[i + 1]; and the most of them."""
 
-    `warps` and `stages` are Triton's: warps of a program, and loads in flight.
-    """
-
-    t: int
-    k: int
-    o: int
-    warps: int
-    stages: int
-
-    def of(self, frames: int, products: int, channels: int) -> dict[str, int]:
-        """The kernel's arguments for tensors of these sizes: powers of two of at least 16, as tensor cores need."""
-        sizes = {"BLOCK_T": (self.t, frames), "BLOCK_K": (self.k, products), "BLOCK_O": (self.o, channels)}
-        blocks = {name: min(most, max(16, triton.next_power_of_2(n))) for name, (most, n) in sizes.items()}
-        return {**blocks, "num_warps": self.warps, "num_stages": self.stages}
+    start: Tensor
+    out_row: Tensor
+    most: int
 
 
-# Chosen by the machine code (16-byte copies, tensor cores, no spilled registers), not by measurements.
-CONVOLVE = Blocks(t=128, k=16, o=64, warps=4, stages=3)
-CORRELATE = Blocks(t=32, k=64, o=64, warps=4, stages=3)
+def used(plan: Plan, together: int, device: torch.device) -> Used:
+    """Rows that so many harmonics at a time use; the plan keeps them."""
+    key = ("used", together, device)
+    if key not in plan.backend_data:
+        rows = [np.flatnonzero(plan.active[i : i + together].any(0)) for i in range(0, plan.harmonics, together)]
+        count = [len(r) for r in rows]
+        plan.backend_data[key] = Used(
+            _tensor(np.cumsum([0, *count]), np.int32).to(device),
+            _tensor(np.concatenate(rows), np.int32).to(device),
+            max(count),
+        )
+    made: Used = plan.backend_data[key]
+    return made
+
+
+def prepared(x: Tensor) -> Tensor:
+    """The tensor as the kernels read it: contiguous, or channels-last."""
+    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
 def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
     """The first requirement of the kernels that is not met, or None."""
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         return f"a CUDA device, got {x.device.type}"
-    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
+    if _capability(x.device) < 80:
         return "a GPU of compute capability 8.0 or newer"
     if x.dtype not in DTYPES or weight.dtype != x.dtype:
         return f"float32, float16 or bfloat16 for both input and weight, got {x.dtype} and {weight.dtype}"
@@ -136,120 +151,109 @@ def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
     return None
 
 
+def _capability(device: torch.device) -> int:
+    """Compute capability, such as 90; that of the newest GPUs in the interpreter."""
+    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+    return 10 * major + minor
+
+
 def _precision(x: Tensor) -> str:
     asked: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     return "tf32" if x.dtype == torch.float32 and asked == "tf32" else "ieee"
 
 
-def _packed(weight: Tensor, groups: int, turned: bool) -> Tensor:
-    """The weight as a matrix for each group and harmonic.
-
-    Shape: [O, C, Kf, Kt] -> [groups, Kf, O / groups, Kt * C], turned [groups, Kf, C, Kt * O / groups].
-    """
-    w = weight.reshape(groups, -1, *weight.shape[1:])  # [groups, O, C, Kf, Kt]
-    return w.permute((0, 3, 2, 4, 1) if turned else (0, 3, 1, 4, 2)).flatten(3).contiguous()
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
     """Y of hlfeat/nn/harmonic/functional.py.
 
-    Shape: as `harmonic_conv2d`; x in LAYOUT.
+    Shape: as `harmonic_conv2d`; x as from `prepared`.
     """
     y = x.new_empty(len(x), len(weight), plan.rows_out, time.frames(x.shape[3], weight.shape[3]))
-    reads = lists(plan, x.device).forward
-    return _convolve(x, _packed(weight, time.groups, False), bias, y, reads, weight.shape[3], time)
+    _convolve(x, weight, bias, y, lists(plan, x.device).forward, time)
+    return y
 
 
 def gradients(
     x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time, need_x: bool, need_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of x and of the weight, as far as they are needed, from that of Y."""
-    reads = lists(plan, x.device)
     gx = gw = None
+    gy = prepared(gy)
     if need_x:
-        gx, turned = torch.empty_like(x), _packed(weight, time.groups, True)
-        rows = gy.contiguous(memory_format=LAYOUT)
-        _convolve(rows, turned, None, gx, reads.back, weight.shape[3], time, back=True)
+        gx = torch.empty_like(x)
+        _convolve(gy, weight, None, gx, lists(plan, x.device).back, time, back=True)
     if need_w:
-        if not gy.is_contiguous(memory_format=LAYOUT):
-            gy = gy.contiguous()  # a gradient may be expanded, and strides be anything
-        gw = _correlate(x, weight, gy, reads.harmonics, time)
+        gw = _correlate(x, weight, gy, plan, time)
     return gx, gw
 
 
 def _convolve(
-    x: Tensor, packed: Tensor, bias: Tensor | None, y: Tensor, reads: Reads, taps: int, time: Time, back: bool = False
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, reads: Reads, time: Time, back: bool = False
+) -> None:
     """Fill y; `back`: x is the gradient of an output and y that of the input."""
-    groups, harmonics, out, _ = packed.shape
-    channels, frames = x.shape[1] // groups, y.shape[3]
-    blocks = CONVOLVE.of(frames, taps * channels, out)
-    tiles = triton.cdiv(frames, blocks["BLOCK_T"]) * triton.cdiv(out, blocks["BLOCK_O"])
-    programs = tiles * y.shape[2] * groups * len(x)
-    if not programs:
-        return y
-    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+    if not y.numel():
+        return
+    groups, (harmonics, taps) = time.groups, weight.shape[2:]
+    channels, out, frames = x.shape[1] // groups, y.shape[1] // groups, y.shape[3]
+    w = weight.reshape(groups, -1, *weight.shape[1:])  # [groups, O, C, Kf, Kt]
+    w = w.transpose(1, 2) if back else w  # [groups, out, channels, Kf, Kt], whichever way
+    dilation, shift = (-time.dilation, time.padding) if back else (time.dilation, -time.padding)
+    problem = Problem(len(x), y.shape[2], frames, channels, out, taps, dilation, shift, x.dtype, _precision(x))
+    arguments = (reads.start, reads.place, reads.row, reads.row_weight, harmonics, x.shape[3], y.shape[2], frames)
+    tensors = None if bias is None else bias.contiguous(), y
+    constants = {"CHANNELS": channels, "OUT": out, "TAPS": taps, "DILATION": dilation, "SHIFT": shift,
+                 "PAIRED": reads.paired, "HAS_BIAS": bias is not None, "PRECISION": problem.precision}  # fmt: skip
+
+    def columns(blocks: Blocks) -> None:
+        programs = triton.cdiv(frames, problem.tile(blocks)) * triton.cdiv(out, blocks.o) * y.shape[2] * groups * len(x)
+        kernels.columns[(programs,)](
+            x, packed, *tensors, *arguments, groups, *x.stride(), *y.stride(), **constants,
+            FRAMES=problem.tile(blocks), FIRST=problem.first, EARLY=problem.early(_capability(x.device)),
+            **blocks.arguments(),
+        )  # fmt: skip
+
+    def convolve(blocks: Blocks) -> None:
+        programs = triton.cdiv(frames, blocks.t) * triton.cdiv(out, blocks.o) * y.shape[2] * groups * len(x)
         kernels.convolve[(programs,)](
-            x,
-            packed,
-            None if bias is None else bias.contiguous(),
-            y,
-            *reads[:4],
-            harmonics,
-            x.shape[2],
-            x.shape[3],
-            y.shape[2],
-            frames,
-            groups,
-            *y.stride(),
-            CHANNELS=channels,
-            OUT=out,
-            TAPS=taps,
-            STEP=1 if back else time.stride,
-            DILATION=-time.dilation if back else time.dilation,
-            SHIFT=time.padding if back else -time.padding,
-            DIVISOR=time.stride if back else 1,
-            PAIRED=reads.paired,
-            HAS_BIAS=bias is not None,
-            PRECISION=_precision(x),
-            **blocks,
-        )
-    return y
+            x, packed, *tensors, *arguments, groups, *x.stride(), *y.stride(), **constants,
+            STEP=1 if back else time.stride, DIVISOR=time.stride if back else 1, **blocks.arguments(),
+        )  # fmt: skip
+
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+        if time.stride == 1 and problem.fits_columns():
+            packed = w.permute(0, 3, 4, 1, 2).contiguous()  # [groups, Kf, Kt, out, channels]
+            columns(chosen("columns", problem, x.device, columns))
+        else:
+            packed = w.permute(0, 3, 1, 4, 2).contiguous()  # [groups, Kf, out, Kt, channels]
+            convolve(chosen("convolve", problem, x.device, convolve))
 
 
-def _correlate(x: Tensor, weight: Tensor, gy: Tensor, reads: Reads, time: Time) -> Tensor:
+def _correlate(x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time) -> Tensor:
     """The gradient of the weight."""
     harmonics, taps = weight.shape[2:]
     groups, channels, out = time.groups, weight.shape[1], len(weight) // time.groups
-    blocks = CORRELATE.of(gy.shape[3], taps * channels, out)
-    tiles = triton.cdiv(taps * channels, blocks["BLOCK_K"]) * triton.cdiv(out, blocks["BLOCK_O"])
-    programs = tiles * harmonics * groups
-    # as many terms a program as make the programs of all harmonics so many; those of a harmonic with fewer end early
-    length = max(1, triton.cdiv(tiles * groups * len(reads.place) * len(x), PROGRAMS))
-    parts = max(1, triton.cdiv(reads.most * len(x), length))
-    partial = x.new_empty((parts, groups, harmonics, taps, channels, out), dtype=torch.float32)
-    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+    reads = lists(plan, x.device)
+    problem = Problem(
+        len(x), plan.rows_out, x.shape[3], channels, out, taps, time.dilation, -time.padding, x.dtype, _precision(x)
+    )
+
+    def correlate(blocks: Blocks) -> Tensor:
+        together = max(1, min(harmonics, blocks.k // channels))
+        rows = used(plan, together, x.device)
+        tiles = triton.cdiv(taps * out, blocks.o) * triton.cdiv(together * channels, blocks.k)
+        programs = tiles * triton.cdiv(harmonics, together) * groups
+        # as many terms a program as make the programs so many; those of harmonics with fewer terms end early
+        length = max(1, triton.cdiv(tiles * groups * len(rows.out_row) * len(x), PROGRAMS))
+        parts = max(1, triton.cdiv(rows.most * len(x), length))
+        partial = x.new_empty((parts, groups, harmonics, channels, taps, out), dtype=torch.float32)
         kernels.correlate[(programs * parts,)](
-            x,
-            gy,
-            partial,
-            *reads[:4],
-            len(x),
-            length,
-            harmonics,
-            x.shape[2],
-            x.shape[3],
-            gy.shape[3],
-            groups,
-            *gy.stride(),
-            CHANNELS=channels,
-            OUT=out,
-            TAPS=taps,
-            STEP=time.stride,
-            DILATION=time.dilation,
-            SHIFT=-time.padding,
-            PAIRED=reads.paired,
-            PRECISION=_precision(x),
-            **blocks,
-        )
-    return partial.sum(0).permute(0, 4, 3, 1, 2).flatten(0, 1).to(weight.dtype)
+            x, gy, partial, rows.start, rows.out_row, reads.row, reads.row_weight,
+            len(x), length, harmonics, x.shape[3], plan.rows_out, gy.shape[3], groups, *x.stride(), *gy.stride(),
+            CHANNELS=channels, OUT=out, TAPS=taps, TOGETHER=together,
+            STEP=time.stride, DILATION=time.dilation, SHIFT=-time.padding,
+            PAIRED=reads.forward.paired, PRECISION=problem.precision, **blocks.arguments(),
+        )  # fmt: skip
+        return partial
+
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+        partial = correlate(chosen("correlate", problem, x.device, correlate))
+        return partial.sum(0).permute(0, 4, 2, 1, 3).flatten(0, 1).to(weight.dtype)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from hlfeat.config.layers import ConvConfig, ProjectionConfig
 from hlfeat.errors import ConfigError
 from hlfeat.nn.axes import Axis
-from hlfeat.nn.harmonic.modules import AxisHarmonicConv2d, MixedHarmonicConv2d
+from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
+from hlfeat.nn.harmonic.modules import MixedHarmonicConv2d
 from hlfeat.nn.layers.base import Features, Layer, LayerInput
 from hlfeat.nn.layers.registry import build_layer
 from hlfeat.nn.masking import mask_frames

@@ -9,7 +9,8 @@ import numpy as np
 from hlfeat.config.layers import HarmonicConfig
 from hlfeat.errors import ConfigError
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
-from hlfeat.nn.harmonic.modules import AxisHarmonicConv2d, MixedHarmonicConv2d
+from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
+from hlfeat.nn.harmonic.modules import MixedHarmonicConv2d
 from hlfeat.nn.layers.base import Features, Layer, LayerInput
 from hlfeat.nn.layers.conv import ConvLayer
 from hlfeat.nn.layers.registry import build_layer

@@ -1,14 +1,10 @@
 """The Triton kernels against the same operation in float64: on a GPU, or else in Triton's interpreter.
 
-What the interpreter does not show, that they compile to tensor-core instructions, the compiler does without a GPU.
+What the interpreter does not show, the machine code does (tests/nn/harmonic/test_machine_code.py).
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -17,34 +13,18 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from hlfeat.bench import harmonic as bench
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import plan_for
-from tests import helpers
 
 triton = pytest.importorskip("triton")
 
-from hlfeat.nn.harmonic import triton_backend  # noqa: E402
+from hlfeat.nn.harmonic import blocks, triton_backend  # noqa: E402
+from hlfeat.nn.harmonic.blocks import Blocks  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    """float32 as it is; and scalars as bounds of loops, which Triton 3.6's interpreter cannot read with numpy 2.4."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    if DEVICE == "cpu":
-        from triton.runtime import interpreter
-
-        theirs = interpreter._patch_lang_tensor
-
-        def patched(tensor, scope):
-            theirs(tensor, scope)
-            scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-        monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def axis_of(name: str, rows: int) -> Axis:
@@ -74,13 +54,13 @@ def compare(x, weight, bias, positions, tolerance=1e-5, layout=torch.contiguous_
 @given(
     axis=st.sampled_from(["linear", "log", "centre"]),
     batch=st.integers(1, 2),
-    rows=st.integers(1, 4),
+    rows=st.integers(1, 3),
     frames=st.integers(1, 20),
-    channels=st.tuples(st.integers(1, 4), st.integers(1, 3)),
+    channels=st.tuples(st.sampled_from([1, 3, 8, 17]), st.sampled_from([1, 3, 9])),
     groups=st.integers(1, 2),
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
     anchor=st.integers(1, 4),
-    stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 2), st.sampled_from([1, 1, 1, 2, 3])),
     dilation=st.integers(1, 2),
     padding=st.integers(0, 4),
     bias=st.booleans(),
@@ -98,13 +78,25 @@ def test_equals_float64(
     compare(x, weight, torch.randn(len(weight)) if bias else None, positions, **time)
 
 
-def test_more_than_one_block_of_everything(monkeypatch):
+LITTLE = Blocks(32, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("channels", "time", "early"),
+    [
+        (11, {"padding": 1}, True),
+        (11, {"stride": 2}, True),
+        (4, {"padding": 1}, True),
+        (11, {"padding": 3, "dilation": 2}, False),
+    ],
+)
+def test_more_than_one_block_of_everything(channels, time, early, monkeypatch):
     """Frames, products and channels that no block holds; parts of the weight's gradient that share no term evenly."""
-    monkeypatch.setattr(triton_backend, "CONVOLVE", triton_backend.Blocks(16, 16, 16, 4, 2))
-    monkeypatch.setattr(triton_backend, "CORRELATE", triton_backend.Blocks(16, 16, 16, 4, 2))
+    monkeypatch.setattr(blocks, "default", lambda kernel, problem: LITTLE)
+    monkeypatch.setattr(blocks.Problem, "early", lambda problem, capability: early)
     monkeypatch.setattr(triton_backend, "PROGRAMS", 40)
-    x, weight = torch.randn(2, 11, 3, 37), torch.randn(19, 11, 2, 3)
-    compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), padding=1)
+    x, weight = torch.randn(2, channels, 3, 37), torch.randn(19, channels, 2, 3)
+    compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), **time)
 
 
 def test_half_precision():
@@ -161,6 +153,16 @@ def test_rows_of_weight_zero_are_not_read():
     assert got[0, 0, :, 0].tolist() == [0, 0, 0, torch.inf]
 
 
+def test_the_gradient_of_the_weight_does_not_read_outside_the_axis():
+    x = torch.ones(1, 1, 2, 3, device=DEVICE)
+    x[:, :, 0] = torch.inf  # where the row of a position that lies outside would be looked for
+    weight = torch.ones(1, 1, 2, 1, device=DEVICE, requires_grad=True)
+    positions = np.array([[1.0, 1.0], [99.0, 1.0]])  # only the second output row has both harmonics
+    y = harmonic_conv2d(x, weight, None, positions, fused=True)
+    (gw,) = torch.autograd.grad(y.sum(), weight)
+    assert gw.flatten().tolist() == [6, 3]
+
+
 def test_second_derivatives_are_those_of_torch_operations():
     torch.manual_seed(0)
     x, positions = torch.randn(1, 2, 3, 4, device=DEVICE), LinearAxis().positions(3, 2, 1)
@@ -192,7 +194,7 @@ def test_lists_say_what_interpolation_reads(rows, kernel, anchor, axis):
             weights[k, f, low + 1] += max(0.0, p - low)
     weights = weights[..., :-1]
     lists = triton_backend.lists(plan, torch.device("cpu"))
-    for reads, order in ((lists.forward, (1, 0, 2)), (lists.back, (2, 0, 1)), (lists.harmonics, (0, 1, 2))):
+    for reads, order in ((lists.forward, (1, 0, 2)), (lists.back, (2, 0, 1))):
         want = weights.permute(order)
         got = torch.zeros_like(want)
         for to in range(len(want)):
@@ -203,6 +205,18 @@ def test_lists_say_what_interpolation_reads(rows, kernel, anchor, axis):
         assert len(reads.place) == reads.start[-1] <= (want != 0).sum()
         lone = reads.row_weight[:, 1] == 0
         assert torch.equal(reads.row[lone, 0], reads.row[lone, 1])  # which is how a kernel knows
+    got = torch.zeros_like(weights)
+    for k, f, side in np.ndindex(*lists.row.shape):
+        got[k, f, lists.row[k, f, side]] += lists.row_weight[k, f, side]
+    torch.testing.assert_close(got, weights, rtol=0, atol=1e-5)
+    lone = lists.row_weight[..., 1] == 0
+    assert torch.equal(lists.row[..., 0][lone], lists.row[..., 1][lone])
+    for together in (1, 2, kernel):
+        start, out_row, most = triton_backend.used(plan, together, torch.device("cpu"))
+        for i in range(len(start) - 1):
+            active = (weights[together * i : together * (i + 1)] != 0).any(0).any(1)
+            assert torch.equal(out_row[start[i] : start[i + 1]].long(), active.nonzero().flatten())
+        assert most == (start[1:] - start[:-1]).max()
 
 
 def test_where_the_kernels_do_not_go(monkeypatch):
@@ -226,37 +240,3 @@ def test_where_the_kernels_do_not_go(monkeypatch):
     monkeypatch.delattr("hlfeat.nn.harmonic.triton_backend")
     with pytest.raises(ValueError, match="fused: expected Triton, which is not installed"):
         call(torch.randn(1, 1, 2, 3))
-
-
-@pytest.mark.parametrize("capability", [80, 90])
-def test_compile_for_gpus(capability, tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.compile_kernels", str(capability)],
-        cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
-    made = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(made) == 12
-    for facts in made:
-        assert facts["machine_code"] > 0
-        assert facts["tensor_cores"] == (facts["precision"] == "tf32" or facts["dtype"] != "fp32"), facts
-        assert facts["vectors"], facts  # copies of 16 bytes
-        assert facts["shared"] <= 99 * 1024, facts  # what the smallest such GPUs have for a program
-
-
-def test_tuning_tries_every_kernel(capsys, monkeypatch):
-    """Of a setting that is smaller than all of the bench's, as the interpreter takes a second for each of these."""
-    monkeypatch.setattr(bench, "IN_CHANNELS", 3)
-    monkeypatch.setattr(bench, "OUT_CHANNELS", 4)
-    spec = importlib.util.spec_from_file_location("tune", helpers.ROOT / "scripts" / "tune_harmonic.py")
-    tune = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tune)
-    monkeypatch.setattr(tune, "SETTINGS", [bench.Setting("tiny", 4, 16, 3, 1)])
-    before = triton_backend.CONVOLVE, triton_backend.CORRELATE
-    tune.main(["--setting", "tiny", "--batch", "1", "--device", DEVICE, "--quick"])
-    assert before == (triton_backend.CONVOLVE, triton_backend.CORRELATE)
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    kernels = ["forward", "gradient of the input", "gradient of the weight"]
-    assert [row[0][2:] for row in rows] == [kernel for kernel in kernels for _ in range(3)]
-    assert {row[1] for row in rows} == {"Conv2d", "16, 16, 32, 4, 2", "16, 32, 32, 4, 2"}
-    assert all(float(row[2]) > 0 for row in rows)
