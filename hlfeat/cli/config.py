@@ -27,12 +27,18 @@ config_app = typer.Typer(
 
 @config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
 def config_list() -> None:
-    """List the shipped configurations."""
+    """List the shipped configurations.
+
+    Each line has the name, the frequencies that the bands cover, and what it is.
+    """
     from hlfeat.config.loading import config_names, load_config
 
-    names = config_names()
-    for name in names:
-        print(f"{name:{max(map(len, names))}}  {load_config(name).description}")
+    configs = {name: load_config(name) for name in config_names()}
+    names = max(map(len, configs))
+    for name, config in configs.items():
+        low, high = config.frontend.frequency_range(config.audio.sample_rate)
+        hertz = f"{round(low, 1):g}-{round(high, 1):g} Hz"
+        print(f"{name:{names}}  {hertz:14}  {config.description}")
 
 
 @config_app.command(
@@ -100,8 +106,9 @@ def config_check(
         extractor, postprocessor, _ = prepare(cfg, weights, None)
     rate = extractor.sample_rate / extractor.hop
     parameters = sum(p.numel() for p in extractor.parameters())
+    centres = extractor.frontend.centre_freqs()  # with weights, where training has moved them
     print(f"{name}: features [frames, {extractor.n_channels}, {extractor.n_bands}], {rate:g} frames a second, "
-          f"{parameters} parameters\n")  # fmt: skip
+          f"{parameters} parameters, bands at {centres.min():.1f} to {centres.max():.1f} Hz\n")  # fmt: skip
     print(table(summarise(cfg, extractor)), end="")
     print("(multiply-adds are estimates, for one second of audio)")
     if cfg.output.pool is not None:

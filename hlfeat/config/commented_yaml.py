@@ -22,7 +22,7 @@ def _mapping(part: StrictModel, indent: str) -> Iterator[str]:
     fields = sorted(type(part).model_fields.items(), key=lambda item: item[0] not in ("kind", "layer"))
     plain = part.model_dump(mode="json")
     heads = {
-        name: f"{indent}{name}:" + ("" if _nested(getattr(part, name)) else f" {one_line(plain[name])}")
+        name: f"{indent}{name}:" + ("" if _nested(getattr(part, name)) else f" {one_line(plain.get(name))}")
         for name, _ in fields
     }
     values = [h for name, h in heads.items() if not _nested(getattr(part, name))]

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from hlfeat.config.base import (
-    Flag,
-    Milliseconds,
-    NotNegative,
-    Positive,
-    StrictModel,
-    Whole,
-    names_in,
-    only_with,
-    tag_of,
-    value_given,
-)
+from hlfeat.config.base import Flag, NotNegative, Positive, StrictModel, Whole, names_in, tag_of
+from hlfeat.config.filters import FiltersConfig, WindowConfig, check_range
 from hlfeat.text import nearest, shown
 
 
@@ -69,119 +57,6 @@ CompressionConfig = Annotated[LogTBNConfig | PCENConfig, Field(discriminator="ki
 COMPRESSIONS = "logtbn, pcen, or a mapping with their constants"
 
 
-class WindowConfig(StrictModel):
-    """Window and distance of frames, milliseconds."""
-
-    window_len: Milliseconds = Field(default=25.0, description="milliseconds")
-    window_stride: Milliseconds = Field(default=10.0, description="milliseconds from frame to frame")
-
-    def check_rate(self, sample_rate: int) -> None:
-        """Raises ValueError, which begins with the field, for what cannot be at this sample rate in hertz."""
-        for key in ("window_len", "window_stride"):
-            length = getattr(self, key)
-            if sample_rate * length < 1000:
-                raise ValueError(f"{key}: expected at least one sample at {sample_rate} Hz, got {length} ms")
-
-    def window_samples(self, sample_rate: int) -> int:
-        """The window in samples."""
-        return int(sample_rate * self.window_len / 1000)
-
-
-SCALES = ("mel", "linear", "log", "bark", "erb", "mel-matrix")
-
-
-def _scale(value: object) -> object:
-    if isinstance(value, list | tuple):
-        if value and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value):
-            return tuple(float(v) for v in value)
-    elif value in SCALES:
-        return value
-    word = nearest(value, SCALES) if isinstance(value, str) else ""
-    raise ValueError(f"expected {', '.join(SCALES)}, or a list of frequencies above 0 Hz, got {shown(value)}{word}")
-
-
-ScaleOrFreqs = Annotated[
-    str | tuple[float, ...],
-    BeforeValidator(_scale),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": list(SCALES)},
-                {"type": "array", "minItems": 1, "items": {"type": "number", "exclusiveMinimum": 0}},
-            ]
-        }
-    ),
-]
-
-
-DEFAULT_MAX_FREQ = 7800.0
-FILTER_RULES: list[dict[str, Any]] = [
-    {
-        "if": {"required": ["scale"], "properties": {"scale": {"const": "log"}}},
-        "then": {"properties": {"min_freq": {"exclusiveMinimum": 0}}},
-    },
-    only_with("filters_per_octave", "scale", "log"),
-    # the default max_freq counts as one that is not given
-    {
-        "if": value_given("filters_per_octave", "number"),
-        "then": {"properties": {"max_freq": {"const": DEFAULT_MAX_FREQ}}},
-    },
-]
-
-
-class FiltersConfig(WindowConfig):
-    """Learnable Gabor filters and where they start."""
-
-    schema_rules: ClassVar[dict[str, Any]] = {"allOf": FILTER_RULES}
-
-    n_filters: Whole = Field(default=40, description="bands")
-    min_freq: NotNegative = Field(default=60.0, description="hertz; lower neighbour of the lowest filter")
-    max_freq: Positive = Field(default=DEFAULT_MAX_FREQ, description="hertz; upper neighbour of the highest filter")
-    scale: ScaleOrFreqs = Field(
-        default="mel", description=f"where filters start: {', '.join(SCALES)}, or a list of hertz"
-    )
-    filters_per_octave: Positive | None = Field(default=None, description="with scale: log, instead of max_freq")
-
-    @model_validator(mode="after")
-    def _rising(self) -> FiltersConfig:
-        if self.scale == "log" and self.min_freq == 0:
-            raise ValueError("min_freq: expected a frequency above 0 for scale log, got 0")
-        if self.filters_per_octave is not None:
-            if self.scale != "log":
-                raise ValueError(f"filters_per_octave: expected only with scale: log, got it with {shown(self.scale)}")
-            if self.max_freq != DEFAULT_MAX_FREQ:
-                raise ValueError("filters_per_octave: expected instead of max_freq, got both")
-        if isinstance(self.scale, tuple):
-            if len(self.scale) != self.n_filters:
-                raise ValueError(
-                    f"scale: expected n_filters = {self.n_filters} centre frequencies, got {len(self.scale)}"
-                )
-            points = (self.min_freq, *self.scale, self.max_freq)
-            if any(a >= b for a, b in pairwise(points)):
-                raise ValueError(
-                    f"scale: expected frequencies that rise from min_freq = {self.min_freq:g} to max_freq = "
-                    f"{self.max_freq:g}, got {shown(list(self.scale))}"
-                )
-        return self
-
-    def check_rate(self, sample_rate: int) -> None:
-        super().check_rate(sample_rate)
-        key = "max_freq" if self.filters_per_octave is None else "filters_per_octave"
-        _check_range(self.min_freq, self.top_freq(), key, sample_rate)
-
-    def top_freq(self) -> float:
-        """Upper neighbour of the highest filter, hertz."""
-        if self.filters_per_octave is None:
-            return self.max_freq
-        return self.min_freq * float(2.0 ** min(64.0, (self.n_filters + 1) / self.filters_per_octave))
-
-    def bins_per_octave(self) -> float | None:
-        """Filters an octave, if they are spaced so."""
-        if self.scale != "log":
-            return None
-        return (self.n_filters + 1) / math.log2(self.top_freq() / self.min_freq)
-
-
 class EleafConfig(FiltersConfig):
     """EfficientLEAF: learnable Gabor filterbank in groups."""
 
@@ -220,8 +95,11 @@ class LogMelConfig(WindowConfig):
 
     def check_rate(self, sample_rate: int) -> None:
         super().check_rate(sample_rate)
-        _check_range(self.min_freq, self.max_freq, "max_freq", sample_rate)
+        check_range(self.min_freq, self.max_freq, "max_freq", sample_rate)
         _check_fft(self.n_fft, self.window_samples(sample_rate))
+
+    def frequency_range(self, sample_rate: int) -> tuple[float, float]:
+        return self.min_freq, self.max_freq
 
 
 class SpectrogramConfig(WindowConfig):
@@ -234,21 +112,18 @@ class SpectrogramConfig(WindowConfig):
 
     def check_rate(self, sample_rate: int) -> None:
         super().check_rate(sample_rate)
-        window = self.window_samples(sample_rate)
-        _check_fft(self.n_fft, window)
-        rows = (self.n_fft or 1 << (window - 1).bit_length()) // 2 + 1
+        _check_fft(self.n_fft, self.window_samples(sample_rate))
+        rows = self.fft_size(sample_rate) // 2 + 1
         if self.n_bands is not None and self.n_bands > rows:
             raise ValueError(f"n_bands: expected at most the FFT's {rows} rows, got {self.n_bands}")
 
+    def frequency_range(self, sample_rate: int) -> tuple[float, float]:
+        size = self.fft_size(sample_rate)
+        return 0.0, ((self.n_bands or size // 2 + 1) - 1) * sample_rate / size
 
-def _check_range(low: float, high: float, high_key: str, sample_rate: int) -> None:
-    """Raises ValueError for a frequency range that is empty, or above half of the sample rate."""
-    if low >= high:
-        raise ValueError(f"min_freq: expected less than max_freq = {high:g}, got {low}")
-    if high > sample_rate / 2:
-        raise ValueError(
-            f"{high_key}: expected at most half of audio.sample_rate = {sample_rate / 2:g}, got {high:.10g}"
-        )
+    def fft_size(self, sample_rate: int) -> int:
+        """The FFT size in samples."""
+        return self.n_fft or 1 << (self.window_samples(sample_rate) - 1).bit_length()
 
 
 def _check_fft(n_fft: int | None, window: int) -> None:

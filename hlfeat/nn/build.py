@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from hlfeat.config import frontends as config_frontends
 from hlfeat.config.config import Config
+from hlfeat.config.filters import FiltersConfig
 from hlfeat.config.loading import config_from_dict, explained, load_config
 from hlfeat.errors import AxisError, ConfigError
 from hlfeat.nn.axes import Axis
@@ -72,7 +72,7 @@ def build(
 def build_stack(configuration: Config, frontend: Frontend, axis: Axis | None) -> list[Layer]:
     """The layers after a frontend whose bands lie on this axis."""
     f = configuration.frontend
-    bins_per_octave = f.bins_per_octave() if isinstance(f, config_frontends.FiltersConfig) else None
+    bins_per_octave = f.spacing_per_octave() if isinstance(f, FiltersConfig) else None
     before = LayerInput(frontend.n_channels, frontend.n_bands, axis, bins_per_octave)
     try:
         return build_layers(configuration.stack, before)[0]

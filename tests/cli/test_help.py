@@ -130,7 +130,7 @@ def completions(tmp_path):
         ("hlfeat ex", ["extract", "export"]),
         ("hlfeat extract clips -c ", [*config_names(), "eleaf-mine.yml", "mine.yaml"]),
         ("hlfeat extract clips --config eleaf-m", ["eleaf-mine.yml"]),
-        ("hlfeat plot a.wav --compare log", ["log-harmonic", "log-mel"]),
+        ("hlfeat plot a.wav --compare log", ["log-harmonic", "log-mel", "log-mel-48k"]),
         ("hlfeat config show eleaf-h", ["eleaf-harmonic", "eleaf-harmonic-mixed"]),
         ("hlfeat config check below/", ["below/other.yaml"]),
         ("hlfeat export nowhere/", []),
@@ -155,7 +155,7 @@ def test_bash_completes(tmp_path):
     result = subprocess.run(
         ["bash", "-c", line, command()], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert result.stdout.split() == ["log-harmonic", "log-mel"]
+    assert result.stdout.split() == ["log-harmonic", "log-mel", "log-mel-48k"]
 
 
 def test_completion_is_installed_in_the_home_folder(tmp_path):

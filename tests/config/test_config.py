@@ -43,6 +43,10 @@ def test_named_configurations_are_there_and_can_be_built():
         "eleaf-harmonic-mixed",
         "linear-harmonic",
         "log-harmonic",
+        "music-cq",
+        "music-cq-harmonic",
+        "bio-48k",
+        "log-mel-48k",
     } <= set(names)
     for name in names:
         assert load_config(name).description
@@ -85,6 +89,7 @@ def configs(draw) -> Config:
     frontend = st.one_of(
         st.fixed_dictionaries({"compression": st.sampled_from(["pcen", "logtbn"]) | pcen, "conv_win_factor": number}),
         st.just({"kind": "leaf", "n_filters": 3, "scale": [100, 200.5, 5e3]}),
+        st.just({"n_filters": 9, "scale": "log", "first_freq": 32.7, "bins_per_octave": 12}),
         st.fixed_dictionaries({"kind": st.just("log-mel"), "floor": number}),
         st.just({"kind": "spectrogram", "n_bands": 12}),
     )
@@ -194,6 +199,51 @@ def test_filters_where_they_are_wanted(tmp_path):
     assert hlfeat.build(chosen).frontend.centre_freqs().tolist() == pytest.approx([100, 200, 5000], rel=1e-5)
 
 
+def test_the_first_filter_of_a_constant_q(tmp_path):
+    """As librosa.cqt(fmin, n_bins, bins_per_octave) has it."""
+    text = "frontend: {n_filters: 25, scale: log, first_freq: 110, bins_per_octave: 12, window_len: 120}"
+    config = load(tmp_path, text)
+    assert load(tmp_path, dump_config(config)) == config
+    built = hlfeat.build(config).frontend
+    assert built.centre_freqs()[[0, 12, 24]].tolist() == pytest.approx([110, 220, 440], rel=3e-7)
+    arguments = {"scale": "log", "first_freq": 110, "bins_per_octave": 12, "window_len": 120}
+    torch.testing.assert_close(built.state_dict(), hlfeat.EfficientLeaf(25, **arguments).state_dict(), rtol=0, atol=0)
+    stack = {"layer": "harmonic", "out_channels": 1, "kernel": [2, 1], "axis": "log"}
+    layer = hlfeat.build({**config.model_dump(), "stack": [stack]}).stack.layers[0]
+    assert layer.conv.positions(25)[1, 0].item() == 12
+    few = load(tmp_path, "frontend: {n_filters: 5, scale: log, first_freq: 33.3, bins_per_octave: 12}").frontend
+    assert few.spacing_per_octave() == 12  # log2 of the ends' ratio would round
+
+
+def test_both_names_of_filters_in_an_octave_are_one_setting(tmp_path):
+    text = "frontend: {{n_filters: 35, scale: log, min_freq: 110, {}: 12}}"
+    a, b = (hlfeat.build(load(tmp_path, text.format(key))) for key in ("bins_per_octave", "filters_per_octave"))
+    assert a.frontend.centre_freqs()[11].item() == pytest.approx(220, rel=1e-6)
+    torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
+
+
+def test_keys_that_came_later_are_not_in_descriptions_that_do_not_use_them(tmp_path):
+    """Directories of earlier versions keep their description, to the byte, and their fingerprint."""
+    unused = load(tmp_path, "frontend: {scale: log, first_freq: null}")
+    assert "first_freq" not in dump_config(unused)
+    assert "bins_per_octave" not in dump_config(unused)
+    assert "first_freq: null  " in commented(unused)  # but they are shown to people
+
+
+def test_where_bands_lie(tmp_path):
+    def hertz(text: str) -> tuple[float, float]:
+        config = load(tmp_path, text)
+        return config.frontend.frequency_range(config.audio.sample_rate)
+
+    assert hertz("frontend: {min_freq: 80, max_freq: 4000}") == (80, 4000)
+    assert hertz("frontend: {kind: log-mel, min_freq: 80}") == (80, 7800)
+    assert hertz("frontend: {kind: spectrogram}") == (0, 8000)
+    assert hertz("frontend: {kind: spectrogram, n_fft: 1000, n_bands: 11}") == (0, 160)
+    octaves = "frontend: {n_filters: 23, scale: log, bins_per_octave: 12, KEY: 110}"
+    assert hertz(octaves.replace("KEY", "min_freq")) == pytest.approx((110, 440))
+    assert hertz(octaves.replace("KEY", "first_freq").replace("23", "25")) == pytest.approx((110, 440))
+
+
 def test_filters_at_one_frequency_are_an_axis_too():
     """A mel matrix has several filters in one bin."""
     crowded = {"kind": "leaf", "n_filters": 80, "scale": "mel-matrix"}
@@ -242,6 +292,45 @@ ERRORS = [
     (
         "frontend: {scale: log, filters_per_octave: 3}",
         "frontend.filters_per_octave: expected at most half of audio.samp",
+    ),
+    (
+        "frontend:\n  bins_per_octave: 12\n  first_freq: 33",
+        "c.yaml:3: frontend.first_freq: expected only with scale: log, got it with 'mel'",
+    ),
+    (
+        "frontend:\n  bins_per_octave: 12",
+        "c.yaml:2: frontend.bins_per_octave: expected only with scale: log, got it wi",
+    ),
+    (
+        "frontend:\n  scale: log\n  first_freq: 33",
+        "c.yaml:3: frontend.first_freq: expected together with bins_per_octave, such as 12",
+    ),
+    (
+        "frontend: {scale: log, first_freq: 33, filters_per_octave: 12}",
+        "frontend.first_freq: expected together with bins_per_octave, such as 12",
+    ),
+    (
+        "frontend:\n  scale: log\n  first_freq: 33\n  bins_per_octave: 12\n  min_freq: 20",
+        "c.yaml:3: frontend.first_freq: expected instead of min_freq, got both",
+    ),
+    (
+        "frontend: {scale: log, first_freq: 33, bins_per_octave: 12, max_freq: 7000}",
+        "frontend.bins_per_octave: expected instead of max_freq, got both",
+    ),
+    (
+        "frontend: {scale: log, bins_per_octave: 12, filters_per_octave: 12}",
+        "frontend.filters_per_octave: is the older name of bins_per_octave; expected one, got both",
+    ),
+    ("frontend: {scale: log, first_freq: 0, bins_per_octave: 12}", "frontend.first_freq: expected a number >= 0.001"),
+    ("frontend: {scale: log, first_freq: 9, bins_per_octave: 0}", "frontend.bins_per_octave: expected a number >= 0.1"),
+    (
+        "frontend:\n  scale: log\n  first_freq: 440\n  bins_per_octave: 12\n  n_filters: 52",
+        "c.yaml:5: frontend.n_filters: expected the highest filter below half of the sample rate, 8000 Hz, got 8372.02 "
+        "Hz; 51 filters fit",
+    ),
+    (
+        "frontend: {scale: log, first_freq: 8000, bins_per_octave: 12}",
+        "frontend.first_freq: expected below half of the sample rate, 8000 Hz, got 8000",
     ),
     ("frontend: {kind: leaf, num_groups: 4}", "c.yaml:1: frontend.num_groups: unknown key"),
     ("audio:\n  sample_rate: 8000", "frontend.max_freq: expected at most half of audio.sample_rate = 4000, got 7800"),
@@ -316,6 +405,7 @@ BEYOND_SCHEMA = [
     "scale: expected n_filters",
     "scale: expected frequencies that rise",
     "expected at most half of audio.samp",
+    "below half of the sample rate",
     "expected windows with a HOP",
 ]
 

@@ -39,6 +39,13 @@ CASES: dict[str, tuple[str, list[str], str | None, str | None]] = {
         None,
     ),
     "filters per octave": ("eleaf-default", ["frontend.scale=log", "frontend.filters_per_octave=6"], None, None),
+    "bins per octave": ("eleaf-default", ["frontend.scale=log", "frontend.bins_per_octave=6"], None, None),
+    "first filter": (
+        "leaf",
+        ["frontend.scale=log", "frontend.bins_per_octave=6", "frontend.first_freq=55"],
+        None,
+        None,
+    ),
     "every layer": (str(Path(__file__).parent / "every_layer.yaml"), [], None, None),
 }
 
@@ -50,7 +57,7 @@ def fingerprints(case: str) -> dict[str, str]:
 
 
 def test_pinned_configurations_are_shipped():
-    assert len(SHIPPED) == 9
+    assert len(SHIPPED) == 13
     assert list(PINNED) == list(CASES)
 
 

@@ -25,7 +25,7 @@ from hlfeat.nn.frontends.compression import LogTBN
 from hlfeat.nn.frontends.pcen import PCEN
 from hlfeat.statistics.dataset_statistics import Statistics
 
-POOLS = [None, "mean", "mean+std", "max", "window:0.1", "window:0.05,0.02"]
+POOLS = [None, "mean", "mean+std", "max", "window:0.1", "window:0.05,0.03"]
 
 
 class Loaded:

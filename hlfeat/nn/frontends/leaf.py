@@ -19,7 +19,7 @@ from hlfeat.nn.frontends.gabor import GaborFilterbank
 from hlfeat.nn.frontends.pcen import PCEN
 from hlfeat.nn.frontends.registry import register
 from hlfeat.nn.frontends.responses import Responses, gabor_responses
-from hlfeat.nn.frontends.scales import Scale, initial_filters
+from hlfeat.nn.frontends.scales import Scale, initial_filters, outer_frequencies
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.nn.frontends.taps import Grouping, odd
 
@@ -38,10 +38,15 @@ class LearnableFrontend(Frontend):
         compression: str | nn.Module,
         scale: Scale | Sequence[float],
         grouping: Grouping | None,
+        first_freq: float | None,
+        bins_per_octave: float | None,
     ) -> None:
         super().__init__()
         if n_filters < 1:
             raise ValueError(f"expected at least one filter, got n_filters = {n_filters}")
+        min_freq, max_freq = outer_frequencies(
+            n_filters, min_freq, max_freq, scale, sample_rate, first_freq, bins_per_octave
+        )
         if not 0 <= min_freq < max_freq:
             raise ValueError(f"expected 0 <= min_freq < max_freq, got {min_freq} and {max_freq}")
         window, self.hop = window_and_hop(sample_rate, window_len, window_stride)
@@ -117,6 +122,9 @@ class EfficientLeaf(LearnableFrontend):
         scale: where the filters start: equally spaced in "mel", "linear" (hertz), "log" (octaves), "bark" or "erb";
             read off a matrix of mel filters over FFT bins, as the original LEAF does ("mel-matrix"); or the F centre
             frequencies themselves, rising from min_freq to max_freq.
+        first_freq, bins_per_octave: with scale="log", instead of min_freq and max_freq: filter i is at first_freq *
+            2^(i / bins_per_octave) hertz, as in a constant-Q transform. bins_per_octave also goes with min_freq. A low
+            filter needs a long window: sigmas are clamped to 0.375 window_len.
 
     Shape:
         - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None where every clip is as long as x
@@ -135,6 +143,9 @@ class EfficientLeaf(LearnableFrontend):
         False
         >>> [round(f) for f in leaf.centre_freqs()[:3].tolist()]  # hertz
         [106, 155, 207]
+        >>> octaves = dict(scale="log", first_freq=110, bins_per_octave=12, window_len=120)
+        >>> [round(f) for f in hlfeat.EfficientLeaf(n_filters=37, **octaves).centre_freqs()[::12].tolist()]
+        [110, 220, 440, 880]
     """
 
     def __init__(
@@ -151,12 +162,24 @@ class EfficientLeaf(LearnableFrontend):
         compression: Literal["logtbn", "pcen"] | nn.Module = "logtbn",
         *,
         scale: Scale | Sequence[float] = "mel",
+        first_freq: float | None = None,
+        bins_per_octave: float | None = None,
     ) -> None:
         if not 1 <= num_groups <= n_filters:
             raise ValueError(f"expected 1 <= num_groups <= n_filters, got {num_groups} groups of {n_filters} filters")
         grouping = Grouping(num_groups, conv_win_factor, stride_factor)
         super().__init__(
-            n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, grouping
+            n_filters,
+            min_freq,
+            max_freq,
+            sample_rate,
+            window_len,
+            window_stride,
+            compression,
+            scale,
+            grouping,
+            first_freq,
+            bins_per_octave,
         )
 
     @classmethod
@@ -165,8 +188,7 @@ class EfficientLeaf(LearnableFrontend):
         return cls(
             c.n_filters,
             c.num_groups,
-            c.min_freq,
-            c.top_freq(),
+            *c.outer_neighbours(),
             sample_rate,
             c.window_len,
             c.window_stride,
@@ -185,8 +207,8 @@ class Leaf(LearnableFrontend):
     Zeghidour et al., "LEAF: A Learnable Frontend for Audio Classification", ICLR 2021.
 
     Args:
-        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale: as for
-            EfficientLeaf. The original starts with scale="mel-matrix".
+        n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, first_freq,
+            bins_per_octave: as for EfficientLeaf. The original starts with scale="mel-matrix".
 
     Shape:
         - x: samples [B, T] or [B, 1, T]; lengths: [B] samples, or None
@@ -212,9 +234,21 @@ class Leaf(LearnableFrontend):
         compression: Literal["logtbn", "pcen"] | nn.Module = "pcen",
         *,
         scale: Scale | Sequence[float] = "mel",
+        first_freq: float | None = None,
+        bins_per_octave: float | None = None,
     ) -> None:
         super().__init__(
-            n_filters, min_freq, max_freq, sample_rate, window_len, window_stride, compression, scale, None
+            n_filters,
+            min_freq,
+            max_freq,
+            sample_rate,
+            window_len,
+            window_stride,
+            compression,
+            scale,
+            None,
+            first_freq,
+            bins_per_octave,
         )
 
     @classmethod
@@ -222,8 +256,7 @@ class Leaf(LearnableFrontend):
         c = config
         return cls(
             c.n_filters,
-            c.min_freq,
-            c.top_freq(),
+            *c.outer_neighbours(),
             sample_rate,
             c.window_len,
             c.window_stride,

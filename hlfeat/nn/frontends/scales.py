@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 import torchaudio.functional as AF
 
+from hlfeat.config.filters import BINS_RANGE, LEAST_FIRST_FREQ, check_highest, check_octaves, outer_neighbours
+
 Scale = Literal["mel", "linear", "log", "bark", "erb", "mel-matrix"]
 SCALES: tuple[str, ...] = get_args(Scale)
 MATRIX_FFT = 512  # LEAF reads its filters off a mel matrix of this FFT size
@@ -59,6 +61,32 @@ def filter_edges(n: int, low: float, high: float, scale: Scale | Sequence[float]
     if not (np.diff(edges) > 0).all():
         raise ValueError(f"expected centre frequencies that rise from min_freq = {low:g} to max_freq = {high:g} Hz")
     return edges
+
+
+def outer_frequencies(
+    n: int,
+    min_freq: float,
+    max_freq: float,
+    scale: Scale | Sequence[float],
+    sample_rate: int,
+    first_freq: float | None,
+    bins_per_octave: float | None,
+) -> tuple[float, float]:
+    """Lower neighbour of the lowest of `n` filters and upper neighbour of the highest, hertz.
+
+    Filter i is at first_freq * 2^(i / bins_per_octave), or one step further where min_freq is given instead.
+
+    Raises:
+        ValueError: frequencies that contradict each other; with first_freq, a filter at half the sample rate or above.
+    """
+    if first_freq is not None and not LEAST_FIRST_FREQ <= first_freq < math.inf:
+        raise ValueError(f"first_freq: expected a frequency of at least {LEAST_FIRST_FREQ:g} Hz, got {first_freq}")
+    if bins_per_octave is not None and not BINS_RANGE[0] <= bins_per_octave <= BINS_RANGE[1]:
+        raise ValueError("bins_per_octave: expected {:g} to {:g}, got {}".format(*BINS_RANGE, bins_per_octave))
+    check_octaves(scale, min_freq, max_freq, first_freq, bins_per_octave)
+    if first_freq is not None and bins_per_octave is not None:
+        check_highest(n, first_freq, bins_per_octave, sample_rate)
+    return outer_neighbours(n, min_freq, max_freq, first_freq, bins_per_octave)
 
 
 def initial_filters(
