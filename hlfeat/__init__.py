@@ -28,6 +28,7 @@ _WHERE = {
     "load_config": "config.loading",
     "Extractor": "nn.extractor",
     "build": "nn.build",
+    "parameter_groups": "nn.parameter_groups",
     "FeatureStore": "storage.store",
     "collate": "storage.collate",
     "extract": "extraction.extract",
@@ -101,6 +102,7 @@ __all__ = [
     "load_audio",
     "load_config",
     "pad",
+    "parameter_groups",
     "plan_batches",
 ]
 
@@ -136,6 +138,7 @@ if TYPE_CHECKING:
     from hlfeat.nn.harmonic.functional import harmonic_conv2d
     from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
     from hlfeat.nn.masking import frame_mask
+    from hlfeat.nn.parameter_groups import parameter_groups
     from hlfeat.partition import Part
     from hlfeat.statistics.dataset_statistics import Statistics
     from hlfeat.storage.collate import FeatureBatch, collate

@@ -27,12 +27,21 @@ config_app = typer.Typer(
 
 @config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
 def config_list() -> None:
-    """List the shipped configurations."""
-    from hlfeat.config.loading import config_names, load_config
+    """List the shipped configurations and what they cost.
 
-    names = config_names()
-    for name in names:
-        print(f"{name:{max(map(len, names))}}  {load_config(name).description}")
+    The cost is an estimate, in multiply-adds for one second of audio. `hlfeat config check` has it layer by layer.
+    """
+    from hlfeat.config.loading import config_names, load_config
+    from hlfeat.nn.build import build
+    from hlfeat.nn.summary import short, summarise, total_cost
+
+    lines = []
+    for name in config_names():
+        cfg = load_config(name)
+        lines.append((name, f"{short(total_cost(summarise(cfg, build(cfg))))} multiply-adds/s", cfg.description))
+    names, costs = (max(len(line[i]) for line in lines) for i in (0, 1))
+    for name, cost, description in lines:
+        print(f"{name:{names}}  {cost:>{costs}}  {description}")
 
 
 @config_app.command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -263,6 +264,9 @@ def test_config_commands(invoke, tmp_path):
     assert "seed: 4" in shown
     checked = invoke("config", "check", tmp_path / "mine.yaml")
     assert "features [frames, 1, 80]" in checked.stdout
+    # listed at the cost that check adds up
+    total = re.search(r"^total +\d+ +(\S+ M)$", checked.stdout, re.MULTILINE)
+    assert re.search(rf"^eleaf-pcen +{total[1]} multiply-adds/s  EfficientLEAF", listed, re.MULTILINE)
     (tmp_path / "bad.yaml").write_text("frontend:\n  n_filterz: 3\n")
     failed(invoke("config", "check", "bad.yaml", cwd=tmp_path), 2, "bad.yaml:2: frontend.n_filterz: unknown key")
     (tmp_path / "pool.yaml").write_text("stack:\n  - {layer: activation}\n  - {layer: pool, bands: 500}\n")

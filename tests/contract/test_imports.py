@@ -39,7 +39,7 @@ NN_LAYERS = [
     "frontends harmonic",
     "layers",
     "extractor",
-    "weights build summary",
+    "weights build summary parameter_groups",
 ]
 
 
