@@ -47,6 +47,9 @@ _WHERE = {
     "pad": "extraction.batching",
     "frame_mask": "nn.masking",
     "FeatureBatch": "storage.collate",
+    "ClipLabel": "training.labels",
+    "read_labels": "training.labels",
+    "split_groups": "training.splits",
     "UsageError": "errors",
     "ConfigError": "errors",
     "LayerError": "errors",
@@ -64,6 +67,7 @@ __all__ = [
     "CentreAxis",
     "Clip",
     "ClipError",
+    "ClipLabel",
     "Config",
     "ConfigError",
     "EfficientLeaf",
@@ -104,6 +108,8 @@ __all__ = [
     "pad",
     "parameter_groups",
     "plan_batches",
+    "read_labels",
+    "split_groups",
 ]
 
 if TYPE_CHECKING:
@@ -143,6 +149,8 @@ if TYPE_CHECKING:
     from hlfeat.statistics.dataset_statistics import Statistics
     from hlfeat.storage.collate import FeatureBatch, collate
     from hlfeat.storage.store import FeatureStore
+    from hlfeat.training.labels import ClipLabel, read_labels
+    from hlfeat.training.splits import split_groups
 
 
 def __getattr__(name: str) -> Any:
