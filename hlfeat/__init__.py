@@ -28,6 +28,7 @@ _WHERE = {
     "load_config": "config.loading",
     "Extractor": "nn.extractor",
     "build": "nn.build",
+    "parameter_groups": "nn.parameter_groups",
     "FeatureStore": "storage.store",
     "collate": "storage.collate",
     "extract": "extraction.extract",
@@ -46,6 +47,9 @@ _WHERE = {
     "pad": "extraction.batching",
     "frame_mask": "nn.masking",
     "FeatureBatch": "storage.collate",
+    "ClipLabel": "training.labels",
+    "read_labels": "training.labels",
+    "split_groups": "training.splits",
     "UsageError": "errors",
     "ConfigError": "errors",
     "LayerError": "errors",
@@ -63,6 +67,7 @@ __all__ = [
     "CentreAxis",
     "Clip",
     "ClipError",
+    "ClipLabel",
     "Config",
     "ConfigError",
     "EfficientLeaf",
@@ -101,7 +106,10 @@ __all__ = [
     "load_audio",
     "load_config",
     "pad",
+    "parameter_groups",
     "plan_batches",
+    "read_labels",
+    "split_groups",
 ]
 
 if TYPE_CHECKING:
@@ -136,10 +144,13 @@ if TYPE_CHECKING:
     from hlfeat.nn.harmonic.functional import harmonic_conv2d
     from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
     from hlfeat.nn.masking import frame_mask
+    from hlfeat.nn.parameter_groups import parameter_groups
     from hlfeat.partition import Part
     from hlfeat.statistics.dataset_statistics import Statistics
     from hlfeat.storage.collate import FeatureBatch, collate
     from hlfeat.storage.store import FeatureStore
+    from hlfeat.training.labels import ClipLabel, read_labels
+    from hlfeat.training.splits import split_groups
 
 
 def __getattr__(name: str) -> Any:

@@ -27,18 +27,23 @@ config_app = typer.Typer(
 
 @config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
 def config_list() -> None:
-    """List the shipped configurations.
+    """List shipped configurations: name, frequencies of the bands, cost.
 
-    Each line has the name, the frequencies that the bands cover, and what it is.
+    The cost is an estimate, in multiply-adds for one second of audio. `hlfeat config check` has it layer by layer.
     """
     from hlfeat.config.loading import config_names, load_config
+    from hlfeat.nn.build import build
+    from hlfeat.nn.summary import short, summarise, total_cost
 
-    configs = {name: load_config(name) for name in config_names()}
-    names = max(map(len, configs))
-    for name, config in configs.items():
-        low, high = config.frontend.frequency_range(config.audio.sample_rate)
-        hertz = f"{round(low, 1):g}-{round(high, 1):g} Hz"
-        print(f"{name:{names}}  {hertz:14}  {config.description}")
+    lines = []
+    for name in config_names():
+        cfg = load_config(name)
+        low, high = cfg.frontend.frequency_range(cfg.audio.sample_rate)
+        cost = f"{short(total_cost(summarise(cfg, build(cfg))))} multiply-adds/s"
+        lines.append((name, f"{round(low, 1):g}-{round(high, 1):g} Hz", cost, cfg.description))
+    names, hertz, costs = (max(len(line[i]) for line in lines) for i in range(3))
+    for name, covered, cost, description in lines:
+        print(f"{name:{names}}  {covered:{hertz}}  {cost:>{costs}}  {description}")
 
 
 @config_app.command(

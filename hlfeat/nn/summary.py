@@ -21,6 +21,11 @@ def summarise(cfg: Config, extractor: Extractor) -> list[Row]:
     return [first, *extractor.stack.summarise(first.after, "stack")]
 
 
+def total_cost(rows: Sequence[Row]) -> float:
+    """Multiply-adds of all layers, for one second of audio."""
+    return sum(r.cost for r in rows)
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text, with a total."""
     head = ["layer", "", "channels", "bands", "frames/s", "parameters", "multiply-adds/s", "depends on"]
@@ -34,7 +39,7 @@ def table(rows: Sequence[Row]) -> str:
         ]
         for r in rows
     ]
-    total = ["total", *[""] * 4, str(sum(r.parameters for r in rows)), short(sum(r.cost for r in rows)), ""]
+    total = ["total", *[""] * 4, str(sum(r.parameters for r in rows)), short(total_cost(rows)), ""]
     lines = [head, *cells, total]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     left = (0, 1, 7)

@@ -268,6 +268,9 @@ def test_config_commands(invoke, tmp_path):
     checked = invoke("config", "check", tmp_path / "mine.yaml")
     assert "features [frames, 1, 80]" in checked.stdout
     assert " bands at 83.0 to 7550.4 Hz\n" in checked.stdout
+    # listed at the cost that check adds up
+    total = re.search(r"^total +\d+ +(\S+ M)$", checked.stdout, re.MULTILINE)
+    assert re.search(rf"^eleaf-pcen +\S+ Hz +{total[1]} multiply-adds/s  EfficientLEAF", listed, re.MULTILINE)
     (tmp_path / "bad.yaml").write_text("frontend:\n  n_filterz: 3\n")
     failed(invoke("config", "check", "bad.yaml", cwd=tmp_path), 2, "bad.yaml:2: frontend.n_filterz: unknown key")
     (tmp_path / "pool.yaml").write_text("stack:\n  - {layer: activation}\n  - {layer: pool, bands: 500}\n")

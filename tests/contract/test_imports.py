@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "interop": "config errors files nn",
     "hear": "config errors nn",
     "plotting": "audio config errors files nn storage text",
+    "training": "audio errors text",
     "extraction": "audio config errors files inputs nn partition precision statistics storage text versions",
     "bench": "audio config errors extraction files inputs nn precision statistics storage text versions",
     "cli": None,  # everything
@@ -39,7 +40,7 @@ NN_LAYERS = [
     "frontends harmonic",
     "layers",
     "extractor",
-    "weights build summary",
+    "weights build summary parameter_groups",
 ]
 
 

@@ -13,11 +13,11 @@ import hlfeat
 from tests import helpers
 
 PUBLIC = """
-    AxisError CentreAxis Clip ClipError Config ConfigError EfficientLeaf ExportError Extractor FeatureBatch
-    FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis LogAxis
-    LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram Statistics
-    TooManyFailuresError UsageError build collate collect_inputs config_names dump_config extract frame_mask
-    harmonic_conv2d load_audio load_config pad plan_batches
+    AxisError CentreAxis Clip ClipError ClipLabel Config ConfigError EfficientLeaf ExportError Extractor
+    FeatureBatch FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis
+    LogAxis LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram
+    Statistics TooManyFailuresError UsageError build collate collect_inputs config_names dump_config extract
+    frame_mask harmonic_conv2d load_audio load_config pad parameter_groups plan_batches read_labels split_groups
 """
 
 
@@ -62,8 +62,11 @@ def test_scripts_use_public_names_only():
 def test_arguments_are_pinned():
     taken = {
         name: list(inspect.signature(getattr(hlfeat, name)).parameters)
-        for name in ("extract", "build", "collate", "collect_inputs", "load_audio", "plan_batches", "pad", "frame_mask")
-    }
+        for name in (
+            "extract", "build", "collate", "collect_inputs", "load_audio", "plan_batches", "pad", "frame_mask",
+            "parameter_groups", "read_labels", "split_groups",
+        )
+    }  # fmt: skip
     assert taken == {
         "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
         "build": ["configuration", "weights"],
@@ -73,6 +76,9 @@ def test_arguments_are_pinned():
         "plan_batches": ["lengths", "max_samples"],
         "pad": ["waveforms"],
         "frame_mask": ["frames", "n"],
+        "parameter_groups": ["model", "lr", "weight_decay"],
+        "read_labels": ["table", "path", "label", "group", "split"],
+        "split_groups": ["labels", "groups", "share", "seed"],
     }
 
 

@@ -51,6 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
     for word, frequency in {"no": 300, "yes": 500}.items():
         for i in range(4):
             write_tone(folder / f"words/{word}/{i}.wav", 0.4, frequency + 9 * i)
+    (folder / "words.csv").write_text(words_table())
     write_tone(folder / "long/meeting.flac", 21, 440)
     (folder / "archives").mkdir()
     with tarfile.open(folder / "archives/000.tar", "w") as tar:
@@ -70,6 +71,13 @@ def reader(world: Path, programs: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     monkeypatch.chdir(folder)
     return folder
+
+
+def words_table() -> str:
+    """Of each word, a clip of each of four speakers."""
+    speakers = [("ann", "train"), ("bob", "train"), ("eve", "valid"), ("jim", "test")]
+    rows = [f"{w}/{i}.wav,{w},{who},{part}\n" for w in ("no", "yes") for i, (who, part) in enumerate(speakers)]
+    return "path,label,speaker,split\n" + "".join(rows)
 
 
 def write_tone(path: Path, seconds: float, frequency: float) -> None:

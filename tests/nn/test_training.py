@@ -1,24 +1,17 @@
-"""Training: gradients reach every parameter and nothing else decides them, in one process and in two; the example."""
+"""Training: gradients reach every parameter and nothing else decides them, in one process and in two."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from torch import nn
 
 import hlfeat
-from hlfeat.errors import UsageError
 from tests import helpers
 
 ROOT = helpers.ROOT
@@ -194,77 +187,3 @@ def test_mixed_precision(name):
     assert torch.equal(*energies)
     one, other = (torch.cat([g.flatten() for g in f.values()]) for f in results)
     assert (one - other).norm() <= (0.03 if "harmonic" in name else 1e-6) * one.norm()
-
-
-def classes(folder: Path, names: str) -> Path:
-    """Six clips of half a second a class; a class is a pitch."""
-    for c, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
-        for i in range(6):
-            soundfile.write(folder / name / f"{i}.wav", helpers.tone(0.5, 16000, 300 * (c + 1) + 5 * i, i), 16000)
-    return folder
-
-
-def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts/train.py", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-
-
-def test_the_script_ends_in_features(tmp_path):
-    folder, out = classes(tmp_path / "clips", "ab"), tmp_path / "run"
-    result = train(folder, "--out", out, "--epochs", 2, "--seconds", 0.3, "--batch", 4)
-    assert result.returncode == 0, result.stderr
-    assert "held out 4 of 12 clips (by file" in result.stderr
-    assert result.stderr.count("(chance 50.0%)") == 2
-    store = hlfeat.FeatureStore(out / "features")
-    assert len(store) == 12
-    model = hlfeat.build(out / "config.yaml", weights=out / "weights.safetensors").eval()
-    assert not torch.equal(model.frontend.filterbank.center_freqs, hlfeat.EfficientLeaf(80).filterbank.center_freqs)
-    x = torch.from_numpy(soundfile.read(folder / "a/0.wav", dtype="float32")[0])
-    with torch.no_grad():
-        want = model(x[None])[0].permute(2, 0, 1).numpy()
-    assert np.abs(store["a/0.wav"] - want).max() <= 1e-5 * np.abs(want).max()
-
-
-def test_the_script_says_which_clips_it_cannot_use(tmp_path):
-    folder, out = classes(tmp_path / "clips", "ab"), tmp_path / "run"
-    (folder / "a/broken.wav").write_bytes(b"this is text")
-    soundfile.write(folder / "beside.wav", helpers.tone(0.2, 16000), 16000)
-    result = train(folder, "--out", out, "--epochs", 1, "--config", "log-mel")
-    assert result.returncode == 3, result.stderr  # that of the extraction
-    assert "a/broken.wav: not-audio" in result.stderr
-    assert "beside.wav: no-class" in result.stderr
-    assert "2 of 14 clips cannot be used" in result.stderr
-    assert [json.loads(line)["id"] for line in (out / "features/failures.jsonl").open()] == ["a/broken.wav"]
-
-
-def test_the_script_needs_two_classes(tmp_path):
-    result = train(classes(tmp_path / "clips", "a"), "--out", tmp_path / "run")
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert "expected the folders of two classes or more, got 1" in result.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_script", ROOT / "scripts/train.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("name", ["{c}/s{speaker}/{i}.wav", "{c}/{speaker}-7-{i}.flac"])
-def test_the_script_holds_out_whole_speakers(name, capsys):
-    train_py = script()
-    ids = [name.format(c=c, speaker=speaker, i=i) for c in "ab" for speaker in range(5) for i in range(2)]
-    examples = [train_py.Example(torch.zeros(1), "ab".index(id_[0]), train_py.group_of(id_)) for id_ in ids]
-    chosen = train_py.hold_out(examples, "ab", 0.2, seed=3)
-    assert chosen == train_py.hold_out(examples, "ab", 0.2, seed=3)
-    assert [sum(e.group in chosen for e in examples if e.label == label) for label in (0, 1)] == [2, 2]
-    assert "held out 4 of 20 clips (1 of 5 groups" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="class b"):
-        train_py.hold_out(examples[:11], "ab", 0.2, seed=3)
