@@ -24,6 +24,7 @@ _WHERE = {
     "LogAxis": "nn.axes",
     "CentreAxis": "nn.axes",
     "harmonic_conv2d": "nn.harmonic.functional",
+    "harmonise": "nn.harmonise",
     "Config": "config.config",
     "load_config": "config.loading",
     "Extractor": "nn.extractor",
@@ -103,6 +104,7 @@ __all__ = [
     "extract",
     "frame_mask",
     "harmonic_conv2d",
+    "harmonise",
     "load_audio",
     "load_config",
     "pad",
@@ -143,6 +145,7 @@ if TYPE_CHECKING:
     from hlfeat.nn.frontends.spectrograms import LogMel, Spectrogram
     from hlfeat.nn.harmonic.functional import harmonic_conv2d
     from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
+    from hlfeat.nn.harmonise import harmonise
     from hlfeat.nn.masking import frame_mask
     from hlfeat.nn.parameter_groups import parameter_groups
     from hlfeat.partition import Part

@@ -26,12 +26,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hlfeat.bench.harmonic import SETTINGS, Setting, tensors
-from hlfeat.bench.tables import environment, markdown
+from hlfeat.bench.results import environment
+from hlfeat.bench.tables import markdown
 from hlfeat.bench.timing import time_interleaved, without_gradient
 from hlfeat.nn.harmonic import triton_backend
 from hlfeat.nn.harmonic.blocks import Blocks, Problem, choices, default
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import Time, plan_for
+from hlfeat.precision import float32_precision
 
 Choose = Callable[[str, Problem], Blocks]
 Row = dict[str, Any]
@@ -57,17 +59,6 @@ def blocks_from(choose: Choose) -> Iterator[None]:
         yield
     finally:
         triton_backend.chosen = before
-
-
-@contextmanager
-def precision_of(name: str) -> Iterator[None]:
-    """ "tf32" or "float32", for cuDNN's convolutions and the kernels."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def within(choose: Choose, call: Callable[[], object]) -> Callable[[], object]:
@@ -180,7 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
                     continue
                 about = {"what": what, "setting": setting.name, "precision": precision, "batch": asked.batch}
                 try:
-                    with precision_of(precision):
+                    with float32_precision(tf32=precision == "tf32"):
                         rows = [{**about, **row} for row in measure(setting)]
                 except Exception as e:  # the next setting may fit; this one's error is a result
                     rows = [{**about, "error": f"{type(e).__name__}: {e}"}]

@@ -27,7 +27,7 @@ config_app = typer.Typer(
 
 @config_app.command("list", epilog=epilog(examples="hlfeat config list\nhlfeat config list | grep harmonic"))
 def config_list() -> None:
-    """List shipped configurations: name, frequencies of the bands, cost.
+    """List shipped configurations and their costs.
 
     The cost is an estimate, in multiply-adds for one second of audio. `hlfeat config check` has it layer by layer.
     """

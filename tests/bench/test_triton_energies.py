@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import hlfeat
+from tests import helpers
 from tests.interpreter import read_scalars
 
 pytest.importorskip("triton")
@@ -75,3 +81,20 @@ def test_other_ways_are_measured_on_a_gpu_and_leave_out_what_does_not_run(monkey
     assert list(filterbanks.others(bank, torch.device(DEVICE))) == ["products, filterbank"]
     assert "does not run on" in caplog.text
     assert "RuntimeError: no such instruction" in caplog.text
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernel_compiles_to_tensor_cores_without_spilling(capability, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.compile_energies", str(capability)],
+        cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(kernels) == 4
+    for facts in kernels:
+        loop, times = facts["loop"], 3 if facts["precision"] == "tf32x3" else 1
+        assert facts["spills"] == 0, facts
+        assert facts["programs"] >= 2, facts
+        products = triton_energies.BLOCK_OUTPUTS * triton_energies.BLOCK_TAPS * 2 * facts["filters"]
+        assert loop["tensor_products"] * triton_energies.WARPS == times * products, facts

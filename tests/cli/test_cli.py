@@ -261,7 +261,7 @@ def test_dry_run_writes_nothing(invoke, clips, tmp_path):
 def test_config_commands(invoke, tmp_path):
     listed = invoke("config", "list").stdout
     assert all(name in listed for name in config_names())
-    assert re.search(r"(?m)^music-cq +32\.7-3951\.1 Hz +EfficientLEAF", listed)
+    assert re.search(r"(?m)^music-cq +32\.7-3951\.1 Hz +50 M multiply-adds/s +EfficientLEAF", listed)
     shown = invoke("config", "show", "eleaf-pcen", "--set", "seed=4").stdout
     (tmp_path / "mine.yaml").write_text(shown)
     assert "seed: 4" in shown

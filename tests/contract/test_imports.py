@@ -38,7 +38,7 @@ MAY_IMPORT = {
 NN_LAYERS = [
     "_private_torch _untraced masking parameter_cache threads device axes state_dicts",
     "frontends harmonic",
-    "layers",
+    "layers harmonise",
     "extractor",
     "weights build summary parameter_groups",
 ]

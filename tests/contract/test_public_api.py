@@ -17,7 +17,8 @@ PUBLIC = """
     FeatureBatch FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis
     LogAxis LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram
     Statistics TooManyFailuresError UsageError build collate collect_inputs config_names dump_config extract
-    frame_mask harmonic_conv2d load_audio load_config pad parameter_groups plan_batches read_labels split_groups
+    frame_mask harmonic_conv2d harmonise load_audio load_config pad parameter_groups plan_batches read_labels
+    split_groups
 """
 
 
@@ -64,7 +65,7 @@ def test_arguments_are_pinned():
         name: list(inspect.signature(getattr(hlfeat, name)).parameters)
         for name in (
             "extract", "build", "collate", "collect_inputs", "load_audio", "plan_batches", "pad", "frame_mask",
-            "parameter_groups", "read_labels", "split_groups",
+            "harmonise", "parameter_groups", "read_labels", "split_groups",
         )
     }  # fmt: skip
     assert taken == {
@@ -76,6 +77,7 @@ def test_arguments_are_pinned():
         "plan_batches": ["lengths", "max_samples"],
         "pad": ["waveforms"],
         "frame_mask": ["frames", "n"],
+        "harmonise": ["module", "axis", "anchor", "where", "axes"],
         "parameter_groups": ["model", "lr", "weight_decay"],
         "read_labels": ["table", "path", "label", "group", "split"],
         "split_groups": ["labels", "groups", "share", "seed"],
