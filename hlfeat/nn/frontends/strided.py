@@ -1,4 +1,4 @@
-"""Energies of a Gabor filterbank by one strided convolution a group: for devices other than a CPU, and for tracers.
+"""Energies of a Gabor filterbank by one strided convolution a group: for devices other than a CPU, and for exports.
 
 A GPU takes as long for an operation of a thousand values as for one of a million, and waits for memory more than for
 multiplications. So each group takes four operations, none of which copies the signal: the filters, the squared modulus,
@@ -19,7 +19,7 @@ from hlfeat.nn.frontends.taps import Taps
 def energies(x: Tensor, lengths: Tensor | None, taps: Sequence[Taps]) -> Tensor:
     """Energies of all groups, in the order of the filters.
 
-    Any number of clips and samples takes the same operations, as a tracer needs.
+    Any number of clips and samples takes the same operations, as an export needs.
 
     Shape: x [B, T], zero past each clip's end; lengths [B] or None -> [B, F, N], N = (T - 1) // hop + 1; what lies
         past a clip's end may be anything.
