@@ -1,8 +1,27 @@
-"""Triton's interpreter, which runs kernels where there is no GPU."""
+"""Triton where there is no GPU: its interpreter runs kernels, and its compiler makes machine code of them."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
+
+from tests import helpers
+
+
+def compiled(module: str, capability: int, cache: Path) -> list[dict[str, Any]]:
+    """What a module of tests prints of the kernels that it compiles, in a process that does not interpret them."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(capability)],
+        cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def read_scalars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ checksums, so that the thread of the run only takes what is finished, in order. 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from hlfeat.extraction.device_queue import Wait
 from hlfeat.extraction.engine import FeatureArrays, hold, largest_sample
 from hlfeat.extraction.events import HeldFeatures
 from hlfeat.extraction.postprocess import PostProcessor
+from hlfeat.extraction.prefetch import map_ahead
 from hlfeat.statistics.moments import from_sums, moments
 
 X = TypeVar("X")
@@ -120,14 +120,4 @@ class Finisher:
 
     def map(self, function: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
         """The function of each item, in order, a few ahead."""
-        pending: deque[Future[Y]] = deque()
-        try:
-            for item in items:
-                pending.append(self._threads.submit(function, item))
-                if len(pending) > self._ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        return map_ahead(self._threads, function, items, self._ahead)

@@ -18,6 +18,7 @@ from hlfeat.extraction.options import Limits
 from hlfeat.extraction.streaming import Step
 from hlfeat.extraction.worker_pool import WorkerPool
 
+X = TypeVar("X")
 Y = TypeVar("Y")
 
 _BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
@@ -142,14 +143,23 @@ class PoolMap:
 
     def __call__(self, step: Step[Y], items: Iterable[Tensor]) -> Iterator[Y]:
         """The step of each item, in the order of the items, some of which are begun ahead."""
-        pending: deque[Future[Y]] = deque()
-        try:
-            for item in items:
-                pending.append(self._threads.submit(self._pool.apply, step.name, item, *step.arguments))
-                if len(pending) > self._pool.workers + 1:
-                    yield pending.popleft().result()
-            while pending:
+
+        def apply(item: Tensor) -> Y:
+            return self._pool.apply(step.name, item, *step.arguments)  # type: ignore[no-any-return]
+
+        return map_ahead(self._threads, apply, items, self._pool.workers + 1)
+
+
+def map_ahead(threads: ThreadPoolExecutor, function: Callable[[X], Y], items: Iterable[X], ahead: int) -> Iterator[Y]:
+    """The function of each item, in the order of the items; up to `ahead` more than are asked for are begun."""
+    pending: deque[Future[Y]] = deque()
+    try:
+        for item in items:
+            pending.append(threads.submit(function, item))
+            if len(pending) > ahead:
                 yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()

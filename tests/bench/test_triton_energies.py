@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import hlfeat
-from tests import helpers
-from tests.interpreter import read_scalars
+from tests.interpreter import compiled, read_scalars
 
 pytest.importorskip("triton")
 
@@ -85,12 +79,7 @@ def test_other_ways_are_measured_on_a_gpu_and_leave_out_what_does_not_run(monkey
 
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernel_compiles_to_tensor_cores_without_spilling(capability, tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.compile_energies", str(capability)],
-        cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    kernels = compiled("tests.bench.compile_energies", capability, tmp_path)
     assert len(kernels) == 4
     for facts in kernels:
         loop, times = facts["loop"], 3 if facts["precision"] == "tf32x3" else 1

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests import helpers
+from tests.interpreter import compiled
 
 pytest.importorskip("triton")
 
@@ -105,12 +101,7 @@ def few_bytes_and_instructions_for_the_work(capability: int, kernels: list[Facts
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_are_lean(capability, tmp_path):
     """One test for all that is counted: compiling them takes most of a minute."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.compile_kernels", str(capability)],
-        cwd=helpers.ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    kernels = compiled("tests.compile_kernels", capability, tmp_path)
     assert len(kernels) == 22
     no_register_spills_and_two_programs_share_a_multiprocessor(capability, kernels)
     tensor_cores_multiply_each_product_once(capability, kernels)
