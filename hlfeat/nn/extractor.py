@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hlfeat.nn._private_torch import exporting
 from hlfeat.nn.frontends import base as frontends_base
 from hlfeat.nn.layers.base import Layer
 from hlfeat.nn.layers.stack import Stack
@@ -59,10 +60,10 @@ class Extractor(nn.Module):
         """Set the axis of harmonic layers to where the frontend's filters are now.
 
         The frequencies have to be copied to the host, for which a GPU is waited for. So this is done only after they
-        have changed: in training, in every step.
+        have changed: in training, in every step. An export takes them as the call before it has found them.
         """
         parameters = self.frontend.axis_parameters() if len(self.stack.layers) else []
-        if not parameters:
+        if not parameters or exporting():
             return
         key = parameter_key(parameters)
         if key != self._axis_of:

@@ -162,3 +162,17 @@ def test_training_that_makes_filters_cross():
         model.frontend.filterbank.center_freqs[3] = torch.nan
     with pytest.raises(hlfeat.AxisError, match="finite"):
         model(torch.randn(1, 1600))
+
+
+@pytest.mark.parametrize("name", ["eleaf-harmonic", "eleaf-harmonic-mixed"])
+def test_an_extractor_whose_filters_have_crossed_is_exported_copied_and_loaded(name):
+    model, x = hlfeat.build(name).eval(), torch.randn(2, 8000)
+    with torch.no_grad():
+        model.frontend.filterbank.center_freqs[10:14] = model.frontend.filterbank.center_freqs[10:14].flip(0)
+        expected = model(x)
+        again = hlfeat.build(name).eval()
+        again.load_state_dict(model.state_dict())
+        for other in (again, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(other(x), expected)
+        exported = torch.export.export(model, (x,)).module()
+        torch.testing.assert_close(exported(x), expected, rtol=1e-4, atol=1e-4)
