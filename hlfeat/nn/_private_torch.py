@@ -37,13 +37,30 @@ def exporting() -> bool:
     return bool(exported())
 
 
+def transforms_active() -> bool:
+    """Whether a torch.func transform is active. Their stack has no public name."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def forward_mode_active() -> bool:
+    """Whether tensors may have tangents. The level of forward mode has no public name."""
+    return forward_ad._current_level >= 0
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward mode differentiates the program that torch.compile is tracing."""
+    from hlfeat.nn._untraced import transforms
+
+    return bool(transforms())
+
+
 def differentiated_elsewhere(*tensors: Tensor | None) -> bool:
     """Whether torch.func or forward-mode differentiation has to see each operation on these tensors.
 
     torch.func transforms are on a stack that only torch._C shows. Tangents of forward mode are not seen by an
     autograd.Function without a `jvp`, which would drop them.
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if transforms_active():
         return True
     given = (t for t in tensors if t is not None)
     return any(forward_ad.unpack_dual(t).tangent is not None for t in given)  # type: ignore[no-untyped-call]

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from hlfeat.nn._private_torch import forward_mode_active, transforms_active
+
 T = TypeVar("T")
 
 
@@ -24,3 +26,9 @@ def untraced(make: Callable[[], T]) -> T:
 def exported() -> bool:
     """Whether torch.export is tracing; evaluated outside the traced program, where the answer is right."""
     return torch.compiler.is_exporting()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def transforms() -> bool:
+    """Whether torch.func or forward mode is active; torch.compile traces anew where that changes."""
+    return transforms_active() or forward_mode_active()

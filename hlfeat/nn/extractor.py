@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hlfeat.nn._private_torch import exporting
+from hlfeat.nn._private_torch import compiler_imported, exporting
 from hlfeat.nn.frontends import base as frontends_base
 from hlfeat.nn.layers.base import Layer
 from hlfeat.nn.layers.stack import Stack
@@ -62,9 +62,17 @@ class Extractor(nn.Module):
         The frequencies have to be copied to the host, for which a GPU is waited for. So this is done only after they
         have changed: in training, in every step. An export takes them as the call before it has found them.
         """
-        parameters = self.frontend.axis_parameters() if len(self.stack.layers) else []
-        if not parameters or exporting():
+        if not len(self.stack.layers) or not self.frontend.axis_parameters() or exporting():
             return
+        if compiler_imported():
+            from hlfeat.nn._untraced import untraced
+
+            untraced(self._follow)
+        else:
+            self._follow()
+
+    def _follow(self) -> None:
+        parameters = self.frontend.axis_parameters()
         key = parameter_key(parameters)
         if key != self._axis_of:
             self.stack.set_axis(self.frontend.axis())

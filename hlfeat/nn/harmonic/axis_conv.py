@@ -19,6 +19,7 @@ from hlfeat.nn._private_torch import exporting, without_functorch
 from hlfeat.nn.axes import Axis
 from hlfeat.nn.harmonic.functional import harmonic_conv2d
 from hlfeat.nn.harmonic.plan import Plan, linear_interpolation
+from hlfeat.nn.harmonic.table import Table
 
 Pair = SupportsIndex | tuple[int, int] | Sequence[int]
 MODES = ("zeros", "reflect", "replicate", "circular")  # of padding, as for nn.Conv2d
@@ -108,6 +109,7 @@ class AxisHarmonicConv2d(nn.Module):
             torch.empty(out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype)
         )
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self._table = Table.of(axis, self.anchor, self.stride[0])
         self._plans: dict[int, Plan] = {}
         self._warned = False
         self.reset_parameters()
@@ -123,6 +125,7 @@ class AxisHarmonicConv2d(nn.Module):
         """Read harmonics where this axis has them, from the next call on."""
         if axis != self.axis:
             self.axis = axis
+            self._table = Table.of(axis, self.anchor, self.stride[0])
             self._plans = {}
 
     def positions(self, n_rows: int) -> Tensor:
@@ -152,14 +155,21 @@ class AxisHarmonicConv2d(nn.Module):
             stacklevel=4,
         )
 
-    def places(self, n_rows: int) -> Plan | tuple[Tensor, Tensor]:
-        """The plan, or within torch.compile and torch.export, which cannot trace how it is made, rows and weights.
+    def places(self, x: Tensor) -> Plan | Table | tuple[Tensor, Tensor]:
+        """The plan, or within torch.compile and torch.export, which cannot trace how it is made, what it follows from.
 
         An export takes a plan that a call before it has made.
         """
-        if torch.compiler.is_compiling() and not (exporting() and n_rows in self._plans):
-            return linear_interpolation(self.positions(n_rows), n_rows, self.axis.order)
-        return self.plan(n_rows)
+        n_rows = x.shape[2]
+        if not torch.compiler.is_compiling():
+            return self.plan(n_rows)
+        from hlfeat.nn.harmonic.custom_op import opaque
+
+        if opaque(x):
+            return self._table
+        if exporting() and n_rows in self._plans:
+            return self._plans[n_rows]
+        return linear_interpolation(self.positions(n_rows), n_rows, self.axis.order)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
@@ -176,7 +186,7 @@ class AxisHarmonicConv2d(nn.Module):
             x,
             self.weight,
             self.bias,
-            self.places(x.shape[2]),
+            self.places(x),
             stride=self.stride[1],
             padding=before,
             dilation=self.dilation[1],

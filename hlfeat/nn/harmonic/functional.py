@@ -31,7 +31,8 @@ from torch import Tensor
 
 from hlfeat.nn._private_torch import differentiated_elsewhere
 from hlfeat.nn.harmonic import torch_backend
-from hlfeat.nn.harmonic.plan import Plan, Time, linear_interpolation, plan_for
+from hlfeat.nn.harmonic.plan import Plan, Time, plan_for
+from hlfeat.nn.harmonic.table import Table
 
 
 class Backend(Protocol):
@@ -64,14 +65,20 @@ class _HarmonicConv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         gb = gy.sum((0, 2, 3)) if need_b else None
-        if torch.is_grad_enabled():  # a second derivative is wanted
-            wanted = [v for v, need in ((x, need_x), (weight, need_w)) if need]
-            lerp_rows, lerp_weights = ctx.plan.lerp_on(x.device, x.dtype)
-            y = plain(x, weight, None, lerp_rows, lerp_weights, ctx.time)
-            grads = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
-            return next(grads) if need_x else None, next(grads) if need_w else None, gb, None, None, None
-        gx, gw = ctx.backend.gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
+        # with a second derivative, if that is wanted
+        gradients = differentiable_gradients if torch.is_grad_enabled() else ctx.backend.gradients
+        gx, gw = gradients(x, weight, gy, ctx.plan, ctx.time, need_x, need_w)
         return gx, gw, gb, None, None, None
+
+
+def differentiable_gradients(
+    x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time, need_x: bool, need_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of a backend, by `plain`: they have derivatives themselves."""
+    wanted = [v for v, need in ((x, need_x), (weight, need_w)) if need]
+    y = plain(x, weight, None, *plan.lerp_on(x.device, x.dtype), time)
+    grads = iter(torch.autograd.grad(y, wanted, gy, create_graph=True) if wanted else ())
+    return next(grads) if need_x else None, next(grads) if need_w else None
 
 
 def plain(
@@ -92,6 +99,11 @@ def plain(
     return y
 
 
+def backend_for(x: Tensor, weight: Tensor, plan: Plan, time: Time, fused: bool | None) -> Backend:
+    """The backend that computes this. Raises ValueError for `fused` where the kernels cannot be used."""
+    return _triton_backend(x, weight, plan, time) if fused else torch_backend
+
+
 def _triton_backend(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Backend:
     """The Triton kernels. Raises ValueError where they cannot be used."""
     try:
@@ -108,7 +120,7 @@ def harmonic_conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    positions: np.ndarray | Tensor | Plan | tuple[Tensor, Tensor],
+    positions: np.ndarray | Tensor | Plan | Table | tuple[Tensor, Tensor],
     *,
     stride: int = 1,
     padding: int = 0,
@@ -147,13 +159,16 @@ def harmonic_conv2d(
     """
     time, device = Time(stride, padding, dilation, groups), x.device.type
     if torch.compiler.is_compiling() and not isinstance(positions, Plan):  # a plan cannot be traced, and need not be
-        if not isinstance(positions, tuple):
-            positions = linear_interpolation(torch.as_tensor(positions, dtype=torch.float64), x.shape[2])
+        from hlfeat.nn.harmonic.custom_op import traced_conv
+
+        return traced_conv(x, weight, bias, positions, time, fused)
+    if isinstance(positions, tuple):  # a call that torch.compile leaves to Python, in a program that it compiles
         return plain(x, weight, bias, *positions, time)
-    assert not isinstance(positions, tuple)
+    if isinstance(positions, Table):
+        positions = positions.plan(x.shape[2], weight.shape[2])
     traced = _traced(x, weight, bias)
     if not traced:
-        _check(x, weight, bias, time)
+        check(x, weight, bias, time)
     plan = positions if isinstance(positions, Plan) else plan_for(positions, x.shape[2])
     if x.shape[2] != plan.rows or weight.shape[2] != plan.harmonics:
         raise ValueError(
@@ -168,7 +183,7 @@ def harmonic_conv2d(
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
-        backend: Backend = _triton_backend(x, weight, plan, time) if fused else torch_backend
+        backend = backend_for(x, weight, plan, time, fused)
         x = backend.prepared(x)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
             return backend.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
@@ -183,7 +198,7 @@ def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return differentiated_elsewhere(x, weight, bias)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:
+def check(x: Tensor, weight: Tensor, bias: Tensor | None, time: Time) -> None:
     """Raise ValueError for sizes that do not go together: a kernel would read past the end of a tensor."""
     if (
         x.dim() != 4
