@@ -9,9 +9,9 @@ Two backends compute it and its gradients: torch operations on rows gathered in 
 (hlfeat/nn/harmonic/torch_backend.py), and Triton kernels (hlfeat/nn/harmonic/triton_backend.py).
 
 Gradients: an autograd.Function keeps the input and the weight only, and gathers rows again in its backward pass;
-autograd's own derivative of the gather would scatter. Second derivatives, torch.compile, torch.export,
-torch.jit.trace, torch.func, forward-mode differentiation and devices other than CPU and CUDA take `plain`, the same in
-ordinary torch operations.
+autograd's own derivative of the gather would scatter. Second derivatives, torch.export, torch.jit.trace, torch.func,
+forward-mode differentiation and devices other than CPU and CUDA take `plain`, the same in ordinary torch operations.
+torch.compile calls the backends, as one operation (hlfeat/nn/harmonic/custom_op.py).
 
 Which gradients are the same to the bit every time:
 
@@ -143,7 +143,7 @@ def harmonic_conv2d(
         groups: as for conv1d.
         fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
             in float32, float16 or bfloat16. With torch.backends.cudnn.benchmark, the first call of each problem tries
-            block sizes. None or False: torch operations, which compiled and traced programs and torch.func always take.
+            block sizes. None or False: torch operations, which exported and traced programs and torch.func always take.
 
     Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions [Kf, G] on the host (or a plan
         made of them, which saves looking it up) -> [B, O, G, T'], T' as for conv1d.
