@@ -47,7 +47,8 @@ class OutputError(HlfeatError):
 class ClipError(HlfeatError):
     """One clip cannot be used; the run goes on without it.
 
-    `code` is a stable word for programs (`missing`, `not-audio`, `truncated`, ...), the message is for people.
+    Attributes:
+        code: a stable word for programs: `missing`, `not-audio`, `truncated`, ...; the message is for people.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -17,8 +17,11 @@ class TaskNumbers(NamedTuple):
 class Part:
     """Part `index` (from 1) of `of` parts of the clips. Parts write files with different names into one folder.
 
-    `tasks` says how the job numbers its tasks that does the parts. The report of the part has it, so that a task that
-    is submitted again alone is known. It is no part of what a part is.
+    Args:
+        of: the number of parts.
+        index: which of them this is.
+        tasks: how the job that does the parts numbers its tasks. The report of the part has it, so that a task that is
+            submitted again alone is known. Parts that differ in nothing else are equal.
 
     >>> [list(range(10))[part.slice(10)] for part in Part().split(3)]
     [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]

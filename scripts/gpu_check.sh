@@ -53,9 +53,9 @@ elif torch.cuda.is_available():
 ' "$device")"
 [[ -n "$name" ]] || { echo "no CUDA device here" >&2; exit 1; }
 
-hours=1 harmonic=(--seconds 0.3) frontend=() pipeline=(-c eleaf-8g-opt -c log-mel) profile=()
+hours=4 harmonic=(--seconds 0.3) frontend=() pipeline=(-c eleaf-8g-opt -c log-mel) profile=()
 if [[ "$device" == cpu ]]; then
-    hours=0.003 harmonic=(--seconds 0 --only 9 --batch 1) frontend=(--seconds 0 --only 8G-opt-80 --quick)
+    hours=0.006 harmonic=(--seconds 0 --only 9 --batch 1) frontend=(--seconds 0 --only 8G-opt-80 --quick)
     pipeline=(-c eleaf-8g-opt) profile=(--audio 8)
 fi
 

@@ -3,7 +3,7 @@
 # into .venv first (a few minutes, once). Arguments go to pytest: scripts/test.sh tests/cli -k weights
 #
 #   HLFEAT_CORPUS=FOLDER    tries the command on the recordings in FOLDER too
-#   HLFEAT_TESTS=thorough   many more random cases
+#   HLFEAT_TESTS=thorough   many more random cases, and long training
 #   HLFEAT_KILLS=N          kills that many runs at random moments instead of 30 (tests/extraction/test_kills.py)
 set -euo pipefail
 

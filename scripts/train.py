@@ -49,8 +49,10 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Audio, one folder a class unless --labels says otherwise.")],
-    out: Annotated[Path, typer.Option(help="Where configuration, weights and features go.")] = Path("run"),
-    config: Annotated[str, typer.Option(help="A shipped configuration or a YAML file.")] = "eleaf-8g-opt",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("run"),
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="A shipped configuration or a YAML file.")
+    ] = "eleaf-8g-opt",
     labels: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="A table with a row for each clip.")] = None,
     path_column: Annotated[str, typer.Option(help="Its column of paths, relative to FOLDER.")] = "path",
     label_column: Annotated[str, typer.Option(help="Its column of classes.")] = "label",
@@ -78,7 +80,10 @@ def main(
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     cfg = hlfeat.load_config(config).model_copy(update={"seed": seed})
-    table = None if labels is None else hlfeat.read_labels(labels, path_column, label_column, group_by, split_by)
+    columns = {
+        "--path-column": path_column, "--label-column": label_column, "--group-by": group_by, "--split-by": split_by,
+    }  # fmt: skip
+    table = None if labels is None else read_table(labels, columns)
     examples = read(folder, cfg, table)
     parts = divide(examples) if split_by else hold_out(examples, held_out, seed)
     classes = sorted({e.label for e in parts.train})
@@ -129,6 +134,15 @@ def main(
         dist.destroy_process_group()
     if RANK == 0:
         raise typer.Exit(save_and_extract(model.extractor, cfg, folder, out))
+
+
+def read_table(labels: Path, columns: Mapping[str, Any]) -> dict[str, hlfeat.ClipLabel]:
+    """The table, by the ids of clips; its columns by the options that name them."""
+    try:
+        return hlfeat.read_labels(labels, *columns.values())
+    except UsageError as e:
+        options = [option for option, name in columns.items() if f": no column {name};" in str(e)]
+        raise UsageError(f"{e}; {options[0]} NAME names another" if options else str(e)) from e
 
 
 def train_epoch(

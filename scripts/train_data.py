@@ -51,7 +51,12 @@ def read(folder: Path, config: hlfeat.Config, table: dict[str, ClipLabel] | None
     if not folder.is_dir():
         raise UsageError(f"expected a folder of audio, got {folder}")
     clips = hlfeat.collect_inputs([str(folder)]).clips
+    if table is None and not any("/" in clip.id for clip in clips):
+        raise UsageError(f"{folder}: expected a folder for each class in it, or --labels with a table; got clips alone")
     if table is not None:
+        if not any(clip.id in table for clip in clips):
+            raise UsageError(f"{folder}: expected clips at the table's paths, such as {next(iter(table))}, got others, "
+                             f"such as {clips[0].id}; paths are relative to this folder")  # fmt: skip
         missing = sorted(set(table) - {clip.id for clip in clips})
         if missing:
             say(f"{len(missing)} of {len(table)} rows have no file, such as {missing[0]}")

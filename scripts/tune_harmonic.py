@@ -79,7 +79,7 @@ def compare(setting: Setting, batch: int, device: torch.device, seconds: float) 
 
         def call(stages: int | None = stages) -> Tensor:
             if stages is None:
-                return harmonic_conv2d(x, weight, bias, plan, padding=half)
+                return harmonic_conv2d(x, weight, bias, plan, padding=half, fused=False)
             with blocks_from(lambda kernel, problem: default(kernel, problem)._replace(stages=stages)):
                 return harmonic_conv2d(x, weight, bias, plan, padding=half, fused=True)
 

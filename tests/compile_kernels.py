@@ -46,7 +46,7 @@ CALLS: list[Call] = [
     ("correlate", 2, 16, 5, 1, -2, {}),
     ("columns", 16, 32, 7, 1, -3, {"whole": False}),  # as most clips have it: frames that are not whole sixteens
 ]
-TYPES = {("fp32", "tf32"): CALLS, ("fp32", "ieee"): CALLS[:3], ("fp16", "ieee"): CALLS, ("bf16", "ieee"): CALLS[:3]}
+TYPES = {("fp32", "tf32"): CALLS, ("fp32", "tf32x3"): CALLS, ("fp16", "ieee"): CALLS, ("bf16", "ieee"): CALLS[:3]}
 
 
 def operations(cubin: bytes) -> tuple[list[str], list[tuple[int, int]], str]:
@@ -146,11 +146,11 @@ def compiled(
 def calls(dtype: str, precision: str, capability: int) -> Iterator[tuple[str, Blocks, dict[str, object]]]:
     """The kernels to compile, with their default blocks."""
     for name, channels, out, taps, dilation, shift, others in TYPES[dtype, precision]:
-        problem = Problem(16, 256, 256, channels, out, taps, dilation, shift, DTYPES[dtype], precision)
+        problem = Problem(16, 256, 256, channels, out, taps, dilation, shift, DTYPES[dtype], precision, capability)
         blocks = default(name, problem)
         constants = {"CHANNELS": channels, "OUT": out, "TAPS": taps, "DILATION": dilation, "SHIFT": shift, **others}
         if name == "columns":
-            constants |= {"FIRST": problem.first, "FRAMES": problem.tile(blocks), "EARLY": problem.early(capability)}
+            constants |= {"FIRST": problem.first, "FRAMES": problem.tile(blocks), "EARLY": problem.early()}
         if name == "correlate":
             constants["TOGETHER"] = max(1, min(7, blocks.k // channels))
         yield name, blocks, constants

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import torchaudio.transforms as AT
 from torch import Tensor, nn
 
-from hlfeat.bench.filterbanks import TritonFilterbank, others
+from hlfeat.bench.filterbanks import others
 from hlfeat.bench.results import Done, precisions
 from hlfeat.bench.tables import Row, bars
 from hlfeat.bench.timing import Runs, free_bytes, peak_bytes, synchronize, time_interleaved, without_gradient
@@ -166,13 +166,11 @@ class Candidate:
     Attributes:
         result: "log-mel", "filterbank", or the compression of its features.
         tf32: compute in TF32, whatever the others do.
-        trains: whether it has a gradient.
     """
 
     module: nn.Module
     result: str
     tf32: bool = False
-    trains: bool = True
 
     def precision(self) -> AbstractContextManager[None]:
         return float32_precision(tf32=True) if self.tf32 else nullcontext()
@@ -200,8 +198,7 @@ def candidates(setting: Setting, device: torch.device) -> dict[str, Candidate]:
         modules["plain, TF32"] = Candidate(plain, first, tf32=True)
     modules["ours, filterbank"] = Candidate(built[first].filterbank, "filterbank")
     if device.type == "cuda":
-        for name, way in others(built[first].filterbank, device).items():
-            modules[name] = Candidate(way, "filterbank", trains=not isinstance(way, TritonFilterbank))
+        modules |= {name: Candidate(way, "filterbank") for name, way in others(built[first].filterbank).items()}
     return modules | {f"ours, {c}": Candidate(frontend, c) for c, frontend in built.items()}
 
 
@@ -241,9 +238,6 @@ def timed(
         return partial(candidate.step, x) if training else without_gradient(partial(candidate.forward, x))
 
     for name, candidate in modules.items():
-        if training and not candidate.trains:
-            left_out[name] = "it has no gradient"
-            continue
         if x.device.type == "cpu" and x.shape[1] > CPU_SAMPLES and name == "plain" and slow_on_cpu(candidate):
             left_out[name] = "one convolution of so many samples at stride 1 takes minutes"
             continue

@@ -120,7 +120,8 @@ def candidates(setting: Setting, x: Tensor, weight: Tensor, bias: Tensor) -> dic
             rows, weights = (t.to(x.device) for t in linear_interpolation(positions, setting.rows))
             calls["lowering"] = partial(lower, x, weight, bias, rows, weights.to(x.dtype))
         plan = plan_for(positions, setting.rows)
-        calls[f"ours, {name}"] = ours = partial(harmonic_conv2d, x, weight, bias, plan, padding=half)
+        ours = partial(harmonic_conv2d, x, weight, bias, plan, padding=half)
+        calls[f"ours, {name}"] = partial(ours, fused=False)
         if x.is_cuda and compiles(fused := partial(ours, fused=True), x, weight):
             calls[f"fused, {name}"] = fused
     return calls
@@ -147,7 +148,7 @@ def errors(setting: Setting, device: torch.device, names: Collection[str]) -> di
         rows, weights = (t.to(device) for t in linear_interpolation(positions, setting.rows))
         with torch.no_grad():
             exact = lower(x.double(), weight.double(), bias.double(), rows, weights)
-            for engine, fused in (("ours", None), ("fused", True)):
+            for engine, fused in (("ours", False), ("fused", True)):
                 if f"{engine}, {name}" in names:
                     y = harmonic_conv2d(x, weight, bias, positions, padding=half, fused=fused)
                     relative[f"{engine}, {name}"] = float((y.double() - exact).norm() / exact.norm())

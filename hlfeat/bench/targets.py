@@ -116,7 +116,7 @@ class Target:
 
 
 def harmonic(engine: str, precision: str, key: str, file: Measured) -> Cases:
-    """Ratios to nn.Conv2d by setting and axis. Engine: "ours", which is the default one, or "fused"."""
+    """Ratios to nn.Conv2d by setting and axis. Engine: "fused", the Triton kernels, or "ours", torch operations."""
     if file.bench.startswith("harmonic") and file.convolutions == precision:
         for row in file.rows:
             name, _, axis = row["candidate"].partition(", ")
@@ -143,7 +143,7 @@ def pipeline(seconds: float, file: Measured) -> Cases:
 
 
 def _harmonic_targets() -> Iterator[Target]:
-    for engine, called in (("ours", ""), ("fused", "fused kernels, ")):
+    for engine, called in (("fused", "Triton kernels, "), ("ours", "torch operations, ")):
         for precision, precise in (("tf32", "TF32"), ("ieee", "float32")):
             for key, step, aim in (("forward_ratio", "forward", 1.0), ("training_ratio", "with backward", 1.2)):
                 name = f"harmonic convolution / nn.Conv2d, {called}{step}, {precise}"

@@ -51,7 +51,8 @@ OnlyOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Measure settings whose name contains NAME; repeatable.")
 ]
 SecondsOption = Annotated[
-    float | None, typer.Option(min=0.0, metavar="SECONDS", help="For how long a setting's candidates take turns.")
+    float | None,
+    typer.Option("--seconds", min=0.0, metavar="SECONDS", help="For how long a setting's candidates take turns."),
 ]
 Tf32Option = Annotated[
     bool, typer.Option("--tf32/--no-tf32", help="On a GPU: multiply in TF32 (10 bits of mantissa), or in full float32.")

@@ -43,7 +43,15 @@ class AudioConfig(StrictModel):
 class Config(StrictModel):
     """A complete description of features.
 
-    It is frozen and checked on construction, and needs no torch.
+    It is frozen and checked on construction, and needs no torch. `hlfeat config show` explains every key.
+
+    Attributes:
+        description: a line for people; changes no features.
+        audio: what is read from a file: `sample_rate` in hertz, and `channels`.
+        frontend: what makes bands and frames of a waveform; its `kind` says which.
+        stack: the layers after it, in order.
+        output: what is written: `format`, `dtype`, `shard_size`, `pool`.
+        seed: untrained weights of the stack are drawn from it.
 
     Raises:
         pydantic.ValidationError: an unknown key or an impossible value. `load_config` turns it into one line.

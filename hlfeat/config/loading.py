@@ -120,6 +120,9 @@ def find_config(name: str | Path) -> Path:
 def dump_config(config: Config) -> str:
     """The configuration with every default written out, as YAML, which `load_config` reads again.
 
+    Args:
+        config: what `load_config` or `Config` made.
+
     >>> from hlfeat import load_config
     >>> "n_filters: 80" in dump_config(load_config("log-mel"))
     True

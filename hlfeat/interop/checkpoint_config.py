@@ -150,8 +150,8 @@ def _describe_logtbn(state: Mapping[str, Tensor], arguments: Arguments) -> Descr
 def _describe_pcen(state: Mapping[str, Tensor], arguments: Arguments) -> Description:
     notes = []
     logs = arguments.get("pcen_learn_logs", bool)
-    if logs is None:  # s lies between 0 and 1: its logarithm is below 0, the value itself is not
-        logs = bool((state["compression.s"] < 0).any())
+    if logs is None:  # s lies between 0 and 1: its logarithm is below 0; the value itself only where training left it
+        logs = bool(state["compression.s"].median() < 0)
         stored, other = ("logarithms", "false") if logs else ("the values themselves", "true")
         notes.append(f"PCEN's parameters look like {stored}, which is assumed "
                      f"(frontend.compression.learn_logs={other} for the other)")  # fmt: skip

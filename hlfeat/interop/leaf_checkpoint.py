@@ -111,14 +111,16 @@ def build_with(imported: Imported, source: Path) -> Extractor:
 
 
 def filter_warnings(extractor: Extractor) -> list[str]:
-    """Notes on trained filters: parameters outside their range, centre frequencies out of order."""
+    """Notes on what was trained: parameters outside their range, centre frequencies out of order."""
     frontend = extractor.frontend
     assert isinstance(frontend, LearnableFrontend)  # of an imported configuration
     bank = frontend.filterbank
-    raw = (bank.center_freqs, bank.bandwidths, bank.pooling_widths)
-    names = ("center_freqs", "bandwidths", "pooling_widths")
+    raw = [bank.center_freqs, bank.bandwidths, bank.pooling_widths]
+    clamped, names = [*bank.clamped()], ["center_freqs", "bandwidths", "pooling_widths"]
+    if isinstance(pcen := frontend.compression, PCEN) and not pcen.learn_logs:  # the others of PCEN: as published
+        raw, clamped, names = [*raw, pcen.s], [*clamped, pcen.values()[0]], [*names, "smoothing coefficients"]
     notes = []
-    for name, value, inside in zip(names, raw, bank.clamped(), strict=True):
+    for name, value, inside in zip(names, raw, clamped, strict=True):
         outside = int((value != inside).sum())
         if outside:
             notes.append(f"{outside} of {value.numel()} {name} lie outside their range and are used as clamped")

@@ -43,6 +43,9 @@ class LinearAxis:
     Args:
         first: the frequency of row 0, in distances of rows: 0 for a spectrogram.
 
+    Raises:
+        AxisError: a frequency that is negative or not finite.
+
     Example:
         >>> from hlfeat import LinearAxis
         >>> LinearAxis().positions(n_rows=4, kernel=2, anchor=1).tolist()  # of harmonics 1 and 2
@@ -52,6 +55,10 @@ class LinearAxis:
     """
 
     first: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.first) and self.first >= 0):
+            raise AxisError(f"first: expected a finite number from 0, got {self.first}")
 
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
         """p_k(f) of every row and harmonic. Shape: -> float64 [kernel, n_rows]."""
@@ -72,6 +79,7 @@ class LinearAxis:
         return LinearAxis((self.first + (size - 1) / 2) / size)
 
     def describe(self) -> str:
+        """The axis in a few words, for messages and tables."""
         return f"linear from {self.first:g} rows up" if self.first else "linear"
 
 
@@ -83,6 +91,9 @@ class LogAxis:
         scale: rows for a factor of `radix` in frequency; with radix 2, rows an octave.
         radix: above 1.
 
+    Raises:
+        AxisError: a scale of 0 or below, a radix of 1 or below, or one that is not finite.
+
     Example:
         >>> from hlfeat import LogAxis
         >>> LogAxis(12, 2.0).positions(n_rows=3, kernel=2, anchor=1).tolist()  # harmonic 2 is an octave up
@@ -91,6 +102,11 @@ class LogAxis:
 
     scale: float
     radix: float = math.e
+
+    def __post_init__(self) -> None:
+        for name, value, above in (("scale", self.scale, 0), ("radix", self.radix, 1)):
+            if not (math.isfinite(value) and value > above):
+                raise AxisError(f"{name}: expected a finite number above {above}, got {value}")
 
     def positions(self, n_rows: int, kernel: int, anchor: int) -> Tensor:
         """p_k(f) of every row and harmonic. Shape: -> float64 [kernel, n_rows]."""
@@ -111,6 +127,7 @@ class LogAxis:
         return self.every(size)  # where it begins has no influence on where harmonics lie
 
     def describe(self) -> str:
+        """The axis in a few words, for messages and tables."""
         return f"log, {self.scale * math.log(2) / math.log(self.radix):g} rows an octave"
 
 
@@ -148,6 +165,7 @@ class CentreAxis:
 
     @classmethod
     def of(cls, freqs: Sequence[float], resolution: float = EPS) -> CentreAxis:
+        """The axis over a list, an array or a tensor of frequencies [F]."""
         return cls(tuple(float(f) for f in freqs), float(resolution))
 
     @property
@@ -196,6 +214,7 @@ class CentreAxis:
         return CentreAxis(tuple(sum(w) / size for w in windows), self.resolution)
 
     def describe(self) -> str:
+        """The axis in a few words, for messages and tables."""
         return f"{len(self.freqs)} centre frequencies, {min(self.freqs):.4g} to {max(self.freqs):.4g}"
 
 

@@ -85,8 +85,8 @@ def test_the_whole_check_runs_to_its_end_on_a_cpu(check, tmp_path):
     assert all(f"trial-cpu-{step}.json" in table for step in STEPS)
     measured = [line for line in table.splitlines() if line.endswith("| no GPU |")]
     assert [line.split(" |")[0] for line in measured] == [
-        "| harmonic convolution / nn.Conv2d, forward, float32",
-        "| harmonic convolution / nn.Conv2d, with backward, float32",
+        "| harmonic convolution / nn.Conv2d, torch operations, forward, float32",
+        "| harmonic convolution / nn.Conv2d, torch operations, with backward, float32",
         "| EfficientLEAF 8G-opt/80 / torchaudio log-mel, inference",
         "| EfficientLEAF 8G-opt/80 / torchaudio log-mel, training step",
         "| speed of `extract` / of decoding alone, FLAC clips of 10 s",
@@ -123,7 +123,7 @@ def test_a_bench_that_is_stopped_keeps_what_it_printed_and_the_others_run(check,
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_it_says_that_there_is_no_gpu(check, tmp_path):
-    result = check({}, HLFEAT_PYTHON=sys.executable)
+    result = check({}, HLFEAT_PYTHON=sys.executable, HLFEAT_WHEELS=str(tmp_path))
     assert result.returncode == 1
     assert "no CUDA device here" in result.stderr
     assert not list((tmp_path / "results").iterdir())

@@ -39,7 +39,7 @@ def lines(folder) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in table if len(cells) == 6 and cells[0] in {t.name for t in TARGETS}}
 
 
-def harmonic_rows(forward: float, training: float, engine: str = "ours") -> list[dict]:
+def harmonic_rows(forward: float, training: float, engine: str = "fused") -> list[dict]:
     rows = []
     for case in sorted(HARMONIC_CASES):
         setting, _, axis = case.rpartition(", ")
@@ -70,7 +70,7 @@ def test_the_cases_are_those_of_the_benches():
 
 def test_the_aims():
     aims = {t.name: (t.aim, t.at_least) for t in TARGETS}
-    for engine in ("", "fused kernels, "):
+    for engine in ("Triton kernels, ", "torch operations, "):
         for precision in ("TF32", "float32"):
             assert aims.pop(f"{HARMONIC}{engine}forward, {precision}") == (1.0, False)
             assert aims.pop(f"{HARMONIC}{engine}with backward, {precision}") == (1.2, False)
@@ -83,19 +83,19 @@ def test_the_aims():
 def test_met_and_missed_by_precision_and_engine(write, tmp_path):
     write("a.json", "harmonic, batch 16", harmonic_rows(1.0, 1.21))
     write("b.json", "harmonic, batch 16", harmonic_rows(1.1, 0.5), "tf32")
-    write("c.json", "harmonic, batch 16", harmonic_rows(0.9, 0.9, "fused"))
+    write("c.json", "harmonic, batch 16", harmonic_rows(0.9, 0.9, "ours"))
     table = lines(tmp_path)
-    assert table[f"{HARMONIC}forward, float32"][0::3] == ["<= 1.0", "38 of 38"]
+    assert table[f"{HARMONIC}Triton kernels, forward, float32"][0::3] == ["<= 1.0", "38 of 38"]
     verdicts = {name.removeprefix(HARMONIC): row[-1] for name, row in table.items() if name.startswith(HARMONIC)}
     assert verdicts == {
-        "forward, TF32": "missed",
-        "with backward, TF32": "met",
-        "forward, float32": "met",
-        "with backward, float32": "missed",
-        "fused kernels, forward, TF32": "not measured",
-        "fused kernels, with backward, TF32": "not measured",
-        "fused kernels, forward, float32": "met",
-        "fused kernels, with backward, float32": "met",
+        "Triton kernels, forward, TF32": "missed",
+        "Triton kernels, with backward, TF32": "met",
+        "Triton kernels, forward, float32": "met",
+        "Triton kernels, with backward, float32": "missed",
+        "torch operations, forward, TF32": "not measured",
+        "torch operations, with backward, TF32": "not measured",
+        "torch operations, forward, float32": "met",
+        "torch operations, with backward, float32": "met",
     }
 
 
@@ -103,18 +103,23 @@ def test_the_worst_case_is_named(write, tmp_path):
     rows = harmonic_rows(0.5, 0.5)
     rows[7]["forward_ratio"] = 0.75
     write("a.json", "harmonic, batch 16", rows)
-    name, axis = rows[7]["setting"], rows[7]["candidate"].removeprefix("ours")
-    assert lines(tmp_path)[f"{HARMONIC}forward, float32"][1:] == ["0.75", name + axis, "38 of 38", "met"]
+    name, axis = rows[7]["setting"], rows[7]["candidate"].removeprefix("fused")
+    assert lines(tmp_path)[f"{HARMONIC}Triton kernels, forward, float32"][1:] == [
+        "0.75",
+        name + axis,
+        "38 of 38",
+        "met",
+    ]
     write("b.json", "harmonic, batch 16", [rows[3] | {"forward_ratio": 1.5}])  # a case again, and worse
-    assert lines(tmp_path)[f"{HARMONIC}forward, float32"][1::3] == ["1.50", "missed"]
+    assert lines(tmp_path)[f"{HARMONIC}Triton kernels, forward, float32"][1::3] == ["1.50", "missed"]
 
 
 def test_what_was_not_measured_is_not_met(write, tmp_path):
     rows = harmonic_rows(0.5, 0.5)
     write("a.json", "harmonic, batch 16", rows[1:], complete=False)
     table = lines(tmp_path)
-    assert table[f"{HARMONIC}forward, float32"][3:] == ["37 of 38", "not all measured"]
-    assert table[f"{HARMONIC}forward, TF32"] == ["<= 1.0", "", "", "0 of 38", "not measured"]
+    assert table[f"{HARMONIC}Triton kernels, forward, float32"][3:] == ["37 of 38", "not all measured"]
+    assert table[f"{HARMONIC}Triton kernels, forward, TF32"] == ["<= 1.0", "", "", "0 of 38", "not measured"]
     assert "a.json | harmonic, batch 16 | ieee | 0123456789ab | 2026-11-28 | stopped before its end |" in report(
         read([tmp_path])
     )
@@ -123,7 +128,7 @@ def test_what_was_not_measured_is_not_met(write, tmp_path):
     assert {row[-1] for row in table.values()} == {"not measured"}  # nobody knows in which precision
     rows[0]["forward_ratio"] = float("nan")
     write("a.json", "harmonic, batch 16", rows)
-    assert lines(tmp_path)[f"{HARMONIC}forward, float32"][3:] == ["37 of 38", "not all measured"]
+    assert lines(tmp_path)[f"{HARMONIC}Triton kernels, forward, float32"][3:] == ["37 of 38", "not all measured"]
 
 
 def test_frontends(write, tmp_path):

@@ -52,6 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
         for i in range(4):
             write_tone(folder / f"words/{word}/{i}.wav", 0.4, frequency + 9 * i)
     (folder / "words.csv").write_text(words_table())
+    (folder / "meta.csv").write_text(meta_table())
     write_tone(folder / "long/meeting.flac", 21, 440)
     (folder / "archives").mkdir()
     with tarfile.open(folder / "archives/000.tar", "w") as tar:
@@ -78,6 +79,11 @@ def words_table() -> str:
     speakers = [("ann", "train"), ("bob", "train"), ("eve", "valid"), ("jim", "test")]
     rows = [f"{w}/{i}.wav,{w},{who},{part}\n" for w in ("no", "yes") for i, (who, part) in enumerate(speakers)]
     return "path,label,speaker,split\n" + "".join(rows)
+
+
+def meta_table() -> str:
+    """The same clips under other names of columns, with folds."""
+    return "filename;fold;category\n" + "".join(f"{w}/{i}.wav;{i + 1};{w}\n" for w in ("no", "yes") for i in range(4))
 
 
 def write_tone(path: Path, seconds: float, frequency: float) -> None:

@@ -66,7 +66,7 @@ def test_every_failure_code_is_explained() -> None:
 
 def test_every_public_name_is_explained() -> None:
     text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
-    assert [name for name in hlfeat.__all__ if f"`{name}`" not in text] == []
+    assert [name for name in hlfeat.__all__ if not re.search(rf"`{name}[`(.]", text)] == []
 
 
 def texts() -> Iterator[str]:

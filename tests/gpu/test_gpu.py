@@ -7,6 +7,7 @@ import torch
 
 import hlfeat
 from hlfeat.extraction.device_queue import make_queue
+from hlfeat.nn.gpu_kernels import kernels_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -158,6 +159,11 @@ def test_the_fastest_blocks_are_kept():
         first, second = both(), both()
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all((a.double() - b).norm() <= 1e-5 * b.norm() for a, b in zip(first, want, strict=True))
+
+
+def test_the_kernels_run_here():
+    """So the modules take them; a warning would say why they do not."""
+    assert kernels_run(torch.device("cuda:0"))
 
 
 def test_kernels_in_a_cuda_graph():

@@ -171,6 +171,16 @@ def test_notes_on_what_looks_wrong(invoke, tmp_path):
     assert "EfficientLEAF is assumed" in result.stderr
 
 
+def test_notes_on_smoothing_that_explodes(invoke, tmp_path):
+    frontend = hlfeat.EfficientLeaf(6, 2, compression="pcen")
+    with torch.no_grad():
+        frontend.compression.s[1:3] = torch.tensor([-0.01, 1.2])
+    torch.save(frontend.state_dict(), tmp_path / "c.pt")
+    result = invoke("import-weights", tmp_path / "c.pt", "-o", tmp_path / "w.pt")
+    assert result.returncode == 0, result.stderr
+    assert "2 of 6 smoothing coefficients lie outside their range and are used as clamped" in result.stderr
+
+
 def test_parity_sees_a_difference(tmp_path, monkeypatch):
     from hlfeat.interop import leaf_checkpoint
     from hlfeat.nn.frontends import gabor

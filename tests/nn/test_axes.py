@@ -64,3 +64,18 @@ def test_harmonics_after_max_pooling_are_where_they_were():
         y = conv(pooled)[0, 0, :, 0]
     assert int(y.argmax()) == 5
     assert y[5] == 2  # the octave of row 5, 10.5 distances, is row 10.25: between rows 10 and 11
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LinearAxis(-0.5), "first: expected a finite number from 0, got -0.5"),
+        (lambda: LinearAxis(float("nan")), "first: "),
+        (lambda: LogAxis(0, 2.0), "scale: expected a finite number above 0, got 0"),
+        (lambda: LogAxis(12, 1.0), "radix: expected a finite number above 1, got 1.0"),
+        (lambda: LogAxis(float("inf"), 2.0), "scale: "),
+    ],
+)
+def test_what_is_no_axis_is_refused(make, message):
+    with pytest.raises(hlfeat.AxisError, match=message):
+        make()

@@ -81,6 +81,23 @@ def test_the_script_needs_two_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_script_says_what_it_takes(tmp_path, capsys, train_data):
+    """A folder without classes, paths relative to something else, other names of columns: one line each."""
+    train = importlib.import_module("train")
+    folder = classes(tmp_path / "clips", "a")
+    flat, config = folder / "a", hlfeat.load_config("log-mel")
+    with pytest.raises(UsageError, match="expected a folder for each class in it, or --labels with a table"):
+        train_data.read(flat, config)
+    paths = table(tmp_path / "t.csv", [("path", "word"), ("clips/a/0.wav", "a"), ("clips/a/1.wav", "a")])
+    columns = dict.fromkeys(["--path-column", "--label-column", "--group-by", "--split-by"])
+    with pytest.raises(UsageError, match=r"no column label; there are path, word; --label-column NAME names another$"):
+        train.read_table(paths, {**columns, "--path-column": "path", "--label-column": "label"})
+    labels = train.read_table(paths, {**columns, "--path-column": "path", "--label-column": "word"})
+    with pytest.raises(UsageError, match=r"such as clips/a/0.wav, got others, such as a/0.wav; paths are relative"):
+        train_data.read(folder, config, labels)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.fixture
 def train_data(monkeypatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "scripts")

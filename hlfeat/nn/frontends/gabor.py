@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hlfeat.nn._private_torch import WatchedModule, compiler_imported, exporting
+from hlfeat.nn._private_torch import WatchedModule, compiler_imported, differentiated_elsewhere, exporting
 from hlfeat.nn.device import without_autocast
 from hlfeat.nn.frontends import gemm, strided
 from hlfeat.nn.frontends.gemm_gradient import cpu_energies, plain_cpu
 from hlfeat.nn.frontends.gemm_plan import GroupFilters, group_filters
 from hlfeat.nn.frontends.taps import Group, Grouping, Taps, group_taps
+from hlfeat.nn.gpu_kernels import kernels_run
 from hlfeat.nn.masking import mask_frames
 from hlfeat.nn.parameter_cache import Kept
 
@@ -46,17 +47,19 @@ def clamp_keep_grad(x: Tensor, low: float | None, high: float | None) -> Tensor:
 
 
 class Filters(NamedTuple):
-    """What energies are computed with: taps for convolutions, or for matrix products their matrices too."""
+    """What energies are computed with: taps for convolutions, matrices for products, kernels as the Triton kernel
+    takes them."""
 
     taps: list[Taps]
-    matrices: list[GroupFilters] | None
+    matrices: list[GroupFilters] | None = None
+    packed: list[Tensor] | None = None
 
 
 def products_pay(device: torch.device) -> bool:
     """Whether energies are computed by matrix products there (gemm.py, gemm_cpu.py) or by convolutions (strided.py).
 
     On a CPU, products of folded frames take half of the multiplications of convolutions. On a GPU, the folded copies
-    are most of the memory's traffic.
+    are most of the memory's traffic. Inference there takes a Triton kernel (_triton_energies.py) where one runs.
     """
     return device.type == "cpu"
 
@@ -129,10 +132,30 @@ class GaborFilterbank(WatchedModule):
 
     def filters(self) -> Filters:
         """The filters: cached in eval mode, and made on each call where gradients have to reach the parameters."""
-        params = (self.center_freqs, self.bandwidths, self.pooling_widths)
-        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in params)):
+        if self._needs_gradients():
             return self.make_filters()
-        return self._filters.get(params, self.make_filters)
+        return self._filters.get(self._shapes(), self._make_kept)
+
+    def _make_kept(self) -> Filters:
+        filters = self.make_filters()
+        if self.center_freqs.dtype == torch.float64 or not kernels_run(self.center_freqs.device):
+            return filters
+        from hlfeat.nn.frontends import _triton_energies
+
+        return filters._replace(packed=[_triton_energies.packed(t) for t in filters.taps])
+
+    def _shapes(self) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+        return self.center_freqs, self.bandwidths, self.pooling_widths
+
+    def _needs_gradients(self) -> bool:
+        """Whether filters are made on each call, because gradients have to reach the parameters."""
+        return self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in self._shapes()))
+
+    def _kernel_serves(self, x: Tensor) -> bool:
+        """Whether the Triton kernel may compute the energies: it has no gradient, and nobody can see into it."""
+        if torch.compiler.is_compiling() or not kernels_run(x.device):
+            return False
+        return not (torch.is_grad_enabled() and x.requires_grad) and not differentiated_elsewhere(x, *self._shapes())
 
     def kept_filters(self) -> Filters:
         """The filters as constants, for torch.export: their sizes depend on parameters' values, which it hides.
@@ -148,24 +171,32 @@ class GaborFilterbank(WatchedModule):
         with without_autocast(x.device):
             export = exporting()
             if export:
-                taps, matrices = self.kept_filters()
+                taps, matrices, packed = self.kept_filters()
             elif compiler_imported():
                 from hlfeat.nn._untraced import untraced
 
-                taps, matrices = untraced(self.filters)
+                taps, matrices, packed = untraced(self.filters)
             else:
-                taps, matrices = self.filters()
+                taps, matrices, packed = self.filters()
             x = x.to(taps[0].gabor.dtype)
             if matrices is not None and not export and plain_cpu(x, matrices):
                 return cpu_energies(x, lengths, matrices, self.hop)
+            if packed is not None and not export and self._kernel_serves(x):
+                from hlfeat.nn.frontends import _triton_energies
+
+                return self._masked(_triton_energies.energies(x, lengths, taps, packed), lengths)
             x = mask_frames(x, lengths)
             if matrices is None or export:
                 bands = strided.energies(x, lengths, taps)
             else:
                 bands = gemm.energies(x, lengths, matrices, self.hop)
-            if lengths is not None:
-                bands = mask_frames(bands, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
+            return self._masked(bands, lengths)
+
+    def _masked(self, bands: Tensor, lengths: Tensor | None) -> Tensor:
+        """Energies whose frames past a clip's end are zero."""
+        if lengths is None:
             return bands
+        return mask_frames(bands, (lengths - 1).div(self.hop, rounding_mode="floor") + 1)
 
     def parameters_moved(self) -> None:
         self._filters.drop()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hlfeat.nn._private_torch import differentiated_elsewhere
 from hlfeat.nn.frontends.gemm_plan import LEAST_BLOCKS, Frames, GroupFilters, blocks_of, kinds
 from hlfeat.nn.frontends.scratch import Scratch
 
@@ -147,7 +148,8 @@ def energies(x: Tensor, lengths: Tensor | None, filters: Sequence[GroupFilters],
     after = max(0, after - samples)
     zeros = x.new_zeros(x.shape[0], before + after)
     padded = torch.cat([zeros[:, :before], x, zeros[:, before:]], 1)  # faster than F.pad
-    scratch = None if torch.is_grad_enabled() else Scratch(x)  # gradients keep intermediate results
+    # Gradients keep intermediate results, and torch.func writes to none.
+    scratch = None if torch.is_grad_enabled() or differentiated_elsewhere(x) else Scratch(x)
     n = (samples - 1) // hop + 1
     by_group = [group_energies(padded, before, samples, lengths, f, scratch)[:, :n] for f in filters]
     return torch.cat([e.transpose(1, 2) for e in by_group], 1)

@@ -82,6 +82,24 @@ def powers(a: Tensor, n: int) -> Tensor:
     return torch.where(age >= 0, a[:, None, None] ** age.clamp(min=0), 0.0)
 
 
+NEAR_ZERO = 1e-6  # below it, roots have the slope that they have there
+
+
+def root(x: Tensor, r: Tensor) -> Tensor:
+    """x^r with finite gradients for x >= 0: the slope r x^(r - 1) is that at `NEAR_ZERO` or above.
+
+    Training may take an offset to zero, where the slope of a root is infinite; a step of Adam would make it NaN.
+
+    Shape: x [...], r broadcastable to it -> [...].
+    """
+    if not (torch.is_grad_enabled() and (x.requires_grad or r.requires_grad)):
+        return x**r
+    y = clamp_keep_grad(x, NEAR_ZERO, None) ** r
+    with torch.no_grad():
+        rest = x**r - y  # zero where x is not below NEAR_ZERO, so that the result is x^r to the bit
+    return y + rest
+
+
 class PCEN(Compression):
     """Per-channel energy normalisation: y = (x / (eps + M)^alpha + delta)^r - delta^r.
 
@@ -95,7 +113,8 @@ class PCEN(Compression):
         alpha, delta, r: exponent of the gain, offset, exponent of the root.
         eps: added to M.
         learn_logs: store the parameters' logarithms. Otherwise r is stored as 1 / r, and values are clamped: alpha to
-            at most 1, delta to at least 0, the stored r to at least 1. The gradient ignores the clamp.
+            at most 1, delta to at least 0, the stored r to at least 1. In either case s is clamped to [0, 1], as a
+            smoother outside of it explodes. Gradients ignore the clamps.
         clamp: energies below it are raised to it; None: they are not.
 
     Shape: x [B, F, N], energies, not negative; frames [B] or None -> [B, F, N]. A frame depends on itself and earlier
@@ -141,9 +160,9 @@ class PCEN(Compression):
     def values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """s, alpha, delta and r as the formula uses them: 4 x [F]."""
         if self.learn_logs:
-            return self.s.exp(), self.alpha.exp(), self.delta.exp(), self.r.exp()
+            return clamp_keep_grad(self.s.exp(), None, 1.0), self.alpha.exp(), self.delta.exp(), self.r.exp()
         return (
-            self.s,
+            clamp_keep_grad(self.s, 0.0, 1.0),
             clamp_keep_grad(self.alpha, None, 1.0),
             clamp_keep_grad(self.delta, 0.0, None),
             1 / clamp_keep_grad(self.r, 1.0, None),
@@ -171,4 +190,6 @@ class PCEN(Compression):
             smoothed = smooth(x, s, before)
             gain = (self.eps + smoothed) ** -alpha[:, None]
             delta, r = delta[:, None], r[:, None]
-            return (x * gain + delta) ** r - delta**r, smoothed[..., -1:]
+            y = x * gain + delta
+            above_zero = self.learn_logs or self.clamp is not None
+            return (y**r if above_zero else root(y, r)) - root(delta, r), smoothed[..., -1:]

@@ -39,5 +39,6 @@ def build_frontend(config: StrictModel, sample_rate: int) -> Frontend:
     """
     if type(config) not in FRONTENDS:
         for module in pkgutil.iter_modules(frontends.__path__, f"{frontends.__name__}."):
-            importlib.import_module(module.name)
+            if not module.name.rpartition(".")[2].startswith("_"):  # those of a private one are no frontends
+                importlib.import_module(module.name)
     return FRONTENDS[type(config)].from_config(config, sample_rate)

@@ -49,7 +49,11 @@ def power(n: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of a call of a kernel, as it sees them: `channels` are summed over and `out` are made, both of a group."""
+    """Sizes of a call of a kernel, as it sees them: `channels` are summed over and `out` are made, both of a group.
+
+    `precision` is how float32 is multiplied: "tf32", or "tf32x3", which is full float32; else "ieee". `capability` is
+    the GPU's, such as 90.
+    """
 
     batch: int
     rows: int
@@ -61,6 +65,7 @@ class Problem:
     shift: int
     dtype: torch.dtype
     precision: str
+    capability: int = 90
 
     @property
     def first(self) -> int:
@@ -77,9 +82,9 @@ class Problem:
         blocks = default("columns", self)
         return self.channels >= 8 and self.taps <= 16 and self.tile(blocks) * 4 >= blocks.t * 3
 
-    def early(self, capability: int) -> bool:
+    def early(self) -> bool:
         """Whether `columns` loads the weights of all taps first; with TF32 on older GPUs it would spill registers."""
-        return self.precision != "tf32" or capability >= 90
+        return self.precision == "ieee" or self.capability >= 90
 
     def key(self) -> tuple[object, ...]:
         """What decides which blocks are fastest: sizes that vary from call to call only by their power of two."""
@@ -90,13 +95,16 @@ class Problem:
 def default(kernel: str, problem: Problem) -> Blocks:
     """Blocks whose machine code spills no registers and leaves room for two programs on a multiprocessor."""
     p = problem
-    if kernel == "columns":  # 128 registers of each thread hold the sums of all taps
-        o = power(p.out, max(16, 256 // int(triton.next_power_of_2(p.taps))))
-        return Blocks(128 if p.taps * o <= 128 else 64, 16, o)
+    newer = p.capability >= 90  # tensor cores that read from shared memory; older ones take registers
+    thrice = p.precision == "tf32x3"  # three products, whose sum is in registers beside the total
+    if kernel == "columns":  # 128 registers of each thread hold the sums of all taps, or 64
+        o = power(p.out, 16 if thrice else max(16, 256 // int(triton.next_power_of_2(p.taps))))
+        return Blocks(128 if p.taps * o <= (64 if thrice else 128) else 64, 16, o)
     if kernel == "convolve":
-        return Blocks(power(p.frames, 128), 16, power(p.out, 64))
-    k = power(p.channels * 4, 64)
-    return Blocks(32, k, power(p.taps * p.out, 128 if k > 16 else 64))
+        few = thrice and not newer
+        return Blocks(power(p.frames, 32 if few else 128), 16, power(p.out, 64), warps=2 if few else 4)
+    k = power(p.channels * 4, 64 if newer or not thrice else 32)
+    return Blocks(64 if newer and not thrice else 32, k, power(p.taps * p.out, 128 if k > 16 and not thrice else 64))
 
 
 def choices(kernel: str, problem: Problem) -> list[Blocks]:
@@ -109,7 +117,7 @@ def choices(kernel: str, problem: Problem) -> list[Blocks]:
     else:
         others = [
             d._replace(k=max(16, d.k // 2)),
-            d._replace(t=64),
+            d._replace(t=32 if d.t == 64 else 64),
             d._replace(o=power(problem.taps * problem.out, 64)),
         ]
     return list(dict.fromkeys([d, *others]))

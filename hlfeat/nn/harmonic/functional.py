@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.nn._private_torch import differentiated_elsewhere
+from hlfeat.nn.gpu_kernels import kernels_run
 from hlfeat.nn.harmonic import torch_backend
 from hlfeat.nn.harmonic.plan import Plan, Time, plan_for
 from hlfeat.nn.harmonic.table import Table
@@ -99,21 +100,30 @@ def plain(
     return y
 
 
+def _kernels_pay(x: Tensor) -> bool:
+    """Whether the Triton kernels are taken if nobody says: where they run, and were measured to be faster.
+
+    In full float32 they multiply thrice in TF32. They are for those who ask, until a GPU has shown how exact that is.
+    """
+    if not kernels_run(x.device):
+        return False
+    return x.dtype != torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+
+
 def backend_for(x: Tensor, weight: Tensor, plan: Plan, time: Time, fused: bool | None) -> Backend:
-    """The backend that computes this. Raises ValueError for `fused` where the kernels cannot be used."""
-    return _triton_backend(x, weight, plan, time) if fused else torch_backend
-
-
-def _triton_backend(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> Backend:
-    """The Triton kernels. Raises ValueError where they cannot be used."""
+    """The Triton kernels or torch operations. Raises ValueError if the kernels are asked for and cannot be used."""
+    if fused is False or (fused is None and not _kernels_pay(x)):
+        return torch_backend
     try:
         from hlfeat.nn.harmonic import triton_backend
     except ImportError as e:
         raise ValueError("fused: expected Triton, which is not installed") from e
     missing = triton_backend.needs(x, weight, plan, time)
-    if missing:
+    if not missing:
+        return triton_backend
+    if fused:
         raise ValueError(f"fused: expected {missing}")
-    return triton_backend
+    return torch_backend
 
 
 def harmonic_conv2d(
@@ -133,17 +143,18 @@ def harmonic_conv2d(
         Y[o, g, t] = bias[o] + sum over c, k, u of  W[o, c, k, u] * X[c, positions[k, g], t + u]
 
     Positions are fractional rows, read by linear interpolation; outside [0, F - 1] they read zero. Gradients with
-    respect to x, weight and bias are exact. They are the same to the bit every time on a CPU and with `fused`; else
-    on CUDA, if torch.backends.cudnn.deterministic is True.
+    respect to x, weight and bias are exact. They are the same to the bit every time on a CPU and in Triton's kernels;
+    with torch operations on CUDA, if torch.backends.cudnn.deterministic is True.
 
     Args:
         x, weight, bias: input, kernel of Kf harmonics and Kt frames, and bias.
         positions: the row that harmonic k of output row g reads.
         stride, padding, dilation: of time, as for conv1d.
         groups: as for conv1d.
-        fused: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or newer,
-            in float32, float16 or bfloat16. With torch.backends.cudnn.benchmark, the first call of each problem tries
-            block sizes. None or False: torch operations, which exported and traced programs and torch.func always take.
+        fused: True: Triton kernels that interpolate while they multiply, on a CUDA device of compute capability 8.0 or
+            newer, in float32, float16 or bfloat16. With torch.backends.cudnn.benchmark, the first call of each problem
+            tries block sizes. False: torch operations, which exported and traced programs and torch.func always take.
+            None: the kernels where they run, in TF32, float16 and bfloat16.
 
     Shape: x [B, C, F, T], weight [O, C / groups, Kf, Kt], bias [O] or None, positions [Kf, G] on the host (or a plan
         made of them, which saves looking it up) -> [B, O, G, T'], T' as for conv1d.

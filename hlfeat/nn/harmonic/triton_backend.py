@@ -5,8 +5,9 @@ gradient of the input uses the same kernel with inverted lists: row r of the inp
 it. An entry is a pair of rows with their weights, since interpolation reads two rows.
 
 The kernels multiply with the precision that nn.Conv2d would, torch.backends.cudnn.conv.fp32_precision, and add in
-float32. Every sum has a fixed order, so results and gradients are the same to the bit every time; in another process
-only if the same block sizes are used there (hlfeat/nn/harmonic/blocks.py).
+float32. Full float32 is three products of TF32, whose errors are of the size of float32's own. Every sum has a fixed
+order, so results and gradients are the same to the bit every time; in another process only if the same block sizes are
+used there (hlfeat/nn/harmonic/blocks.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 import triton
 from torch import Tensor
 
+from hlfeat.nn.gpu_kernels import OLDEST, capability
 from hlfeat.nn.harmonic import triton_kernels as kernels
 from hlfeat.nn.harmonic.blocks import Blocks, Problem, chosen
 from hlfeat.nn.harmonic.plan import Plan, Time
@@ -141,7 +143,7 @@ def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
     """The first requirement of the kernels that is not met, or None."""
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         return f"a CUDA device, got {x.device.type}"
-    if _capability(x.device) < 80:
+    if _capability(x.device) < OLDEST:
         return "a GPU of compute capability 8.0 or newer"
     if x.dtype not in DTYPES or weight.dtype != x.dtype:
         return f"float32, float16 or bfloat16 for both input and weight, got {x.dtype} and {weight.dtype}"
@@ -153,13 +155,14 @@ def needs(x: Tensor, weight: Tensor, plan: Plan, time: Time) -> str | None:
 
 def _capability(device: torch.device) -> int:
     """Compute capability, such as 90; that of the newest GPUs in the interpreter."""
-    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
-    return 10 * major + minor
+    return capability(device) if device.type == "cuda" else 90
 
 
 def _precision(x: Tensor) -> str:
     asked: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    return "tf32" if x.dtype == torch.float32 and asked == "tf32" else "ieee"
+    if x.dtype != torch.float32:
+        return "ieee"
+    return "tf32" if asked == "tf32" else "tf32x3"
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:
@@ -197,7 +200,8 @@ def _convolve(
     w = weight.reshape(groups, -1, *weight.shape[1:])  # [groups, O, C, Kf, Kt]
     w = w.transpose(1, 2) if back else w  # [groups, out, channels, Kf, Kt], whichever way
     dilation, shift = (-time.dilation, time.padding) if back else (time.dilation, -time.padding)
-    problem = Problem(len(x), y.shape[2], frames, channels, out, taps, dilation, shift, x.dtype, _precision(x))
+    sizes = len(x), y.shape[2], frames, channels, out, taps, dilation, shift
+    problem = Problem(*sizes, x.dtype, _precision(x), _capability(x.device))
     arguments = (reads.start, reads.place, reads.row, reads.row_weight, harmonics, x.shape[3], y.shape[2], frames)
     tensors = None if bias is None else bias.contiguous(), y
     constants = {"CHANNELS": channels, "OUT": out, "TAPS": taps, "DILATION": dilation, "SHIFT": shift,
@@ -207,7 +211,7 @@ def _convolve(
         programs = triton.cdiv(frames, problem.tile(blocks)) * triton.cdiv(out, blocks.o) * y.shape[2] * groups * len(x)
         kernels.columns[(programs,)](
             x, packed, *tensors, *arguments, groups, *x.stride(), *y.stride(), **constants,
-            FRAMES=problem.tile(blocks), FIRST=problem.first, EARLY=problem.early(_capability(x.device)),
+            FRAMES=problem.tile(blocks), FIRST=problem.first, EARLY=problem.early(),
             **blocks.arguments(),
         )  # fmt: skip
 
@@ -232,9 +236,8 @@ def _correlate(x: Tensor, weight: Tensor, gy: Tensor, plan: Plan, time: Time) ->
     harmonics, taps = weight.shape[2:]
     groups, channels, out = time.groups, weight.shape[1], len(weight) // time.groups
     reads = lists(plan, x.device)
-    problem = Problem(
-        len(x), plan.rows_out, x.shape[3], channels, out, taps, time.dilation, -time.padding, x.dtype, _precision(x)
-    )
+    sizes = len(x), plan.rows_out, x.shape[3], channels, out, taps, time.dilation, -time.padding
+    problem = Problem(*sizes, x.dtype, _precision(x), _capability(x.device))
 
     def correlate(blocks: Blocks) -> Tensor:
         together = max(1, min(harmonics, blocks.k // channels))

@@ -16,14 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _rounded(value, PRECISION: tl.constexpr):
-    """What tensor cores multiply: TF32 has 10 bits of mantissa, and they cut the others off instead of rounding."""
-    if PRECISION == "tf32":
-        bits = (value.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-        value = tl.where(value == value, bits.to(tl.float32, bitcast=True), value)  # not a number: as it is
-    return value
+from hlfeat.nn._triton_products import product, rounded
 
 
 @triton.jit
@@ -42,7 +35,7 @@ def _interpolated(
     if PAIRED:
         other = tl.load(cells + second * row_stride, mask=inside & (second != first), other=0.0)
         rows += other.to(tl.float32) * second_weight
-    return _rounded(rows, PRECISION).to(to)
+    return rounded(rows, PRECISION).to(to)
 
 
 @triton.jit
@@ -97,13 +90,13 @@ def columns(
             if EARLY:
                 for u in tl.static_range(TAPS):
                     right = tl.load(cell + u * OUT * CHANNELS, mask=real, other=0.0)
-                    rights = rights + (_rounded(right, PRECISION),)  # type: ignore[assignment]  # noqa: RUF005
+                    rights = rights + (rounded(right, PRECISION),)  # type: ignore[assignment]  # noqa: RUF005
             for u in tl.static_range(TAPS):
                 if EARLY:
                     right = rights[u]
                 else:
-                    right = _rounded(tl.load(cell + u * OUT * CHANNELS, mask=real, other=0.0), PRECISION)
-                total = tl.dot(left, right, totals[u], input_precision=PRECISION)
+                    right = rounded(tl.load(cell + u * OUT * CHANNELS, mask=real, other=0.0), PRECISION)
+                total = product(left, right, totals[u], PRECISION, True)
                 sums = sums + (total,)  # type: ignore[assignment]  # noqa: RUF005
             totals = sums
 
@@ -165,7 +158,7 @@ def convolve(
                                  weight.dtype.element_ty, PAIRED, PRECISION)  # fmt: skip
             real = (k < TAPS * CHANNELS)[:, None] & (out < OUT)[None, :]
             right = tl.load(kernel + out[None, :] * (TAPS * CHANNELS) + k[:, None], mask=real, other=0.0)
-            total = tl.dot(left, _rounded(right, PRECISION), total, input_precision=PRECISION)
+            total = product(left, rounded(right, PRECISION), total, PRECISION, True)
     if HAS_BIAS:
         total += tl.load(bias + group * OUT + out, mask=out < OUT, other=0.0).to(tl.float32)[None, :]
     cells = y + (item * y_item + f * y_row) + (group * OUT + out)[None, :] * y_channel + to[:, None] * y_frame
@@ -233,6 +226,6 @@ def correlate(
                 to = to // STEP
             real &= to < frames_out
             left = tl.load(given + (to * gy_frame + (m % OUT)[:, None] * gy_channel), mask=real, other=0.0)
-            total = tl.dot(_rounded(left, PRECISION), right, total, input_precision=PRECISION)
+            total = product(rounded(left, PRECISION), right, total, PRECISION, False)
     result = partial + ((part * groups + group) * harmonics * CHANNELS + h * CHANNELS + c)[None, :] * (TAPS * OUT)
     tl.store(result + m[:, None], total, mask=(m < TAPS * OUT)[:, None] & known[None, :])

@@ -75,6 +75,36 @@ def test_pcen_clamps_parameters_without_logs():
     assert (alpha.item(), delta.item(), r.item()) == (1.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize(("stored", "used"), [(-0.01, 0.0), (0.3, 0.3), (1.2, 1.0)])
+def test_pcen_smooths_with_what_is_a_coefficient(stored, used):
+    """Training moves s out of its range; a smoother with it would explode, and roots of its energies be NaN."""
+    x = torch.rand(1, 1, 300)
+    logs = PCEN(1, max(stored, 1e-3), 0.96, 2.0, 0.5, learn_logs=True)
+    pcen, within = (PCEN(1, s, 0.96, 2.0, 0.5, learn_logs=False) for s in (stored, used))
+    assert torch.equal(pcen(x), within(x))
+    assert torch.isfinite(pcen(x)).all()
+    assert logs.values()[0].item() == pytest.approx(max(used, 1e-3))
+    (gradient,) = torch.autograd.grad(pcen(x).mean(), pcen.s)  # so that it finds the way back
+    assert torch.isfinite(gradient).all()
+    assert gradient != 0
+
+
+@pytest.mark.parametrize("clamp", [None, 1e-5])
+@pytest.mark.parametrize("delta", [-0.1, 0.0, 1e-30, 1e-6])
+def test_pcen_trains_where_its_offset_is_zero(delta, clamp):
+    """The slope of a root is infinite at zero. The value is that of the formula."""
+    x = torch.rand(1, 2, 40)
+    x[..., 10:] = 0  # silence
+    x.requires_grad_()
+    pcen = PCEN(2, 0.1, 0.9, delta, 0.5, 1e-6, learn_logs=False, clamp=clamp)
+    y = pcen(x)
+    for gradient in torch.autograd.grad(y.sum(), [x, *pcen.parameters()]):
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().max() < 1e6  # Adam squares it
+    with torch.no_grad():
+        torch.testing.assert_close(pcen(x), y, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("append", [False, True])
 def test_training_statistics_are_those_of_the_clips_without_their_padding(append):
     torch.manual_seed(0)

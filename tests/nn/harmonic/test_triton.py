@@ -20,7 +20,7 @@ from hlfeat.nn.harmonic.plan import plan_for
 
 triton = pytest.importorskip("triton")
 
-from hlfeat.nn.harmonic import blocks, triton_backend  # noqa: E402
+from hlfeat.nn.harmonic import blocks, functional, triton_backend  # noqa: E402
 from hlfeat.nn.harmonic.blocks import Blocks  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,7 +93,7 @@ LITTLE = Blocks(32, 16, 16)
 def test_more_than_one_block_of_everything(channels, time, early, monkeypatch):
     """Frames, products and channels that no block holds; parts of the weight's gradient that share no term evenly."""
     monkeypatch.setattr(blocks, "default", lambda kernel, problem: LITTLE)
-    monkeypatch.setattr(blocks.Problem, "early", lambda problem, capability: early)
+    monkeypatch.setattr(blocks.Problem, "early", lambda problem: early)
     monkeypatch.setattr(triton_backend, "PROGRAMS", 40)
     x, weight = torch.randn(2, channels, 3, 37), torch.randn(19, channels, 2, 3)
     compare(x, weight, torch.randn(19), LinearAxis().positions(3, 2, 2), **time)
@@ -240,3 +240,30 @@ def test_where_the_kernels_do_not_go(monkeypatch):
     monkeypatch.delattr("hlfeat.nn.harmonic.triton_backend")
     with pytest.raises(ValueError, match="fused: expected Triton, which is not installed"):
         call(torch.randn(1, 1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tf32", "runs", "taken"),
+    [
+        (torch.float32, True, True, True),
+        (torch.float32, False, True, False),
+        (torch.float16, False, True, True),
+        (torch.float64, True, True, False),
+        (torch.float32, True, False, False),
+    ],
+)
+def test_kernels_are_taken_where_they_pay(monkeypatch, dtype, tf32, runs, taken):
+    calls = []
+    original = triton_backend.convolve
+    monkeypatch.setattr(functional, "kernels_run", lambda device: runs)
+    monkeypatch.setattr(triton_backend, "convolve", lambda *given: (calls.append(1), original(*given))[1])
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
+    x, weight = torch.randn(1, 2, 3, 9, dtype=dtype), torch.randn(2, 2, 2, 3, dtype=dtype)
+    positions = LinearAxis().positions(3, 2, 1)
+    got = harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, positions)
+    assert bool(calls) == taken
+    torch.testing.assert_close(
+        got.cpu().double(), harmonic_conv2d(x.double(), weight.double(), None, positions), rtol=2e-2, atol=2e-2
+    )
+    harmonic_conv2d(x.to(DEVICE), weight.to(DEVICE), None, positions, fused=False)
+    assert bool(calls) == taken

@@ -1,6 +1,6 @@
 """Compile the filterbank's Triton kernel for a GPU that need not be there, and print what came of it as JSON.
 
-python -m tests.bench.compile_energies 90
+python -m tests.nn.frontends.compile_energies 90
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hlfeat.bench import triton_energies
+from hlfeat.nn.frontends import _triton_energies as triton_energies
 from tests.compile_kernels import facts
 
 POINTERS = {"x": "*fp32", "lengths": "*i64", "kernels": "*fp32", "energy": "*fp32"}
