@@ -30,5 +30,8 @@ def exported() -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def transforms() -> bool:
-    """Whether torch.func or forward mode is active; torch.compile traces anew where that changes."""
+    """Whether torch.func or forward mode is active, while torch.compile is tracing.
+
+    It traces anew for torch.func. Forward mode of a program that was compiled without it is an error of torch.
+    """
     return transforms_active() or forward_mode_active()

@@ -143,6 +143,36 @@ def test_tangents_of_forward_mode_are_seen():
         assert not _private_torch.differentiated_elsewhere(x)
 
 
+def test_forward_mode_and_torch_func_are_seen_without_a_tensor():
+    """Else a compiled harmonic convolution would be an operation that has no derivative of these kinds."""
+    x, seen = torch.zeros(2), []
+
+    def f(x):
+        seen.append(_private_torch.transforms_active())
+        return x.sum()
+
+    f(x)
+    torch.func.grad(f)(x)
+    assert seen == [False, True]
+    assert not _private_torch.forward_mode_active()
+    with forward_ad.dual_level():
+        assert _private_torch.forward_mode_active()
+    assert not _private_torch.forward_mode_active()
+
+
+def test_compiled_programs_know_who_differentiates_them():
+    class Asks(nn.Module):
+        def forward(self, x):
+            return 2 * x if _private_torch.transformed() else 3 * x
+
+    x, asks = torch.ones(2), torch.compile(Asks(), backend="eager")
+    assert asks(x)[0] == 3
+    assert torch.func.jvp(asks, (x,), (x,))[1][0] == 2
+    torch.compiler.reset()
+    with forward_ad.dual_level():  # which does not make torch compile anew
+        assert forward_ad.unpack_dual(asks(forward_ad.make_dual(x, x))).tangent[0] == 2
+
+
 def test_modes_that_watch_operations_are_seen():
     """Else tracers and counters would miss what the filterbank's own threads compute."""
     seen = []
