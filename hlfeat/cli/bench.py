@@ -86,7 +86,7 @@ bench_app = typer.Typer(
             hlfeat bench harmonic --quick
             hlfeat bench harmonic --device cuda --json harmonic.json --plot harmonic.png
             hlfeat bench harmonic --device cuda --tf32 --seconds 0.4
-            hlfeat bench harmonic --rows 84 --frames 400 --bins-per-octave 12 --kernel 5x3
+            hlfeat bench harmonic --rows 84 --bins-per-octave 12 --kernel 5x3
         """
     ),
 )
