@@ -116,12 +116,16 @@ class Target:
 
 
 def harmonic(engine: str, precision: str, key: str, file: Measured) -> Cases:
-    """Ratios to nn.Conv2d by setting and axis. Engine: "fused", the Triton kernels, or "ours", torch operations."""
+    """Ratios to nn.Conv2d by setting and axis, without sizes of one's own.
+
+    Engine: "fused", the Triton kernels, or "ours", torch operations.
+    """
     if file.bench.startswith("harmonic") and file.convolutions == precision:
         for row in file.rows:
             name, _, axis = row["candidate"].partition(", ")
-            if name == engine:
-                yield f"{row['setting']}, {axis}", row.get(key)
+            case = f"{row['setting']}, {axis}"
+            if name == engine and case in HARMONIC_CASES:
+                yield case, row.get(key)
 
 
 def frontend(key: str, file: Measured) -> Cases:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import ctypes
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass
@@ -37,19 +40,19 @@ class Runs:
 
 
 def time_interleaved(
-    candidates: Mapping[str, Callable[[], object]],
+    candidates: Mapping[K, Callable[[], object]],
     device: torch.device,
     seconds: float,
     least: int = 3,
     patience: float | None = None,
-) -> dict[str, Runs]:
+) -> dict[K, Runs]:
     """Call the candidates in turn, lap after lap.
 
     Taking turns spreads the load of other programs over all candidates. Each lap has another order, because a
     candidate gets caches and memory as the one before it left them. The first lap is a warm-up and does not count.
 
     Args:
-        candidates: what to call, by name.
+        candidates: what to call, by name (or another key).
         device: where the calls compute; it is synchronised before and after each.
         seconds: for how long to start new laps.
         least: the smallest number of laps.
@@ -57,7 +60,7 @@ def time_interleaved(
             default: `seconds`.
     """
     runs = {name: Runs() for name in candidates}
-    slow: set[str] = set()
+    slow: set[K] = set()
     end, order = 0.0, random.Random(0)
     for lap in range(-1, 1000):
         names = [n for n in candidates if n not in slow]

@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hlfeat.cli.job import collect_clips
+from hlfeat.cli.one_size import (
+    AnchorOption,
+    AxisOption,
+    BinsPerOctaveOption,
+    DtypeOption,
+    FramesOption,
+    InChannelsOption,
+    KernelOption,
+    OutChannelsOption,
+    RowsOption,
+    check_one_size,
+    one_size,
+)
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
@@ -74,6 +87,7 @@ bench_app = typer.Typer(
             hlfeat bench harmonic --quick
             hlfeat bench harmonic --device cuda --json harmonic.json --plot harmonic.png
             hlfeat bench harmonic --device cuda --tf32 --seconds 0.4
+            hlfeat bench harmonic --rows 84 --bins-per-octave 12 --kernel 5x3
         """
     ),
 )
@@ -82,6 +96,15 @@ def bench_harmonic(
     batch: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Clips at once; default: 16 on a GPU, 4 on a CPU.")
     ] = None,
+    in_channels: InChannelsOption = None,
+    out_channels: OutChannelsOption = None,
+    kernel: KernelOption = None,
+    rows: RowsOption = None,
+    frames: FramesOption = None,
+    axis: AxisOption = None,
+    bins_per_octave: BinsPerOctaveOption = None,
+    anchor: AnchorOption = None,
+    dtype: DtypeOption = None,
     only: OnlyOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure four settings only, briefly.")] = False,
     seconds: SecondsOption = None,
@@ -92,25 +115,40 @@ def bench_harmonic(
 ) -> None:
     """Measure harmonic convolution against nn.Conv2d.
 
-    Deformable convolution and straightforward lowering are measured too.
+    The settings are those of a paper, with deformable convolution and straightforward lowering beside both. Any of the
+    options from --in-channels to --dtype gives a size of your own in their place: both convolutions take turns there,
+    and the ratio of each lap is taken; q1 and q3 are the quartiles of these ratios, and half of the laps lie between.
     """
     set_up_logging(verbose)
     _check_targets(json, plot)
+    given = {
+        "in_channels": in_channels, "out_channels": out_channels, "kernel": kernel, "rows": rows, "frames": frames,
+        "axis": axis, "bins_per_octave": bins_per_octave, "anchor": anchor,
+    }  # fmt: skip
+    check_one_size(given, dtype, only, quick)
     from hlfeat.bench import harmonic as bench
+    from hlfeat.bench import one_size as own
     from hlfeat.bench.choosing import chosen as choose
     from hlfeat.nn.device import choose_device
 
     chosen, settings = choose_device(device), choose(bench.SETTINGS, only or [])
     batch = batch or (4 if chosen.type == "cpu" else 16)
+    size = one_size(batch, given, dtype)
+    what, columns = f"harmonic, batch {batch}", bench.COLUMNS
+    if size is not None:
+        what, columns = f"harmonic convolution, {size.name}, {size.precision}", own.columns(size.dtype)
 
     def run(done: Done) -> None:
-        bench.run(chosen, batch, quick, done, settings, seconds)
+        if size is None:
+            bench.run(chosen, batch, quick, done, settings, seconds)
+        else:
+            own.run(size, chosen, done, seconds)
 
-    rows = _measured(f"harmonic, batch {batch}", chosen, tf32, json, bench.COLUMNS, run)
+    measured = _measured(what, chosen, tf32, json, columns, run)
     if plot is not None:
         from hlfeat.plotting.figures import save
 
-        save(bench.picture(rows), plot)
+        save(bench.picture(measured), plot)
 
 
 @bench_app.command(

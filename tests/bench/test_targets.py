@@ -99,6 +99,13 @@ def test_met_and_missed_by_precision_and_engine(write, tmp_path):
     }
 
 
+def test_sizes_of_ones_own_are_no_cases(write, tmp_path):
+    write("a.json", "harmonic, batch 16", harmonic_rows(1.0, 1.0))
+    row = {"setting": "2 x 16 x 352 x 400 -> 16 channels, kernel 5x3, log axis", "dtype": "bfloat16"}
+    write("b.json", "harmonic convolution", [{**row, "candidate": "fused, log", "forward_ratio": 3.0}])
+    assert lines(tmp_path)[f"{HARMONIC}Triton kernels, forward, float32"][1::3] == ["1.00", "met"]
+
+
 def test_the_worst_case_is_named(write, tmp_path):
     rows = harmonic_rows(0.5, 0.5)
     rows[7]["forward_ratio"] = 0.75

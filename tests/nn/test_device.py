@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlfeat.nn.device import on_device, out_of_memory, perhaps_out_of_memory
+from hlfeat.nn import device as devices
+from hlfeat.nn.device import multiplies_in, on_device, out_of_memory, perhaps_out_of_memory
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 1 has a total capacity of 8 GiB"),
@@ -81,3 +82,28 @@ def test_a_device_is_selected_and_the_callers_restored(monkeypatch):
     assert selected == [0, 1, 0]
     with on_device(torch.device("cpu")), on_device(torch.device("mps")):
         assert selected == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "bfloat16", "float16"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False, "avx512_fp16": False, "amx_fp16": False}, True, False),
+        ({"avx512_bf16": False, "amx_bf16": True, "avx512_fp16": False, "amx_fp16": True}, True, True),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_fp16": False, "amx_fp16": False}, False, False),
+        ({"sve_bf16": False}, True, True),  # not an x86 CPU
+    ],
+)
+def test_half_precisions_that_a_cpu_has_instructions_for(monkeypatch, capabilities, bfloat16, float16):
+    monkeypatch.setattr(devices, "_capabilities", lambda: capabilities)
+    cpu = torch.device("cpu")
+    assert multiplies_in(torch.bfloat16, cpu) == bfloat16
+    assert multiplies_in(torch.float16, cpu) == float16
+    assert multiplies_in(torch.float32, cpu)
+    assert multiplies_in(torch.bfloat16, torch.device("cuda", 1))
+
+
+def test_torch_still_names_the_instructions_of_x86():
+    """Otherwise every CPU would be taken for one that has them, and be slow under autocast."""
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities["architecture"] == "x86_64":
+        assert {name for names in devices._CPU_INSTRUCTIONS.values() for name in names} <= capabilities.keys()

@@ -48,12 +48,18 @@ def traced_conv(
         positions = table if opaque(x) else linear_interpolation(table.numbers, x.shape[2])
     if isinstance(positions, tuple):
         return functional.plain(x, weight, bias, *positions, time)
-    device = x.device.type
+    device, wanted = x.device.type, x.dtype
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is
-        dtype = torch.get_autocast_dtype(device)
+        wanted = torch.get_autocast_dtype(device)
+        dtype = _computed_in(wanted, x.device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     axis = positions.numbers, positions.kind, positions.anchor, positions.stride
-    return _conv(x, weight, bias, *axis, time, fused)  # type: ignore[no-any-return]
+    return _conv(x, weight, bias, *axis, time, fused).to(wanted)  # type: ignore[no-any-return]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _computed_in(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    return functional.computed_in(dtype, device)
 
 
 @torch.library.custom_op("hlfeat::harmonic_conv2d", mutates_args=(), device_types=DEVICES, tags=TAGS)

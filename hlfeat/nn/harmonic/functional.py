@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.nn._private_torch import differentiated_elsewhere
+from hlfeat.nn.device import multiplies_in
 from hlfeat.nn.gpu_kernels import kernels_run
 from hlfeat.nn.harmonic import torch_backend
 from hlfeat.nn.harmonic.plan import Plan, Time, plan_for
@@ -144,7 +145,8 @@ def harmonic_conv2d(
 
     Positions are fractional rows, read by linear interpolation; outside [0, F - 1] they read zero. Gradients with
     respect to x, weight and bias are exact. They are the same to the bit every time on a CPU and in Triton's kernels;
-    with torch operations on CUDA, if torch.backends.cudnn.deterministic is True.
+    with torch operations on CUDA, if torch.backends.cudnn.deterministic is True. Under autocast, a CPU without
+    instructions for the half precision computes in float32; the result has autocast's type all the same.
 
     Args:
         x, weight, bias: input, kernel of Kf harmonics and Kt frames, and bias.
@@ -190,16 +192,23 @@ def harmonic_conv2d(
         return plain(x, weight, bias, plan.lerp_rows, plan.lerp_weights, time)
     if device not in ("cpu", "cuda"):
         return plain(x, weight, bias, *plan.lerp_on(x.device, x.dtype), time)
+    wanted = x.dtype
     if torch.is_autocast_enabled(device):  # cast as nn.Conv2d is; inside, all is of one type
-        dtype = torch.get_autocast_dtype(device)
+        wanted = torch.get_autocast_dtype(device)
+        dtype = computed_in(wanted, x.device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
         backend = backend_for(x, weight, plan, time, fused)
         x = backend.prepared(x)
         if not (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, weight, bias))):
-            return backend.convolve(x, weight, bias, plan, time)  # as `apply` does, 0.1 to 0.4 ms sooner
+            return backend.convolve(x, weight, bias, plan, time).to(wanted)  # as `apply` does, 0.1 to 0.4 ms sooner
         y: Tensor = _HarmonicConv.apply(x, weight, bias, plan, time, backend)  # type: ignore[no-untyped-call]
-        return y
+        return y.to(wanted)
+
+
+def computed_in(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision in which autocast's is computed: float32, where the device does not multiply in it."""
+    return dtype if multiplies_in(dtype, device) else torch.float32
 
 
 def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

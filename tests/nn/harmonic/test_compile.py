@@ -156,6 +156,20 @@ def test_autocast_is_that_of_eager_mode():
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("instructions", [True, False])
+def test_autocast_on_a_cpu_with_or_without_half_precision(instructions, monkeypatch):
+    """A compiled program computes in float32 where eager mode does; the result has autocast's type."""
+    monkeypatch.setattr(functional, "multiplies_in", lambda dtype, device: instructions)
+    torch.manual_seed(0)
+    conv, x = hlfeat.HarmonicConv2d(2, 3, (3, 3), padding=(0, 1)), torch.randn(1, 2, 8, 20)
+    compiled = torch.compile(conv, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, want = compiled(x), conv(x)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, want)
+    assert torch.equal(*(torch.autograd.grad(y.float().sum(), conv.weight)[0] for y in (got, want)))
+
+
 def test_an_axis_that_moves_is_no_reason_to_compile_again():
     freqs, x = [100.0, 210.0, 305.0, 420.0, 640.0], torch.randn(2, 2, 5, 6)
     conv = hlfeat.HarmonicConv2d(2, 3, (3, 3), padding=1, centre_freqs=freqs)

@@ -262,6 +262,26 @@ def test_unusual_inputs(axis):
     torch.testing.assert_close(conv.bfloat16()(x.bfloat16()).float(), want, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("instructions", [True, False])
+def test_under_autocast_a_cpu_computes_in_the_half_precision_or_in_float32(monkeypatch, instructions):
+    """bfloat16 that is converted back and forth takes longer than float32. The result has autocast's type."""
+    monkeypatch.setattr(functional, "multiplies_in", lambda dtype, device: instructions)
+    torch.manual_seed(0)
+    conv, x = hlfeat.HarmonicConv2d(2, 3, (3, 3), padding=1), torch.randn(2, 2, 10, 8).bfloat16().requires_grad_()
+    with torch.no_grad():
+        exact = conv(x.float()).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+        with torch.no_grad():
+            torch.testing.assert_close(conv(x), y, rtol=0, atol=0)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, exact) != instructions
+    gradients = torch.autograd.grad(y.sum(), (x, conv.weight, conv.bias))
+    assert [g.dtype for g in gradients] == [torch.bfloat16, torch.float32, torch.float32]
+    weight = torch.autograd.grad(conv(x.float()).sum(), conv.weight)[0]
+    torch.testing.assert_close(gradients[1], weight, rtol=0.02, atol=0.2 if instructions else 1e-4)
+
+
 def test_harmonics_that_all_lie_outside_leave_the_bias():
     conv = hlfeat.LogHarmonicConv2d(2, 3, (2, 3), padding=(0, 1), anchor=9)  # 1/9 and 2/9: thousands of rows below
     y = conv(torch.randn(1, 2, 20, 6))
