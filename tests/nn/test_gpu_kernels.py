@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hlfeat.nn import gpu_kernels
 from hlfeat.nn.gpu_kernels import kernels_run
+from tests import helpers
 
 GPU = torch.device("cuda:0")
 
@@ -99,3 +104,11 @@ def test_without_a_gpu_there_are_none(monkeypatch):
     monkeypatch.setattr(gpu_kernels, "_run", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert not kernels_run(GPU)
+
+
+def test_batches_of_other_sizes_need_no_other_machine_code():
+    """A kernel is compiled for a second or so, in the middle of a run. Six: two uses, by what is whole sixteens."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.triton_variants"]
+    done = subprocess.run(command, cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"squared_modulus": 1, "columns": 6, "convolve": 0, "correlate": 3}

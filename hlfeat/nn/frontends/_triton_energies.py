@@ -23,10 +23,11 @@ from hlfeat.nn.frontends.taps import Taps
 BLOCK_OUTPUTS, BLOCK_TAPS, WARPS = 64, 32, 4
 
 
-@triton.jit
+# Batches of other lengths, and groups of other sizes, take the kernel that has been compiled.
+@triton.jit(do_not_specialize=["samples", "outputs", "taps", "stride", "filters", "tiles"])
 def squared_modulus_kernel(
-    x, lengths, kernels, energy, samples, outputs, taps, filters, tiles,
-    STRIDE: tl.constexpr, HAS_LENGTHS: tl.constexpr, PRECISION: tl.constexpr,
+    x, lengths, kernels, energy, samples, outputs, taps, stride, filters, tiles,
+    HAS_LENGTHS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_M outputs of one clip, all filters of the group.
@@ -41,7 +42,7 @@ def squared_modulus_kernel(
     if HAS_LENGTHS:
         end = tl.load(lengths + item).to(tl.int32)
     signal = x + item * samples
-    first = m * STRIDE - taps // 2
+    first = m * stride - taps // 2
     real = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     imag = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for begin in range(0, taps, BLOCK_K):
@@ -51,7 +52,7 @@ def squared_modulus_kernel(
         right = kernels + t[:, None] * (2 * BLOCK_N) + i[None, :]
         real = tl.dot(left, tl.load(right), real, input_precision=PRECISION)
         imag = tl.dot(left, tl.load(right + BLOCK_N), imag, input_precision=PRECISION)
-    inside = (m * STRIDE < end)[:, None]
+    inside = (m * stride < end)[:, None]
     result = tl.where(inside, real * real + imag * imag, 0.0)
     at = energy + item * filters * outputs + i[None, :] * outputs + m[:, None]
     tl.store(at, result, mask=(m < outputs)[:, None] & (i < filters)[None, :])
@@ -87,9 +88,9 @@ def squared_modulus(x: Tensor, lengths: Tensor | None, taps: Taps, kernels: Tens
             samples,
             outputs,
             taps.group.kernel,
+            stride,
             n,
             tiles,
-            STRIDE=stride,
             HAS_LENGTHS=lengths is not None,
             PRECISION="tf32" if asked == "tf32" else "tf32x3",
             BLOCK_M=BLOCK_OUTPUTS,

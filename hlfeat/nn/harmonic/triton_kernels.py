@@ -18,6 +18,10 @@ import triton.language as tl
 
 from hlfeat.nn._triton_products import product, rounded
 
+# Triton compiles anew for a number that is one, or a multiple of 16, where others were not. For strides and frames that
+# makes faster code; for these it would make the same again.
+ANY = ["harmonics", "rows_out"]
+
 
 @triton.jit
 def _interpolated(
@@ -38,7 +42,7 @@ def _interpolated(
     return rounded(rows, PRECISION).to(to)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY)
 def columns(
     x, weight, bias, y, start, harmonic, row, row_weight, harmonics, frames_in, rows_out, frames_out, groups,
     x_item, x_channel, x_row, x_frame, y_item, y_channel, y_row, y_frame,
@@ -113,7 +117,7 @@ def columns(
     tl.store(cells, result.to(y.dtype.element_ty), mask=stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY)
 def convolve(
     x, weight, bias, y, start, harmonic, row, row_weight, harmonics, frames_in, rows_out, frames_out, groups,
     x_item, x_channel, x_row, x_frame, y_item, y_channel, y_row, y_frame,
@@ -165,7 +169,7 @@ def convolve(
     tl.store(cells, total.to(y.dtype.element_ty), mask=(to < frames_out)[:, None] & (out < OUT)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*ANY, "batch", "length"])
 def correlate(
     x, gy, partial, start, out_row, row, row_weight,
     batch, length, harmonics, frames_in, rows_out, frames_out, groups,

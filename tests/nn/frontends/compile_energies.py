@@ -21,7 +21,6 @@ POINTERS = {"x": "*fp32", "lengths": "*i64", "kernels": "*fp32", "energy": "*fp3
 def compiled(precision: str, filters: int, capability: int) -> dict[str, object]:
     kernel, warps = triton_energies.squared_modulus_kernel, triton_energies.WARPS
     known = {
-        "STRIDE": 16,
         "HAS_LENGTHS": True,
         "PRECISION": precision,
         "BLOCK_M": triton_energies.BLOCK_OUTPUTS,
