@@ -143,5 +143,6 @@ def test_triton_kernels_multiply_as_convolutions_do():
     backend = pytest.importorskip("hlfeat.nn.harmonic.triton_backend")
     for tf32 in (True, False):
         with float32_precision(tf32):
-            assert backend._precision(torch.zeros(1)) == ("tf32" if tf32 else "ieee")
+            assert backend._precision(torch.zeros(1)) == ("tf32" if tf32 else "tf32x3")  # three products: float32
+            assert backend._precision(torch.zeros(1).half()) == "ieee"
     assert backend._precision(torch.zeros(1)) == "tf32"  # torch's own setting
