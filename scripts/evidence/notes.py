@@ -12,12 +12,13 @@ Left out, of Fluid R3 and of other sets with the same programs:
 - General MIDI's programs 113 to 128 (percussion and sound effects), bank 128 (drum kits) and the other banks, which
   play recordings of bank 0 again;
 - synthesisers: basses 39 and 40, strings 51 and 52, voice 55, brass 63 and 64, leads 81 to 88 and pads 89 to 104. Most
-  are single periods of a computed waveform; others, such as the pads' voices, have layers at several pitches;
+  of what they play are single periods of a computed waveform;
 - the orchestra hit (56), a chord; the bagpipe (110), whose drones sound beside each note;
-- the drawbar, percussive, rock and church organs (17 to 20): ranks an octave below and a fifth above the key sound with
-  it (partials at 1/2 and 3/2 of its frequency, as strong as itself), so that the label is one of several pitches;
-- guitar harmonics (32): the file's root keys are two octaves below what sounds (nothing is at 1, 2 or 3 times their
-  frequency, everything at 4 and 8);
+- the drawbar, percussive, rock and church organs (17 to 20): ranks an octave below or a fifth above the key sound with
+  it. In 44 of Fluid R3's 59 notes, partials at 1/2 or 3/2 of the label are within 15 dB of the strongest, so that the
+  label is one of several pitches;
+- guitar harmonics (32): the file's root keys are two octaves below what sounds. Nothing at 1, 2 or 3 times their
+  frequency is above -35 dB of the strongest partial, which is the 4th or the 8th;
 - recordings shorter than `SHORTEST`, which are little more than the period that a player loops: in Fluid R3 the whole
   reed organ (21) and shenai (112), and some of vibraphone, clarinet, tuba and shamisen;
 - zones whose keys are not a semitone apart (scaleTuning other than 100): they have no key whose pitch they play.
@@ -194,8 +195,8 @@ def split() -> dict[str, Half]:
 
 
 def _recordings(font: SoundFont) -> dict[tuple[str, str], list[Zone]]:
-    """(family, instrument) -> a zone for each recording that is its own."""
-    presets = {preset.program + 1: preset for preset in reversed(font.presets) if preset.bank == 0}
+    """(family, instrument) -> for each recording that is its own, the first zone that plays it."""
+    presets = {preset.program + 1: preset for preset in font.presets if preset.bank == 0}
     listed = sorted((number, family, name) for family, names in FAMILIES.items() for number, name in names.items())
     seen: set[int] = set()
     recordings: dict[tuple[str, str], list[Zone]] = {}

@@ -195,17 +195,18 @@ def _samples(headers: list[Record], pool: int) -> tuple[Sample, ...]:
 def _paired(samples: list[Sample], links: list[tuple[int, int]]) -> tuple[Sample, ...]:
     """The halves of stereo pairs find each other: by their links or else by names such as "Flute C6(L)" and "C4L".
 
-    Editors lose links (in Fluid R3 all lead to the first sample), and types ("Strings G2L" is mono there). So a link
-    counts if it is returned, from a left half to a right one, and a name if the other half is as long.
+    Editors lose links (in Fluid R3 all lead to the first sample), and types ("Strings G2L" is mono there, and its end
+    is not where that of "Strings G2R" is). So a link counts if it is returned, from a left half to a right one, and
+    otherwise a name, if the other half has the same rate.
     """
-    names = {(s.name, s.rate, s.end - s.start): s.index for s in samples}
+    names = {(s.name, s.rate): s.index for s in samples}
     pairs: dict[int, int] = {}
     for left, (link, kind) in zip(samples, links, strict=True):
         if kind & LEFT and link < len(links) and links[link] == (left.index, kind ^ LEFT ^ RIGHT):
             pairs[left.index] = link
             continue
         mark = re.fullmatch(r"(.*)L(\)?)", left.name)
-        right = names.get((f"{mark[1]}R{mark[2]}", left.rate, left.end - left.start)) if mark else None
+        right = names.get((f"{mark[1]}R{mark[2]}", left.rate)) if mark else None
         if right is not None:
             pairs[left.index] = right
     partners = {**pairs, **{right: left for left, right in pairs.items()}}

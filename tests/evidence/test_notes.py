@@ -12,7 +12,7 @@ from scripts.evidence.notes import FAMILIES, HALVES, Note, frequency, notes, spl
 from scripts.evidence.soundfont import SoundFont, SoundFontError
 from tests.evidence.write_soundfont import COARSE, FINE, LEFT, RIGHT, ROOT, SAMPLE, SCALE, Font, Recording, tone
 
-VIOLIN, FIDDLE, FLUTE, SYNTH = 40, 110, 73, 80  # programs, from 0
+VIOLIN, FLUTE, SYNTH, KALIMBA, FIDDLE = 40, 73, 80, 108, 110  # programs, from 0
 
 
 def one(recording: Recording, zone: dict[int, int], path) -> list[Note]:
@@ -66,12 +66,13 @@ def test_each_recording_comes_once(tmp_path):
         Recording("square", tone(440), root=69),
     ]
     zones = {
-        "violin": [{SAMPLE: 1}, {SAMPLE: 0}, {SAMPLE: 2}, {SAMPLE: 2}],
+        "violin": [{SAMPLE: 1}, {SAMPLE: 0}, {SAMPLE: 2}, {SAMPLE: 2, ROOT: 70}],
         "flute": [{SAMPLE: 3}, {SAMPLE: 2, ROOT: 57}],
         "square": [{SAMPLE: 4}],
     }
     presets = {
         (0, FLUTE, "Flute"): [1],
+        (0, KALIMBA, "Kalimba"): [1],
         (0, SYNTH, "Square Lead"): [2],
         (0, VIOLIN, "Violin"): [0, 0],
         (0, FIDDLE, "Fiddle"): [0],

@@ -19,7 +19,7 @@ def font(**changes) -> Font:
     parts = {
         "recordings": [
             Recording("low", RAMP, 44100, 57, -7, loop=(100, 500)),
-            Recording("high", RAMP[::-1], 8000, 255),
+            Recording("high", RAMP[::-1], 8000, 255, loop=(7, 593)),
         ],
         "instruments": {
             "both": [{FINE: -20, ROOT: 48}, {KEYS: 0 | 59 << 8, SAMPLE: 0}, {MODES: 1, ROOT: 72, FINE: 3, SAMPLE: 1}],
@@ -34,7 +34,8 @@ def test_recordings_are_as_they_were(tmp_path):
     read = SoundFont.open(font().write(tmp_path / "a.sf2"))
     low, high = read.samples
     assert (low.name, low.rate, low.root_key, low.correction, low.loop) == ("low", 44100, 57, -7, (100, 500))
-    assert (high.name, high.rate, high.root_key, high.seconds) == ("high", 8000, None, 600 / 8000)
+    assert (high.name, high.rate, high.root_key, high.loop) == ("high", 8000, None, (7, 593))
+    assert high.seconds == 600 / 8000
     wave = read.waveform(high)
     assert wave.dtype == np.float32
     assert np.array_equal(wave, RAMP[::-1] / np.float32(32768))
@@ -73,10 +74,10 @@ def test_stereo_pairs_are_found_by_links_or_names(tmp_path):
         Recording("Horn C4(R)", RAMP, link=0, kind=RIGHT),
         Recording("b", RAMP, link=0, kind=LEFT),
         Recording("Strings G2L", RAMP),  # 4 and 5: mono, they say
-        Recording("Strings G2R", RAMP),
+        Recording("Strings G2R", RAMP[1:]),
         Recording("Koto(R)", RAMP, link=0, kind=RIGHT),  # 6: alone
-        Recording("Flute L", RAMP),  # 7: as long as no R
-        Recording("Flute R", RAMP[1:]),
+        Recording("Flute L", RAMP, 44100),  # 7: of another rate
+        Recording("Flute R", RAMP, 32000),
     ]
     read = SoundFont.open(font(recordings=recordings).write(tmp_path / "a.sf2"))
     assert [s.partner for s in read.samples] == [3, 2, 1, 0, 5, 4, None, None, None]
@@ -86,7 +87,7 @@ def test_stereo_pairs_are_found_by_links_or_names(tmp_path):
 def test_samples_in_a_sound_cards_memory_are_empty(tmp_path):
     data = bytearray(font().bytes())
     header = data.index(b"high\0") + 20
-    data[header : header + 26] = struct.pack("<5IBbHH", 10**9, 2 * 10**9, 0, 0, 0, 60, 0, 0, 0x8001)
+    data[header : header + 26] = struct.pack("<5IBbHH", 5, 100, 0, 0, 0, 60, 0, 0, 0x8001)
     (tmp_path / "a.sf2").write_bytes(data)
     read = SoundFont.open(tmp_path / "a.sf2")
     assert len(read.waveform(read.samples[1])) == 0
