@@ -5,14 +5,14 @@
         note.instrument, note.frequency, note.samples, note.rate
 
 A note is a recording as it is in the file, from its onset: no loop is repeated, nothing is resampled or cut. Each
-recording comes once, of a stereo pair the left half, with the first instrument below that plays it.
+recording comes once, of a stereo pair the left half, with the lowest program below that plays it.
 
 Left out, of Fluid R3 and of other sets with the same programs:
 
 - General MIDI's programs 113 to 128 (percussion and sound effects), bank 128 (drum kits) and the other banks, which
   play recordings of bank 0 again;
-- synthesisers: basses 39 and 40, strings 51 and 52, voice 55, brass 63 and 64, leads 81 to 88 and pads 89 to 104. Most
-  of what they play are single periods of a computed waveform;
+- synthesisers: basses 39 and 40, strings 51 and 52, voice 55, brass 63 and 64, leads 81 to 88 and pads 89 to 104. Of
+  Fluid R3's 58 sounds that they alone play, 27 are shorter than `SHORTEST`: periods of a computed waveform;
 - the orchestra hit (56), a chord; the bagpipe (110), whose drones sound beside each note;
 - the drawbar, percussive, rock and church organs (17 to 20): ranks an octave below or a fifth above the key sound with
   it. In 44 of Fluid R3's 59 notes, partials at 1/2 or 3/2 of the label are within 15 dB of the strongest, so that the
@@ -41,8 +41,8 @@ HALVES: tuple[Half, Half] = ("train", "test")
 
 SHORTEST = 0.15  # seconds: windows of 100 ms fit in
 
-# Family -> General MIDI's program, from 1, and what it is. The order decides who owns a recording that several play:
-# the programs that are missing between them (bright and honky-tonk piano, fiddle, ...) play others' recordings alone.
+# Family -> General MIDI's program, from 1, and what it is. Of a recording that several play, the lowest is the owner.
+# Programs that are missing here are left out, as above, or play nothing of their own (bright piano, fiddle, ...).
 FAMILIES: dict[str, dict[int, str]] = {
     "keyboards": {
         1: "grand piano",
