@@ -1,6 +1,6 @@
 """Are the notes' frequencies right? Compares them with YIN (de Cheveigné and Kawahara, 2002; librosa's).
 
-    python -m scripts.evidence.labels /usr/share/sounds/sf2/FluidR3_GM.sf2         # about 10 seconds on one core
+    python -m scripts.evidence.labels FluidR3_GM.sf2         # about 10 seconds on one core
 
 It prints a table with a row for each family: instruments and notes of the two halves, and how many notes YIN finds
 within 50 cents of their labels; then a line for each note that it finds elsewhere, with the levels of the label's

@@ -1,7 +1,7 @@
 """Single notes of real instruments with their frequencies, out of a General MIDI SoundFont, in two halves.
 
     from scripts.evidence.notes import notes
-    for note in notes("/usr/share/sounds/sf2/FluidR3_GM.sf2", "train"):
+    for note in notes("FluidR3_GM.sf2", "train"):
         note.instrument, note.frequency, note.samples, note.rate
 
 A note is a recording as it is in the file, from its onset: no loop is repeated, nothing is resampled or cut. Each

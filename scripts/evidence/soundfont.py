@@ -6,7 +6,7 @@
 
 The General MIDI set "Fluid R3" (MIT licence, recordings of 2000 to 2008, 148 MB) is in Debian's fluid-soundfont-gm:
 
-    sudo apt-get install fluid-soundfont-gm        # /usr/share/sounds/sf2/FluidR3_GM.sf2
+    sudo apt-get install fluid-soundfont-gm        # FluidR3_GM.sf2
     apt-get download fluid-soundfont-gm && dpkg -x fluid-soundfont-gm_*.deb fluid      # or without root: below fluid/
 
 Numbers of sections are those of the SoundFont Technical Specification, version 2.04 (E-mu Systems / Creative, 2006).
