@@ -61,6 +61,11 @@ def float32_precision(tf32: bool) -> Iterator[None]:
                     place.fp32_precision = value
 
 
+def tf32_convolutions() -> bool:
+    """Whether convolutions on CUDA multiply float32 in TF32 at this moment."""
+    return bool(_backends.cudnn.conv.fp32_precision == "tf32")
+
+
 def _apply() -> None:
     innermost = {request.thread: request.tf32 for request in _requests}
     for place in _CUDA:

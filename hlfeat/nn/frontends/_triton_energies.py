@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hlfeat.nn.frontends.taps import Taps
+from hlfeat.precision import tf32_convolutions
 
 # The fastest of seven on an H200; at most 128 registers a thread, none spilled.
 BLOCK_OUTPUTS, BLOCK_TAPS, WARPS = 64, 32, 4
@@ -71,14 +72,13 @@ def squared_modulus(x: Tensor, lengths: Tensor | None, taps: Taps, kernels: Tens
     Multiplies as torch.backends.cudnn.conv.fp32_precision says: in TF32, or in three products of TF32, which keep the
     mantissa of float32.
 
-    Shape: x float32 [B, T], whatever it has past a clip's end; lengths [B] or None; `kernels` from `packed` ->
-        [B, n, outputs].
+    Shape: x float32 [B, T], whatever it has past a clip's end; lengths [B], contiguous, or None; `kernels` from
+        `packed` -> [B, n, outputs].
     """
     (batch, samples), stride, n = x.shape, taps.group.stride, taps.pool.shape[0]
     outputs = (samples - 1) // stride + 1
     energy = x.new_empty(batch, n, outputs)
     tiles = triton.cdiv(outputs, BLOCK_OUTPUTS)
-    asked: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         squared_modulus_kernel[(tiles * batch,)](
             x.contiguous(),
@@ -92,7 +92,7 @@ def squared_modulus(x: Tensor, lengths: Tensor | None, taps: Taps, kernels: Tens
             n,
             tiles,
             HAS_LENGTHS=lengths is not None,
-            PRECISION="tf32" if asked == "tf32" else "tf32x3",
+            PRECISION="tf32" if tf32_convolutions() else "tf32x3",
             BLOCK_M=BLOCK_OUTPUTS,
             BLOCK_K=BLOCK_TAPS,
             BLOCK_N=kernels.shape[2],
@@ -104,6 +104,7 @@ def squared_modulus(x: Tensor, lengths: Tensor | None, taps: Taps, kernels: Tens
 
 def energies(x: Tensor, lengths: Tensor | None, taps: list[Taps], kernels: list[Tensor]) -> Tensor:
     """As hlfeat/nn/frontends/strided.py, without a gradient: x [B, T], lengths [B] or None -> [B, F, N]."""
+    lengths = None if lengths is None else lengths.contiguous()
     bands = []
     for t, kernel in zip(taps, kernels, strict=True):
         energy, pool = squared_modulus(x, lengths, t, kernel), t.pool[:, None]

@@ -75,7 +75,7 @@ def _conv(
     fused: bool | None,
 ) -> Tensor:
     plan, stride, padding, dilation, groups = _plan(x, weight, numbers, kind, anchor, row_stride), *time
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):  # the caller has cast
         y = functional.harmonic_conv2d(
             x, weight, bias, plan, stride=stride, padding=padding, dilation=dilation, groups=groups, fused=fused
         )

@@ -35,6 +35,7 @@ from hlfeat.nn.gpu_kernels import kernels_run
 from hlfeat.nn.harmonic import torch_backend
 from hlfeat.nn.harmonic.plan import Plan, Time, plan_for
 from hlfeat.nn.harmonic.table import Table
+from hlfeat.precision import tf32_convolutions
 
 
 class Backend(Protocol):
@@ -108,7 +109,7 @@ def _kernels_pay(x: Tensor) -> bool:
     """
     if not kernels_run(x.device):
         return False
-    return x.dtype != torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return x.dtype != torch.float32 or tf32_convolutions()
 
 
 def backend_for(x: Tensor, weight: Tensor, plan: Plan, time: Time, fused: bool | None) -> Backend:

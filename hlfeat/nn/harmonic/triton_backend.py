@@ -23,6 +23,7 @@ from hlfeat.nn.gpu_kernels import OLDEST, capability
 from hlfeat.nn.harmonic import triton_kernels as kernels
 from hlfeat.nn.harmonic.blocks import Blocks, Problem, chosen
 from hlfeat.nn.harmonic.plan import Plan, Time
+from hlfeat.precision import tf32_convolutions
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PROGRAMS = 512  # the weight's gradient is summed in parts, so that so many programs run: four a core of a large GPU
@@ -159,10 +160,9 @@ def _capability(device: torch.device) -> int:
 
 
 def _precision(x: Tensor) -> str:
-    asked: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     if x.dtype != torch.float32:
         return "ieee"
-    return "tf32" if asked == "tf32" else "tf32x3"
+    return "tf32" if tf32_convolutions() else "tf32x3"
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, time: Time) -> Tensor:

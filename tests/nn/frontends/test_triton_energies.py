@@ -83,6 +83,17 @@ def small():
     return hlfeat.EfficientLeaf(6, 2, window_len=5.0, stride_factor=16).filterbank.eval().to(DEVICE)
 
 
+def test_lengths_may_lie_anywhere_in_memory(by_kernel):
+    """As a column of a table, or one number for all clips."""
+    bank, x = small(), torch.randn(3, 900, device=DEVICE)
+    column = torch.tensor([[900, 7], [333, 7], [500, 7]], device=DEVICE)[:, 0]
+    with torch.no_grad():
+        assert torch.equal(bank(x, column), bank(x, column.clone()))
+        same = torch.tensor([333], device=DEVICE).expand(3)
+        assert torch.equal(bank(x, same), bank(x, same.clone()))
+    assert len(by_kernel) == 4
+
+
 def test_inference_takes_the_kernel_and_follows_its_parameters(by_kernel):
     bank, x, ends = small(), torch.randn(2, 900, device=DEVICE), torch.tensor([900, 333], device=DEVICE)
     for _ in range(2):

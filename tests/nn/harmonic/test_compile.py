@@ -156,13 +156,14 @@ def test_autocast_is_that_of_eager_mode():
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("instructions", [True, False])
-def test_autocast_on_a_cpu_with_or_without_half_precision(instructions, monkeypatch):
+def test_autocast_on_a_cpu_with_or_without_half_precision(instructions, backend, monkeypatch):
     """A compiled program computes in float32 where eager mode does; the result has autocast's type."""
     monkeypatch.setattr(functional, "multiplies_in", lambda dtype, device: instructions)
     torch.manual_seed(0)
     conv, x = hlfeat.HarmonicConv2d(2, 3, (3, 3), padding=(0, 1)), torch.randn(1, 2, 8, 20)
-    compiled = torch.compile(conv, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(conv, backend=backend, fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         got, want = compiled(x), conv(x)
     assert got.dtype == torch.bfloat16
