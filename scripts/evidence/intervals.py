@@ -40,6 +40,9 @@ def bootstrap(values: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Int
     Args:
         values: one an instrument (or speaker, or clip): [I].
         draws: samples of I instruments, with replacement.
+
+    Percentiles of few values are a little narrow: of 33 that are exponentially distributed, the interval holds the true
+    mean 88 times in 100, of 33 evenly distributed ones 94 times.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
