@@ -119,7 +119,7 @@ def soft_labels(freqs: Tensor, hertz: Tensor) -> Tensor:
     Shape: freqs [F] in any order, hertz [N] -> float32 [F, N]; columns add up to 1.
     """
     octaves, order = freqs.double().clamp(min=1e-3).log2().sort()
-    wanted = hertz.double().log2().clamp(octaves[0], octaves[-1])
+    wanted = hertz.double().log2()
     above = torch.searchsorted(octaves, wanted).clamp(1, len(octaves) - 1)
     gap = (octaves[above] - octaves[above - 1]).clamp(min=1e-12)
     share = ((wanted - octaves[above - 1]) / gap).clamp(0, 1).float()

@@ -19,13 +19,16 @@ from hlfeat import HarmonicConv2d
 from hlfeat.nn.axes import Axis
 from scripts.evidence.pitch_rows import Rows
 
-TAPS, ANCHOR, CHANNELS = 21, 2, 16
+TAPS, ANCHOR = 21, 2
 DECAY, PENALTY = 0.8, 1.0
 
+STARTS = ("first", "copies", "small copies", "added")
 STACKS = ("harmonic", "plain", "dilated", "wrong", "salience")
 
 
-def make_stack(kind: str, rows: Rows, layers: int, dilation: int = 1, channels: int = CHANNELS) -> nn.Sequential:
+def make_stack(
+    kind: str, rows: Rows, layers: int, dilation: int = 1, channels: int = 8, start: str = "copies"
+) -> nn.Sequential:
     """A stack with random weights of torch's generator. Raises ValueError for another kind or no layer."""
     if kind not in STACKS or layers < 1:
         raise ValueError(f"expected a stack of {', '.join(STACKS)} with a layer or more, got {kind!r}, {layers}")
@@ -36,7 +39,7 @@ def make_stack(kind: str, rows: Rows, layers: int, dilation: int = 1, channels: 
         parts += [convolution(kind, axis, before, after, dilation), nn.ReLU()]
     stack = nn.Sequential(*parts[:-1], Gain())
     if kind == "salience":
-        start_as_salience(stack[0])  # type: ignore[arg-type]
+        start_as_salience(stack[0], start)  # type: ignore[arg-type]
     return stack
 
 
@@ -84,18 +87,28 @@ def salience(taps: int = TAPS, decay: float = DECAY, penalty: float = PENALTY) -
 
 
 @torch.no_grad()
-def start_as_salience(layer: HarmonicConv2d, variant: str = "first") -> None:
-    """Replace weights: "first": of the first output channel, the others stay random."""
+def start_as_salience(layer: HarmonicConv2d, start: str) -> None:
+    """Replace weights by the pattern of `salience`, and the bias by 0. One output channel takes it as it is; of several
+
+    - "first": the first takes it, the others stay random;
+    - "copies": all take it, with normal noise of a tenth;
+    - "small copies": as large as random weights are (root mean square 1 / sqrt(3 n) of n inputs), with such noise.
+    - "added": so large, and the random weights are added to it.
+
+    Raises:
+        ValueError: another start.
+    """
+    if start not in STARTS:
+        raise ValueError(f"expected a start of {', '.join(STARTS)}, got {start!r}")
     pattern = salience(layer.kernel_size[0])[:, None] / layer.in_channels
-    if variant == "first":
+    usual = (3 * layer.weight[0].numel()) ** -0.5
+    if start in ("small copies", "added"):
+        pattern = pattern * (usual / pattern.square().mean().sqrt())
+    if layer.bias is not None:
+        layer.bias.zero_()
+    if start == "first" or layer.out_channels == 1:
         layer.weight[0] = pattern
-    elif variant == "scaled":
-        layer.weight.copy_(pattern * layer.weight[:, :, :1] / layer.weight[:, :, :1].std().clamp(min=1e-3))
-        if layer.out_channels == 1:
-            layer.weight.copy_(pattern[None])
-    elif variant == "copies":
-        noise = 0.1 * pattern.std() * torch.randn_like(layer.weight)
-        layer.weight.copy_(pattern + (noise if layer.out_channels > 1 else 0))
+    elif start == "added":
+        layer.weight += pattern
     else:
-        raise ValueError(f"expected first, scaled or copies, got {variant!r}")
-    layer.bias.zero_()
+        layer.weight.copy_(pattern + 0.1 * pattern.square().mean().sqrt() * torch.randn_like(layer.weight))

@@ -18,17 +18,21 @@ class Recipe:
     """How all stacks are trained.
 
     Attributes:
+        channels: between two layers.
+        start: of several channels that begin as a harmonic sum, see `start_as_salience`.
         steps, batch, rate: of Adam, its learning rate falling to zero as a half cosine.
         moving_steps, moving_batch: after those, of stack and filters together, the stack's rate a quarter.
         filters_rate: relative to the filters' widths (`hlfeat.parameter_groups`).
     """
 
+    channels: int = 8
+    start: str = "copies"
     steps: int = 300
     batch: int = 64
     rate: float = 0.01
-    moving_steps: int = 60
+    moving_steps: int = 40
     moving_batch: int = 16
-    filters_rate: float = 0.1
+    filters_rate: float = 0.03
 
 
 def train(

@@ -102,11 +102,12 @@ def stacks_on(kind: str) -> Sequence[str]:
 
 
 def job(
-    experiment: str, rows: str, stack: str, layers: int, share: float, seed: int, dilation: int, **more: Any
-) -> Job:
+    experiment: str, rows: str, stack: str, layers: int, share: float, seed: int, dilation: int,
+    recipe: Recipe = RECIPE, **more: Any,
+) -> Job:  # fmt: skip
     """What a record is found again by."""
     return {"experiment": experiment, "rows": rows, "stack": stack, "layers": layers, "share": share, "seed": seed,
-            "dilation": dilation, "recipe": asdict(RECIPE), **more}  # fmt: skip
+            "dilation": dilation, "recipe": asdict(recipe), **more}  # fmt: skip
 
 
 @dataclass
@@ -147,20 +148,19 @@ def work(job: Mapping[str, Any], folder: str) -> Record:
 
 
 def learn_and_score(
-    job: Mapping[str, Any], learn: Half, fit: Sequence[int], judge: Half, judged: Sequence[int],
-    recipe: Recipe = RECIPE,
+    job: Mapping[str, Any], learn: Half, fit: Sequence[int], judge: Half, judged: Sequence[int]
 ) -> Record:  # fmt: skip
-    """Learn from the notes `fit` of a half, or a share of them; score by the notes `judged` of a half.
+    """Learn from the notes `fit` of a half, or the job's share of them; score by the notes `judged` of a half.
 
     Returns:
         Accuracies of instruments and their mean; parameters and multiply-adds of a frame.
     """
-    moving = job["rows"] == MOVING
+    recipe, moving = Recipe(**job["recipe"]), job["rows"] == MOVING
     generator = torch.Generator().manual_seed(job["seed"])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(job["seed"])
         rows = make_rows("mel" if moving else job["rows"])
-        stack = make_stack(job["stack"], rows, job["layers"], job["dilation"])
+        stack = make_stack(job["stack"], rows, job["layers"], job["dilation"], recipe.channels, recipe.start)
     chosen = learn.notes.of_notes(subset(fit, job["share"], job["seed"]))
     train(stack, rows, learn.levels[:, chosen], learn.notes.hertz[chosen], recipe, generator)
     positions, before = judge.notes.of_notes(judged), rows.freqs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hlfeat import HarmonicConv2d
-from scripts.evidence import stack_tables, stacks
+from scripts.evidence import stack_recipe, stack_tables, stacks
 from scripts.evidence.note_frames import levels_of, note_frames
-from scripts.evidence.pitch_rows import KINDS, make_rows
-from scripts.evidence.stack_nets import STACKS, TAPS, make_stack, multiply_adds, salience, start_as_salience
-from scripts.evidence.stack_training import Recipe, train, train_moving
+from scripts.evidence.pitch_rows import KINDS, make_rows, soft_labels
+from scripts.evidence.stack_nets import STACKS, STARTS, TAPS, make_stack, multiply_adds, salience, start_as_salience
+from scripts.evidence.stack_training import Recipe, loss, train, train_moving
 from tests.evidence.test_pitch_rows import note
 
 SHORT = Recipe(steps=40, moving_steps=3, moving_batch=4, filters_rate=0.1)
@@ -75,10 +76,17 @@ def test_starts_of_several_channels():
     start_as_salience(layer, "first")
     assert torch.equal(layer.weight[1:], before[1:])
     assert layer.weight[0, 1, :, 0].tolist() == pytest.approx((salience() / 2).tolist())
-    start_as_salience(layer, "copies")
-    assert all(np.corrcoef(w.detach(), salience())[0, 1] > 0.95 for w in layer.weight[:, 0, :, 0])
-    assert not torch.equal(layer.weight[0], layer.weight[1])
-    with pytest.raises(ValueError, match="expected first, scaled or copies"):
+    for start, least in (("copies", 0.95), ("small copies", 0.95), ("added", 0.3)):
+        layer.reset_parameters()
+        start_as_salience(layer, start)
+        assert all(np.corrcoef(w.detach(), salience())[0, 1] > least for w in layer.weight[:, 0, :, 0])
+        assert not torch.equal(layer.weight[0], layer.weight[1])
+        assert not layer.bias.any()
+        if start == "small copies":
+            assert layer.weight.square().mean().sqrt().item() == pytest.approx(
+                before.square().mean().sqrt().item(), rel=0.1
+            )
+    with pytest.raises(ValueError, match="expected a start of first, "):
         start_as_salience(layer, "other")
 
 
@@ -91,12 +99,12 @@ def half() -> stacks.Half:
 
 
 def test_a_stack_learns_the_pitch_of_tones(half):
-    job = stacks.job("x", "mel", "salience", 1, 1.0, 0, 1)
+    job = stacks.job("x", "mel", "salience", 1, 1.0, 0, 1, SHORT)
     notes = range(18)
-    record = stacks.learn_and_score(job, half, notes, half, notes, SHORT)
+    record = stacks.learn_and_score(job, half, notes, half, notes)
     assert record["accuracy"] > 0.8
     assert set(record["instruments"]) == {f"instrument {i}" for i in range(6)}
-    assert record == stacks.learn_and_score(job, half, notes, half, notes, SHORT)
+    assert record == stacks.learn_and_score(job, half, notes, half, notes)
     assert json.loads(json.dumps(record)) == record
 
 
@@ -119,9 +127,6 @@ def test_training_lowers_the_loss(half):
     scores = []
     for steps in (1, 60):
         train(stack, rows, half.levels, half.notes.hertz, Recipe(steps=steps), torch.Generator().manual_seed(0))
-        from scripts.evidence.pitch_rows import soft_labels
-        from scripts.evidence.stack_training import loss
-
         scores.append(loss(stack, half.levels, soft_labels(rows.freqs, half.notes.hertz)).item())
     assert scores[1] < scores[0] - 0.5
 
@@ -161,6 +166,16 @@ def test_jobs_are_every_stack_and_seed_once():
     for rows in stacks.ROWS:
         there = [j for j in jobs if j["rows"] == rows and j["share"] == 1.0 and j["layers"] == 2]
         assert len(there) == 10 * len(stacks.stacks_on(rows))
+
+
+def test_the_recipe_is_chosen_on_the_training_half():
+    jobs = stack_recipe.candidate_jobs()
+    assert all(0 <= job["fold"] < 3 for job in jobs)  # `work` reads no test half then
+    assert len({json.dumps(job) for job in jobs}) == len(jobs)
+    best = asdict(stack_recipe.CANDIDATES[2])
+    text = stack_recipe.tables([{**job, "accuracy": 0.9 if job["recipe"] == best else 0.8} for job in jobs])
+    assert text.count("| 90.0 | 90.0 | 90.0 | 90.0 | 90.0 | 90.0 | 90.0 |\n") == 1
+    assert f"| {STARTS[1]} | 80.0 |" in text
 
 
 def test_tables_of_stacks():
