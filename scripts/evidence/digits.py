@@ -10,7 +10,7 @@ linear classifier. The dilation is chosen, for each tested speaker, by one of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from hlfeat import HarmonicConv2d, LogMel
 from hlfeat.audio.resample import Resampler
 from hlfeat.errors import UsageError
 from hlfeat.nn.axes import Axis
-from scripts.evidence.records import Record, missing
+from scripts.evidence.records import Record, divide
 from scripts.evidence.workers import run_jobs
 
 Job = dict[str, Any]
@@ -104,17 +104,15 @@ def convolution(kind: str, axis: Axis, before: int, dilation: int) -> nn.Module:
 def run(
     folder: Path,
     seeds: int = SEEDS,
-    finished: Iterable[Record] = (),
+    finished: Sequence[Record] = (),
     write: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """Tune, train and test for every speaker. Raises UsageError for a folder without such clips."""
     speakers = sorted(set(read_digits(str(folder)).speakers))
-    finished = list(finished)
-    tuned = [r for r in finished if r["experiment"] == TUNING]
-    tuned += run_jobs(work, missing(tuning_jobs(speakers), tuned), str(folder), write=write)
-    results = [r for r in finished if r["experiment"] == EXPERIMENT]
-    jobs = missing(final_jobs(speakers, best_dilations(tuned), seeds), results)
-    return tuned + results + run_jobs(work, jobs, str(folder), write=write)
+    tuned, missing = divide(tuning_jobs(speakers), finished)
+    tuned += run_jobs(work, missing, str(folder), write=write)
+    results, missing = divide(final_jobs(speakers, best_dilations(tuned), seeds), finished)
+    return tuned + results + run_jobs(work, missing, str(folder), write=write)
 
 
 def tuning_jobs(speakers: list[str]) -> list[Job]:

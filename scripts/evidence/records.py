@@ -65,7 +65,14 @@ def of_environment() -> Record:
     return {"experiment": "environment", **environment(torch.device("cpu"))}
 
 
-def missing(jobs: Iterable[Mapping[str, Any]], finished: Iterable[Record]) -> list[dict[str, Any]]:
-    """Jobs of which no record has all fields."""
-    there = [dict(r) for r in finished]
-    return [dict(j) for j in jobs if not any(all(r.get(k) == v for k, v in j.items()) for r in there)]
+def divide(jobs: Iterable[Mapping[str, Any]], finished: Iterable[Record]) -> tuple[list[Record], list[dict[str, Any]]]:
+    """Records that have all fields of a job, one a job, and the jobs that have none. Other records are left out."""
+    finished = list(finished)
+    done, missing = [], []
+    for job in jobs:
+        record = next((r for r in finished if all(r.get(k) == v for k, v in job.items())), None)
+        if record is None:
+            missing.append(dict(job))
+        else:
+            done.append(record)
+    return done, missing

@@ -26,7 +26,7 @@ from torch import Tensor
 from scripts.evidence.note_frames import FOLDS, NoteFrames, accuracies, held_out, levels_of, note_frames, subset
 from scripts.evidence.notes import HALVES, notes
 from scripts.evidence.pitch_rows import KINDS, make_rows
-from scripts.evidence.records import Record, missing
+from scripts.evidence.records import Record, divide
 from scripts.evidence.stack_nets import STACKS, make_stack, multiply_adds
 from scripts.evidence.stack_training import Recipe, predict, train, train_moving
 from scripts.evidence.workers import run_jobs
@@ -47,23 +47,26 @@ EXPERIMENT, TUNING = "stacks", "stacks, dilation"
 def run(
     font: Path,
     seeds: int = SEEDS,
-    finished: Iterable[Record] = (),
+    finished: Sequence[Record] = (),
     write: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
-    """Tune, train and test all stacks; `write` gets each new record, those `finished` are not computed again.
+    """Tune, train and test all stacks.
+
+    Args:
+        seeds: of each stack.
+        finished: records of an earlier run; what they hold is not computed again if it was done in the same way.
+        write: gets each new record.
 
     Raises:
         SoundFontError: the file cannot be read.
     """
-    finished = list(finished)
     with tempfile.TemporaryDirectory(prefix="evidence-") as folder:
         halves = [{"half": half, "kind": kind} for half in HALVES for kind in KINDS]
         run_jobs(prepare, halves, str(font), folder, write=lambda record: None)
-        tuned = [r for r in finished if r["experiment"] == TUNING]
-        tuned += run_jobs(work, missing(tuning_jobs(), tuned), folder, write=write)
-        results = [r for r in finished if r["experiment"] == EXPERIMENT]
-        results += run_jobs(work, missing(final_jobs(best_dilations(tuned), seeds), results), folder, write=write)
-    return tuned + results
+        tuned, missing = divide(tuning_jobs(), finished)
+        tuned += run_jobs(work, missing, folder, write=write)
+        results, missing = divide(final_jobs(best_dilations(tuned), seeds), finished)
+        return tuned + results + run_jobs(work, missing, folder, write=write)
 
 
 def tuning_jobs() -> list[Job]:

@@ -10,7 +10,7 @@ from hlfeat.errors import OutputError
 from scripts.evidence import __main__ as command
 from scripts.evidence import digits, stacks
 from scripts.evidence.intervals import Interval
-from scripts.evidence.records import Records, missing
+from scripts.evidence.records import Records, divide
 from scripts.evidence.tables import difference, markdown, mean_of, percent, points
 from scripts.evidence.workers import run_jobs
 
@@ -50,11 +50,10 @@ def test_another_file_is_refused_and_kept(tmp_path, text):
     assert path.read_text() == text
 
 
-def test_missing_jobs():
-    jobs = [{"stack": "plain", "seed": s} for s in range(3)]
-    assert missing(jobs, [{"stack": "plain", "seed": 1, "accuracy": 0.5}, {"stack": "wrong", "seed": 0}]) == [
-        jobs[0], jobs[2],
-    ]  # fmt: skip
+def test_jobs_that_are_done_and_missing():
+    jobs = [{"stack": "plain", "seed": s, "recipe": {"steps": 3}} for s in range(3)]
+    right, wrong, other = {**jobs[1], "accuracy": 0.5}, {**jobs[0], "stack": "wrong"}, {**jobs[2], "recipe": {}}
+    assert divide(jobs, [wrong, right, {"experiment": "environment"}, other]) == ([right], [jobs[0], jobs[2]])
 
 
 def test_cells_of_tables():
@@ -76,8 +75,7 @@ def run(monkeypatch, *arguments: str) -> int:
 
 def test_the_command_writes_goes_on_and_prints(tmp_path, capsys, monkeypatch):
     def fake(folder, finished=(), write=None, seeds=digits.SEEDS):
-        done = [r for r in finished if r["experiment"] == digits.EXPERIMENT]
-        jobs = missing(digits.final_jobs(["a", "b", "c"], dict.fromkeys("abc", 2), seeds), done)
+        done, jobs = divide(digits.final_jobs(["a", "b", "c"], dict.fromkeys("abc", 2), seeds), finished)
         for job in jobs:
             write({**job, "accuracy": 0.5, "clips": {job["tested"]: 1}})
         return done + [{**job, "accuracy": 0.5, "clips": {job["tested"]: 1}} for job in jobs]
