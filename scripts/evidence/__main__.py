@@ -37,12 +37,10 @@ def run(experiment: str, args: argparse.Namespace, records: Records) -> str:
     """Do what is missing of one experiment, and return its tables; nothing where its data was not given."""
     seeds = {} if args.seeds is None else {"seeds": args.seeds}
     if experiment == "notes":
-        from scripts.evidence import trackers
+        from scripts.evidence import tracker_tables, trackers
 
-        if not records.of("notes"):
-            for record in trackers.run(args.font, args.philharmonia):
-                records.add({"experiment": "notes", **record})
-        return str(trackers.tables(records.of("notes")))
+        done = trackers.run(args.font, args.philharmonia, finished=records.all, write=records.add)
+        return tracker_tables.tables(done)
     if experiment == "stacks":
         from scripts.evidence import stack_tables, stacks
 
