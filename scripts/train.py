@@ -89,7 +89,7 @@ def main(
     amp: Annotated[bool, typer.Option("--amp", help="Mixed precision: autocast to bfloat16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt, if it exists.")] = False,
 ) -> None:
-    """Train CONFIG's extractor to tell the classes of FOLDER apart; save it; extract FOLDER's features with it."""
+    """Train CONFIG's extractor to tell classes apart, or to find the pitch; save it; extract FOLDER's features."""
     if labels is None and (group_by or split_by):
         raise UsageError(f"{'--group-by' if group_by else '--split-by'}: expected --labels with it")
     pitch = task_name is TaskName.pitch
@@ -108,10 +108,9 @@ def main(
     }  # fmt: skip
     table = None if labels is None else read_table(labels, columns)
     tracks_of: TracksOf | None = None
-    if pitch and table is not None and tracks is None:
-        tracks_of = partial(notes_of, table, labels, columns["--label-column"])
-    elif pitch:
-        tracks_of = partial(find_tracks, tracks or folder)
+    if pitch:
+        notes = table is not None and tracks is None
+        tracks_of = partial(notes_of, table, labels, label_column) if notes else partial(find_tracks, tracks or folder)
     examples = read(folder, cfg, table, tracks_of)
     parts = divide(examples) if split_by else hold_out(examples, held_out, seed)
     batch = min(batch, len(parts.train))

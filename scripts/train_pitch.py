@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pitch_standin  # noqa: F401
 import torch
 from torch import Tensor, nn
 from train_data import Example, Parts, say
