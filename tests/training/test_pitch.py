@@ -63,6 +63,7 @@ def test_the_loss_divides_a_frequency_between_two_rows(train_pitch, train_data, 
 
     crossed = torch.randperm(len(freqs), generator=torch.Generator().manual_seed(1))
     extractor.frontend.centre_freqs = lambda: torch.from_numpy(freqs)[crossed]
+    task.rows = train_pitch.Rows.of(extractor)
     assert task.loss(logits[:, crossed], examples).item() == pytest.approx(loss.item(), rel=1e-6)
 
 
@@ -105,6 +106,26 @@ def test_one_channel_comes_out(train_pitch, train_data, train_tracks):
         assert hlfeat.build(task.config).n_channels == 1
         # a factor is trained only where no last layer can scale
         assert ("log_scale" in dict(task.model.named_parameters())) == (layers == 0)
+
+
+def test_rows_keep_their_frequencies_in_training(train_pitch, train_data, train_tracks):
+    """They are what pitch is read from. All else learns: here to tell tones from their harmonics more surely."""
+    examples = [example(train_data, train_tracks, hertz) for hertz in (220, 330.5, 447, 800)]
+    task = train_pitch.Pitch(hlfeat.load_config("pitch-salience"), train_data.Parts(examples, [], []))
+    before = {name: p.detach().clone() for name, p in task.model.named_parameters()}
+    x, lengths = hlfeat.pad([e.wave for e in examples])
+    optimizer = torch.optim.AdamW(hlfeat.parameter_groups(task.model, 1e-3))
+    losses = []
+    for _ in range(4):
+        loss = task.loss(task.model(x, lengths), examples)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True), losses
+    assert losses[-1] < losses[0]
+    kept = [name for name, p in task.model.named_parameters() if torch.equal(p, before[name])]
+    assert kept == ["extractor.frontend.filterbank.center_freqs"]
 
 
 def test_frames_that_are_left_out_are_counted(train_pitch, train_data, train_tracks, capsys):
