@@ -34,11 +34,14 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
-def bootstrap(values: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Interval:
+def bootstrap(
+    values: Sequence[float], draws: int = DRAWS, seed: int = 0, weights: Sequence[float] | None = None
+) -> Interval:
     """Mean of a sample and its percentile interval: what the mean would be of other instruments of the same kind.
 
     Args:
         values: one an instrument (or speaker, or clip): [I].
+        weights: of the values, such as an instrument's notes: [I]. They are drawn with the values.
         draws: samples of I instruments, with replacement.
 
     Percentiles of few values are a little narrow: of 33 that are exponentially distributed, the interval holds the true
@@ -47,12 +50,14 @@ def bootstrap(values: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Int
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
         raise ValueError("expected at least one value, got none")
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [x[rng.integers(len(x), size=(n, len(x)))].mean(axis=1) for n in _blocks(draws, len(x))]
-    )  # a few million indices at a time
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(x.mean()), float(low), float(high))
+    means = []
+    for n in _blocks(draws, len(x)):  # a few million indices at a time
+        drawn = rng.integers(len(x), size=(n, len(x)))
+        means.append((x * w)[drawn].sum(axis=1) / w[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(np.average(x, weights=w)), float(low), float(high))
 
 
 def paired_bootstrap(

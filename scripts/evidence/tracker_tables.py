@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from scripts.evidence.intervals import bootstrap, paired_bootstrap
+from scripts.evidence.intervals import Interval, bootstrap
 from scripts.evidence.records import Record
 from scripts.evidence.tables import markdown, percent, points
 from scripts.evidence.trackers import METHODS, NOISES, OURS, PEERS, TOLERANCE
@@ -33,6 +33,7 @@ def tables(records: Sequence[Record]) -> str:
             title = f"The same, without the {len(wrong)} notes that two peers contradict"
             parts.append(f"{title}: {_count(chosen, kept)}\n\n{_shares(chosen, kept)}")
         parts.append(f"Differences, in points, over all notes\n\n{_differences(chosen)}")
+        parts.append(f"Averaged over instruments, whatever their number of notes\n\n{_over_instruments(chosen)}")
     return "\n".join(parts)
 
 
@@ -48,13 +49,25 @@ def _except(wrong: frozenset[tuple[str, int]]) -> Keep:
     return lambda instrument, number, hertz: (instrument, number) not in wrong
 
 
-def scores(record: Record, keep: Keep = _all) -> dict[str, float]:
-    """Instrument -> share of right frames, averaged over its notes."""
-    kept = {
-        name: [share for i, (hertz, share, _) in enumerate(of) if keep(name, i, hertz)]
-        for name, of in record["notes"].items()
-    }
-    return {name: float(np.mean(shares)) for name, shares in kept.items() if shares}
+def accuracy(record: Record, keep: Keep = _all, less: Record | None = None) -> Interval:
+    """Share of right frames, averaged over notes; or how much larger it is than another method's.
+
+    The interval is of draws of instruments, each with all its notes.
+    """
+    other = record if less is None else less
+    values, weights = [], []
+    for name, of in record["notes"].items():
+        pairs = zip(of, other["notes"][name], strict=True)
+        shares = [a[1] - (0.0 if less is None else b[1]) for i, (a, b) in enumerate(pairs) if keep(name, i, a[0])]
+        if shares:
+            values.append(float(np.mean(shares)))
+            weights.append(len(shares))
+    return bootstrap(values, weights=weights)
+
+
+def over_instruments(record: Record) -> float:
+    """Share of right frames, averaged over an instrument's notes, and then over instruments."""
+    return float(np.mean([np.mean([note[1] for note in of]) for of in record["notes"].values()]))
 
 
 def contradicted(records: Sequence[Record]) -> frozenset[tuple[str, int]]:
@@ -91,10 +104,16 @@ def _shares(records: Sequence[Record], keep: Keep) -> str:
     lines = []
     for method in METHODS:
         cells = [_of(records, method, noise) for noise in NOISES]
-        shown = ["" if r is None else percent(bootstrap(list(scores(r, keep).values()))) for r in cells]
+        shown = ["" if r is None else percent(accuracy(r, keep)) for r in cells]
         if any(shown):
             lines.append([method, *shown])
     return markdown(["method", *map(_title, NOISES)], lines)
+
+
+def _over_instruments(records: Sequence[Record]) -> str:
+    cells = {m: [_of(records, m, noise) for noise in NOISES] for m in METHODS}
+    lines = [[m, *("" if r is None else f"{100 * over_instruments(r):.1f}" for r in of)] for m, of in cells.items()]
+    return markdown(["method", *map(_title, NOISES)], [line for line in lines if any(line[1:])])
 
 
 def _differences(records: Sequence[Record]) -> str:
@@ -104,7 +123,7 @@ def _differences(records: Sequence[Record]) -> str:
             cells = []
             for noise in NOISES:
                 a, b = _of(records, ours, noise), _of(records, peer, noise)
-                cells.append("" if a is None or b is None else points(paired_bootstrap([scores(a)], [scores(b)])))
+                cells.append("" if a is None or b is None else points(accuracy(a, less=b)))
             if any(cells):
                 lines.append([f"{ours} - {peer}", *cells])
     return markdown(["difference", *map(_title, NOISES)], lines)

@@ -3,9 +3,9 @@
     python -m scripts.evidence FluidR3_GM.sf2 --only notes [--philharmonia FOLDER]
 
 All get the same samples at 16 kHz and are asked at the same frames (scripts/evidence/clips.py); where a hop is another,
-the nearest frame is taken. A frame is right within 50 cents. Shares are averaged over an instrument's notes, and
-then over instruments. Nothing is fitted to the data that is scored: the window, the exponents and the weight between
-harmonics of `pitch-salience` were chosen on the training half of the soundfont, and so were YIN's frame and threshold.
+the nearest frame is taken. A frame is right within 50 cents. Shares are averaged over notes. Nothing is fitted to the
+data that is scored: the window, the exponents and the weight between harmonics of `pitch-salience` were chosen on the
+training half of the soundfont, and so were YIN's frame and threshold.
 
 Peers: YIN (de Cheveigné and Kawahara, 2002) and pYIN (Mauch and Dixon, 2014) of librosa, swift-f0 (46.9 to 2,093 Hz),
 and torchcrepe's tiny model with its Viterbi (Kim et al., "CREPE", 2018; 32.7 to 1,975 Hz). So some notes lie beyond
