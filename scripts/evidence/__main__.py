@@ -17,7 +17,7 @@ from hlfeat import HlfeatError
 from hlfeat.errors import UsageError
 from scripts.evidence.records import Record, Records, of_environment
 
-EXPERIMENTS = ("notes", "stacks", "digits")
+EXPERIMENTS = ("notes", "stacks", "digits", "speed")
 
 
 def parse() -> argparse.Namespace:
@@ -45,6 +45,10 @@ def run(experiment: str, args: argparse.Namespace, records: Records) -> str:
         from scripts.evidence import stack_tables, stacks
 
         return stack_tables.tables(stacks.run(args.font, finished=records.all, write=records.add, **seeds))
+    if experiment == "speed":
+        from scripts.evidence import speed
+
+        return speed.tables(speed.run(args.font, finished=records.all, write=records.add))
     from scripts.evidence import digit_tables, digits
 
     return digit_tables.tables(digits.run(args.digits, finished=records.all, write=records.add, **seeds))
@@ -52,7 +56,7 @@ def run(experiment: str, args: argparse.Namespace, records: Records) -> str:
 
 def chosen(args: argparse.Namespace) -> list[str]:
     """The experiments to be run. Raises UsageError where one's data is missing."""
-    given = {"notes": args.font, "stacks": args.font, "digits": args.digits}
+    given = {"notes": args.font, "stacks": args.font, "digits": args.digits, "speed": args.font}
     asked = [args.only] if args.only else [name for name in EXPERIMENTS if given[name]]
     if not asked or given[asked[0]] is None:
         raise UsageError("expected a soundfont, for digits --digits FOLDER")
