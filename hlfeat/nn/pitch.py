@@ -41,8 +41,8 @@ def pitch(
 ) -> PitchTrack:
     """The pitch of each frame of a salience, such as the configuration `pitch-salience` computes.
 
-    The frequency is that of the strongest row, moved by the vertex of the parabola through it and its two neighbours,
-    in log frequency. The confidence is the probability, by the softmax over rows, of a pitch within 50 cents: near 1
+    The frequency is that of the strongest row, moved to the vertex of the parabola through it and its two neighbours:
+    over rows, between which frequency is read in octaves. The confidence is the probability, by the softmax over rows, of a pitch within 50 cents: near 1
     for a harmonic sound, near 0.1 for white noise. A frame whose rows are all equal, as of digital silence, has no
     pitch: frequency 0 and confidence 0.
 
