@@ -41,7 +41,7 @@ def run(experiment: str, args: argparse.Namespace, records: Records) -> str:
 
         if not records.of("notes"):
             for record in trackers.run(args.font, args.philharmonia):
-                records.add({"experiment": "notes", **record})
+                records.add({**record, "experiment": "notes"})
         return str(trackers.tables(records.of("notes")))
     if experiment == "stacks":
         from scripts.evidence import stack_tables, stacks
