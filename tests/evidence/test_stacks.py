@@ -105,7 +105,10 @@ def test_a_stack_learns_the_pitch_of_tones(half):
     assert record["accuracy"] > 0.8
     assert set(record["instruments"]) == {f"instrument {i}" for i in range(6)}
     random = stacks.job("x", "mel", "plain", 2, 1.0, 0, 1, SHORT)  # its weights are drawn
-    again = [stacks.learn_and_score(random, half, notes, half, notes) for _ in range(2)]
+    again = []
+    for i in range(2):
+        torch.manual_seed(i)  # has no say
+        again.append(stacks.learn_and_score(random, half, notes, half, notes))
     assert again[0] == again[1] != record
     assert json.loads(json.dumps(record)) == record
 
