@@ -181,5 +181,5 @@ def learn_and_score(job: Mapping[str, Any], digits: Digits, fit: Tensor, judged:
         "accuracy": float(right.float().mean()),
         "clips": {digits.names[i]: int(r) for i, r in zip(judged.tolist(), right.tolist(), strict=True)},
         "parameters": sum(p.numel() for p in net.parameters()),
-        "multiply_adds": ROWS * (net.first.weight.numel() + net.second.weight.numel()),  # type: ignore[union-attr]
+        "multiply_adds": ROWS * (net.first.weight.numel() + net.second.weight.numel()),  # type: ignore[operator]
     }
