@@ -29,7 +29,7 @@ def tables(records: Iterable[Record]) -> str:
         overall = percent(mean_interval([float(np.mean(list(run.values()))) for run in runs]))
         each = [f"{100 * np.mean([run[s] for run in runs]):.1f}" for s in speakers]
         lines.append([stack, overall, *each])
-    head = f"Accuracy in percent by held-out speaker, mean over {len(seeds)} seeds ± 95 % interval of seeds:\n"
+    head = f"Accuracy in percent by held-out speaker, mean over seeds ({len(seeds)}) ± 95 % interval:\n"
     differences = []
     for other in STACKS[1:]:
         clips = points(paired_bootstrap(by_clip(results, STACKS[0], seeds), by_clip(results, other, seeds)))

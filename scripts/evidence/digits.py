@@ -10,6 +10,7 @@ linear classifier. The dilation is chosen, for each tested speaker, by one of th
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,7 +59,6 @@ def frontend() -> LogMel:
     return LogMel(ROWS, 60.0, 3900.0, RATE, window_len=32.0, window_stride=20.0)
 
 
-@lru_cache(maxsize=2)
 def read_digits(folder: str) -> Digits:
     """All clips of a folder. Raises UsageError where there are none of at least three speakers."""
     resample, rows = Resampler(RATE), frontend()
@@ -108,11 +108,21 @@ def run(
     write: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """Tune, train and test for every speaker. Raises UsageError for a folder without such clips."""
-    speakers = sorted(set(read_digits(str(folder)).speakers))
-    tuned, missing = divide(tuning_jobs(speakers), finished)
-    tuned += run_jobs(work, missing, str(folder), write=write)
-    results, missing = divide(final_jobs(speakers, best_dilations(tuned), seeds), finished)
-    return tuned + results + run_jobs(work, missing, str(folder), write=write)
+    digits = read_digits(str(folder))
+    speakers = sorted(set(digits.speakers))
+    with tempfile.TemporaryDirectory(prefix="evidence-") as place:
+        prepared = str(Path(place) / "digits.pt")
+        torch.save(digits, prepared)
+        tuned, missing = divide(tuning_jobs(speakers), finished)
+        tuned += run_jobs(work, missing, prepared, write=write)
+        results, missing = divide(final_jobs(speakers, best_dilations(tuned), seeds), finished)
+        return tuned + results + run_jobs(work, missing, prepared, write=write)
+
+
+@lru_cache(maxsize=1)
+def load_digits(prepared: str) -> Digits:
+    """What `run` has read, in this process."""
+    return torch.load(prepared, weights_only=False)  # type: ignore[no-any-return]  # its own file
 
 
 def tuning_jobs(speakers: list[str]) -> list[Job]:
@@ -142,9 +152,9 @@ def final_jobs(speakers: list[str], dilations: Mapping[str, int], seeds: int) ->
     ]  # fmt: skip
 
 
-def work(job: Mapping[str, Any], folder: str) -> Record:
+def work(job: Mapping[str, Any], prepared: str) -> Record:
     """Train without the tested and the judged speaker, and score by the judged one's clips."""
-    digits = read_digits(folder)
+    digits = load_digits(prepared)
     kept = [s for s in set(digits.speakers) if s not in (job["tested"], job["judged"])]
     return learn_and_score(job, digits, digits.of(kept), digits.of([job["judged"]]))
 
@@ -171,5 +181,5 @@ def learn_and_score(job: Mapping[str, Any], digits: Digits, fit: Tensor, judged:
         "accuracy": float(right.float().mean()),
         "clips": {digits.names[i]: int(r) for i, r in zip(judged.tolist(), right.tolist(), strict=True)},
         "parameters": sum(p.numel() for p in net.parameters()),
-        "multiply_adds": ROWS * (net.first.weight.numel() + net.second.weight.numel()),  # type: ignore[union-attr]
+        "multiply_adds": ROWS * (net.first.weight.numel() + net.second.weight.numel()),  # type: ignore[operator]
     }

@@ -57,6 +57,15 @@ class Rows:
         energies = self.frontend(x)
         return levels(energies.exp() if self.kind == "linear" else energies)
 
+    def live_freqs(self) -> Tensor:
+        """Hertz of the rows, differentiable where filters are trained: float64 [F].
+
+        A label lies between two rows. As these move, its place among them does, which a gradient has to see.
+        """
+        if not isinstance(self.frontend, EfficientLeaf):
+            return self.freqs
+        return self.frontend.filterbank.clamped()[0].double() * RATE / (2 * math.pi)
+
     def follow(self) -> None:
         """Take frequencies and axis from where the filters are now."""
         self.freqs = self.frontend.centre_freqs().double()  # type: ignore[operator]
@@ -128,24 +137,6 @@ def soft_labels(freqs: Tensor, hertz: Tensor) -> Tensor:
     labels[order[above - 1], columns] = 1 - share
     labels[order[above], columns] += share
     return labels
-
-
-def pitch(salience: Tensor, freqs: Tensor) -> Tensor:
-    """The strongest row's frequency, with a parabola through it and its neighbours over octaves.
-
-    Shape: salience [F, N], freqs [F] in any order -> float64 [N], hertz.
-    """
-    octaves, order = freqs.double().clamp(min=1e-3).log2().sort()
-    y = salience.double()[order]
-    best = y.argmax(dim=0)
-    inside = best.clamp(1, len(octaves) - 2)
-    (x0, x1, x2), columns = (octaves[inside + i] for i in (-1, 0, 1)), torch.arange(y.shape[1])
-    y0, y1, y2 = (y[inside + i, columns] for i in (-1, 0, 1))
-    left, right = (x1 - x0) * (y1 - y2), (x1 - x2) * (y1 - y0)
-    bend = left - right
-    move = -0.5 * ((x1 - x0) * left - (x1 - x2) * right) / torch.where(bend == 0, 1.0, bend)
-    fine = (best == inside) & (bend != 0)  # at the ends there is no neighbour, and on a plateau no top
-    return torch.exp2(torch.where(fine, (x1 + move).clamp(x0, x2), octaves[best]))
 
 
 def cents(hertz: np.ndarray | Tensor, truth: np.ndarray | Tensor) -> np.ndarray:

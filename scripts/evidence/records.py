@@ -51,7 +51,7 @@ class Records:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record, allow_nan=False) + "\n")
+                    file.write(json.dumps(record) + "\n")
             except OSError as e:
                 raise OutputError(f"{self._path}: cannot be written: {e.strerror or e}") from e
 

@@ -5,7 +5,7 @@
 - harmonic: a row looks at k / 2 of its frequency, k = 1 ... 21 (HarmonicConv2d, anchor 2): ten harmonics, and between.
 - wrong: the same on an axis that the rows do not have.
 - plain: nn.Conv2d over 21 neighbouring rows. dilated: over 21 rows that lie `dilation` apart.
-- salience: harmonic, the weights of the first layer begin as a harmonic sum (`salience`).
+- salience: harmonic, the weights of the first layer begin as `init: salience` has them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+import hlfeat
 from hlfeat import HarmonicConv2d
 from hlfeat.nn.axes import Axis
+from hlfeat.nn.harmonic.salience import salience_weights
 from scripts.evidence.pitch_rows import Rows
 
 TAPS, ANCHOR = 21, 2
-DECAY, PENALTY = 0.8, 1.0
 
 STARTS = ("first", "copies", "small copies", "added")
 STACKS = ("harmonic", "plain", "dilated", "wrong", "salience")
@@ -70,28 +71,12 @@ def multiply_adds(stack: nn.Sequential, n_rows: int) -> int:
     return sum(layer.weight.numel() * n_rows for layer in stack if hasattr(layer, "weight"))
 
 
-def salience(taps: int = TAPS, decay: float = DECAY, penalty: float = PENALTY) -> Tensor:
-    """Weights of a harmonic sum that halves of the pitch do not win. Shape: -> [taps].
-
-        w[2 h] = h^-decay at the harmonics h = 1, 2, ...;  w[k] = -penalty (w[k - 1] + w[k + 1]) / 2 for odd k
-
-    Weights that the kernel does not have count as 0. Sources: Hermes, "Measurement of pitch by subharmonic summation",
-    JASA 1988; Klapuri, "Multiple fundamental frequency estimation by summing harmonic amplitudes", ISMIR 2006.
-    """
-    w = torch.zeros(taps + 2, dtype=torch.float64)
-    even = torch.arange(2, taps + 1, 2)
-    w[even] = (even.double() / 2) ** -decay
-    odd = torch.arange(1, taps + 1, 2)
-    w[odd] = -penalty * (w[odd - 1] + w[odd + 1]) / 2
-    return w[1:-1].float()
-
-
 @torch.no_grad()
 def start_as_salience(layer: HarmonicConv2d, start: str) -> None:
-    """Replace weights by the pattern of `salience`, and the bias by 0. One output channel takes it as it is; of several
+    """Replace weights by the pattern of a salience, and the bias by 0. One output channel takes it as it is; of several
 
     - "first": the first takes it, the others stay random;
-    - "copies": all take it, with normal noise of a tenth;
+    - "copies": all take it, with normal noise of a tenth, as `init: salience` does;
     - "small copies": as large as random weights are (root mean square 1 / sqrt(3 n) of n inputs), with such noise.
     - "added": so large, and the random weights are added to it.
 
@@ -100,7 +85,10 @@ def start_as_salience(layer: HarmonicConv2d, start: str) -> None:
     """
     if start not in STARTS:
         raise ValueError(f"expected a start of {', '.join(STARTS)}, got {start!r}")
-    pattern = salience(layer.kernel_size[0])[:, None] / layer.in_channels
+    if start == "copies":
+        hlfeat.init_salience_(layer)
+        return
+    pattern = salience_weights(layer.kernel_size[0]).float()[:, None] / layer.in_channels
     usual = (3 * layer.weight[0].numel()) ** -0.5
     if start in ("small copies", "added"):
         pattern = pattern * (usual / pattern.square().mean().sqrt())

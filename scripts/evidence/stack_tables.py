@@ -24,7 +24,7 @@ def tables(records: Iterable[Record]) -> str:
     seeds = len({r["seed"] for r in results})
     return "\n".join(
         [
-            f"Raw pitch accuracy in percent on the test half, mean over {seeds} seeds ± 95 % interval of seeds:\n",
+            f"Raw pitch accuracy in percent on the test half, mean over seeds ({seeds}) ± 95 % interval:\n",
             accuracy_table(results),
             "Differences in points, with 95 % intervals over instruments; bold where they exclude zero:\n",
             difference_table(results),

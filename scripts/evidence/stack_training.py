@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+import hlfeat
 from hlfeat import parameter_groups
 from scripts.evidence.note_frames import REACH, NoteFrames
-from scripts.evidence.pitch_rows import Rows, pitch, soft_labels
+from scripts.evidence.pitch_rows import Rows, soft_labels
 from scripts.evidence.stack_nets import follow
 
 
@@ -62,7 +63,7 @@ def train_moving(
         chosen = positions[torch.randint(len(positions), (recipe.moving_batch,), generator=generator)]
         optimiser.zero_grad()
         levels = rows.levels(of.crops(chosen))[..., REACH].T
-        loss(stack, levels, soft_labels(rows.freqs, of.hertz[chosen])).backward()
+        loss(stack, levels, soft_labels(rows.live_freqs(), of.hertz[chosen])).backward()
         optimiser.step()
         schedule.step()
         rows.follow()
@@ -78,4 +79,4 @@ def loss(stack: nn.Sequential, levels: Tensor, labels: Tensor) -> Tensor:
 def predict(stack: nn.Sequential, rows: Rows, levels: Tensor) -> Tensor:
     """Pitch of each frame: [F, N] -> float64 [N], hertz."""
     parts = [stack(part[None, None])[0, 0] for part in levels.split(64, dim=1)]
-    return pitch(torch.cat(parts, dim=1), rows.freqs)
+    return hlfeat.pitch(torch.cat(parts, dim=1).double(), rows.freqs).frequency

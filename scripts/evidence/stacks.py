@@ -38,7 +38,6 @@ MOVING = "moving mel"  # mel-spaced rows whose filters are trained too
 ROWS = (*KINDS, MOVING)
 LAYERS = (1, 2)
 SHARES = (0.01, 0.1, 1.0)
-MOVING_SHARES = (0.1, 1.0)  # of moving rows, which take four times as long
 SEEDS = 10
 DILATIONS = (2, 3, 4, 6, 8, 12, 16, 24)
 EXPERIMENT, TUNING = "stacks", "stacks, dilation"
@@ -92,7 +91,7 @@ def final_jobs(dilations: Mapping[tuple[str, int], int], seeds: int) -> list[Job
     for seed in range(seeds):
         for kind in ROWS:
             for layers in LAYERS:
-                for share in MOVING_SHARES if kind == MOVING else SHARES:
+                for share in SHARES:
                     for stack in stacks_on(kind):
                         dilation = dilations[kind, layers] if stack == "dilated" else 1
                         jobs.append(job(EXPERIMENT, kind, stack, layers, share, seed, dilation))

@@ -41,7 +41,7 @@ def run_jobs(
     Returns:
         The records, in the order of jobs. An exception of a job ends all.
     """
-    if processes < 2:
+    if processes < 2 or not jobs:  # starting processes takes seconds
         records = []
         for job in jobs:
             records.append(timed(work, job, arguments))

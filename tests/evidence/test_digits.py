@@ -28,6 +28,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def prepared(folder):
+    path = str(folder / "digits.pt")
+    torch.save(digits.read_digits(str(folder)), path)
+    return path
+
+
 def test_clips_are_read_and_cut(folder):
     found = digits.read_digits(str(folder))
     assert found.levels.shape == (60, 1, digits.ROWS, digits.FRAMES)
@@ -58,12 +65,12 @@ def test_classifiers_cost_the_same_and_do_not_hear_what_is_padded():
         digits.Classifier("round", axis)
 
 
-def test_neither_tested_nor_judged_speakers_are_learned_from(folder, monkeypatch):
+def test_neither_tested_nor_judged_speakers_are_learned_from(prepared, monkeypatch):
     seen = []
     monkeypatch.setattr(digits, "learn_and_score", lambda job, d, fit, judged: seen.append((job, d, fit, judged)) or {})
     jobs = digits.tuning_jobs(SPEAKERS) + digits.final_jobs(SPEAKERS, dict.fromkeys(SPEAKERS, 2), seeds=2)
     for job in jobs:
-        digits.work(job, str(folder))
+        digits.work(job, prepared)
     assert len(seen) == 3 * 3 + 2 * 3 * 3
     for job, d, fit, judged in seen:
         learned, heard = ({d.speakers[i] for i in side.tolist()} for side in (fit, judged))
@@ -81,10 +88,10 @@ def test_the_dilation_is_the_best_of_each_speaker():
     assert digits.best_dilations(tuned) == {"ann": 3, "bob": 4, "cy": 2}
 
 
-def test_tones_are_learned(folder, monkeypatch):
+def test_tones_are_learned(prepared, monkeypatch):
     monkeypatch.setattr(digits, "STEPS", 30)
     job = digits.final_jobs(SPEAKERS, dict.fromkeys(SPEAKERS, 2), seeds=1)[1]
-    record = digits.work(job, str(folder))
+    record = digits.work(job, prepared)
     assert record["accuracy"] > 0.8
     assert np.mean(list(record["clips"].values())) == pytest.approx(record["accuracy"])
     assert json.loads(json.dumps(record)) == record

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import hlfeat
 from scripts.evidence.note_frames import (
     LENGTH,
     MOST,
@@ -19,7 +20,7 @@ from scripts.evidence.note_frames import (
     subset,
 )
 from scripts.evidence.notes import Note
-from scripts.evidence.pitch_rows import HOP, KINDS, RATE, cents, levels, make_rows, pitch, soft_labels
+from scripts.evidence.pitch_rows import HOP, KINDS, RATE, cents, levels, make_rows, soft_labels
 from tests.evidence.write_soundfont import tone
 
 
@@ -43,27 +44,12 @@ def test_rows_that_crossed_have_labels_and_pitches_too():
     hertz = torch.tensor([120.0, 300.0])
     labels = soft_labels(freqs, hertz)
     assert torch.equal(soft_labels(freqs[order], hertz), labels[order])
-    assert torch.equal(pitch(labels[order], freqs[order]), pitch(labels, freqs))
-
-
-@pytest.mark.parametrize("spacing", ["log", "mel"])
-def test_a_parabola_finds_its_top_between_rows(spacing):
-    freqs = make_rows(spacing).freqs
-    truth = torch.tensor([110.0, 233.1, 1000.0])
-    salience = -((freqs.log2()[:, None] - truth.log2()) ** 2)
-    assert np.abs(cents(pitch(salience, freqs), truth)).max() < 0.01
-
-
-def test_a_strongest_row_at_the_end_or_on_a_plateau_is_taken_as_it_is():
-    freqs = torch.tensor([100.0, 200.0, 400.0, 800.0])
-    salience = torch.tensor([[2.0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
-    assert pitch(salience, freqs).tolist() == pytest.approx([100, 800, 100])
 
 
 def test_labels_become_the_pitch_again():
     """Within a tenth of the tolerance, where rows are as near as 24 an octave."""
     freqs, hertz = make_rows("log").freqs, torch.tensor(np.geomspace(30, 5000, 200))
-    assert np.abs(cents(pitch(soft_labels(freqs, hertz), freqs), hertz)).max() < 10
+    assert np.abs(cents(hlfeat.pitch(soft_labels(freqs, hertz), freqs).frequency, hertz)).max() < 10
 
 
 def test_levels_do_not_depend_on_loudness():
@@ -132,3 +118,20 @@ def test_folds_divide_instruments_and_shares_divide_notes():
     assert len(subset(range(35), 0.001, 3)) == 1
     assert subset(range(35), 0.1, 3) == subset(range(35), 0.1, 3) != subset(range(35), 0.1, 4)
     assert subset(range(35), 1.0, 3) == list(range(35))
+
+
+def test_a_label_moves_between_rows_that_move():
+    """The gradient of the label's weights in the rows' frequencies is that of finite differences."""
+    rows = make_rows("mel")
+    freqs = rows.live_freqs()
+    assert torch.allclose(freqs, rows.freqs, rtol=1e-6)
+    assert freqs.requires_grad
+    assert not make_rows("linear").live_freqs().requires_grad
+    x = torch.tensor([100.0, 200.0, 400.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([[1.0], [2.0], [5.0]])
+    (soft_labels(x, torch.tensor([150.0])) * weights).sum().backward()
+    for i in range(3):
+        step = torch.zeros(3, dtype=torch.float64)
+        step[i] = 0.01
+        ends = [(soft_labels(x.detach() + s * step, torch.tensor([150.0])) * weights).sum() for s in (1, -1)]
+        assert x.grad[i].item() == pytest.approx(((ends[0] - ends[1]) / 0.02).item(), abs=2e-4)
