@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -91,8 +91,8 @@ class Sink(Protocol):
     def write(self, clip: ComputedClip) -> None:
         """Take a clip. Raises ClipError where it fails on the way; the sink is then as it was before the clip."""
 
-    def commit(self) -> Path | None:
-        """Close the shard. Returns its path if it is a file that is complete now."""
+    def commit(self) -> Sequence[Path]:
+        """Close the shard. Returns the paths of files that are complete now."""
 
     def __enter__(self) -> object: ...
 
@@ -149,7 +149,7 @@ class ShardSink:
         dtype: np.dtype[Any],
         row_shape: tuple[int, ...],
         each: bool,
-        taken: frozenset[int],
+        taken: Set[int],
         clock: Clock,
         failures: Failures,
     ) -> None:
@@ -175,7 +175,7 @@ class ShardSink:
         shard = self._shard or self._begin()
         channels: list[tuple[str, Moments, bool]] = []
         for n, channel in enumerate(clip.channels):
-            entry = _index_entry(clip.info, n if self._each else None)
+            entry = index_entry(clip.info, n if self._each else None)
             features = _passing(channel, self._row_shape, self._clock)
             try:
                 shard.append(entry, features, features.crc32)
@@ -192,19 +192,19 @@ class ShardSink:
         self._statistics = ShardStatistics.of(*self._row_shape)
         return self._shard
 
-    def commit(self) -> Path | None:
+    def commit(self) -> list[Path]:
         if self._shard is None or not self._shard.entries:
-            return None
+            return []
         self._output.check_place()
         self._failures.save()
         path = self._shard.commit(self._statistics.dump())
         self._open.close()
         self._shard = None
         self._number = next(self._numbers)
-        return path
+        return [path]
 
 
-def _index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
+def index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
     """The index line of a clip, or of one channel of a file whose channels are clips of their own."""
     clip, shortfall = info.clip, info.shortfall
     return IndexEntry(
@@ -265,7 +265,8 @@ class StatisticsSink:
             self._clips += 1
             self._sum.add(features.moments)
 
-    def commit(self) -> None:
+    def commit(self) -> tuple[()]:
         if self._clips:
             self.shards.append(ShardMoments(self._clips, self._sum.total))
         self._clips, self._sum = 0, MomentsSum(no_moments(*self._row_shape))
+        return ()

@@ -163,5 +163,4 @@ def band_freqs(frontend: Frontend) -> np.ndarray | None:
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
     stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
-    freqs = stack.output_freqs(band_freqs(extractor.frontend))
-    return Grid(freqs, span[0] + stack.shift * frame, stack.stride * frame, span)
+    return Grid(extractor.output_freqs(), span[0] + stack.shift * frame, stack.stride * frame, span)
