@@ -17,6 +17,7 @@ _WHERE = {
     "Spectrogram": "nn.frontends.spectrograms",
     "LogTBN": "nn.frontends.compression",
     "PCEN": "nn.frontends.pcen",
+    "RelativeLog": "nn.frontends.relative_log",
     "HarmonicConv2d": "nn.harmonic.modules",
     "LogHarmonicConv2d": "nn.harmonic.modules",
     "MixedHarmonicConv2d": "nn.harmonic.modules",
@@ -25,6 +26,9 @@ _WHERE = {
     "CentreAxis": "nn.axes",
     "harmonic_conv2d": "nn.harmonic.functional",
     "harmonise": "nn.harmonise",
+    "init_salience_": "nn.harmonic.salience",
+    "pitch": "nn.pitch",
+    "PitchTrack": "nn.pitch",
     "Config": "config.config",
     "load_config": "config.loading",
     "Extractor": "nn.extractor",
@@ -91,6 +95,8 @@ __all__ = [
     "Options",
     "OutputError",
     "Part",
+    "PitchTrack",
+    "RelativeLog",
     "Report",
     "Spectrogram",
     "Statistics",
@@ -105,10 +111,12 @@ __all__ = [
     "frame_mask",
     "harmonic_conv2d",
     "harmonise",
+    "init_salience_",
     "load_audio",
     "load_config",
     "pad",
     "parameter_groups",
+    "pitch",
     "plan_batches",
     "read_labels",
     "split_groups",
@@ -142,12 +150,15 @@ if TYPE_CHECKING:
     from hlfeat.nn.frontends.compression import LogTBN
     from hlfeat.nn.frontends.leaf import EfficientLeaf, Leaf
     from hlfeat.nn.frontends.pcen import PCEN
+    from hlfeat.nn.frontends.relative_log import RelativeLog
     from hlfeat.nn.frontends.spectrograms import LogMel, Spectrogram
     from hlfeat.nn.harmonic.functional import harmonic_conv2d
     from hlfeat.nn.harmonic.modules import HarmonicConv2d, LogHarmonicConv2d, MixedHarmonicConv2d
+    from hlfeat.nn.harmonic.salience import init_salience_
     from hlfeat.nn.harmonise import harmonise
     from hlfeat.nn.masking import frame_mask
     from hlfeat.nn.parameter_groups import parameter_groups
+    from hlfeat.nn.pitch import PitchTrack, pitch
     from hlfeat.partition import Part
     from hlfeat.statistics.dataset_statistics import Statistics
     from hlfeat.storage.collate import FeatureBatch, collate

@@ -86,7 +86,7 @@ def load_model(model_file_path: str = "") -> Embedder:
         embedder = Embedder(build(_configuration_beside(path), weights=path))
     else:
         embedder = Embedder(build(model_file_path or DEFAULT_CONFIG))
-        if any(True for _ in embedder.extractor.stack.parameters()):
+        if embedder.extractor.stack.is_random():
             log.warning("%s: no weights: those of the stack are drawn at random", model_file_path)
     if embedder.sample_rate not in RATES:
         log.warning("HEAR's data has the rates %s, not %d Hz", ", ".join(map(str, RATES)), embedder.sample_rate)

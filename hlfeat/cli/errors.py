@@ -53,6 +53,7 @@ OPTIONS = {
     "part": "--part",
     "seconds": "--seconds",
     "update": "--update",
+    "viterbi": "--viterbi",
     "workers": "--workers",
 }
 REMEDIES = {

@@ -54,7 +54,7 @@ def export(
     with explained(name, settings or []):
         extractor = build(cfg, weights=weights)
     log = logging.getLogger("hlfeat")
-    if weights is None and cfg.stack:
+    if weights is None and extractor.stack.is_random():
         log.warning("no weights were given: the stack's are drawn at random from seed %d, untrained", cfg.seed)
     if cfg.output.pool is not None:
         log.warning("output.pool (%s) is not part of the model: it returns frames", cfg.output.pool)

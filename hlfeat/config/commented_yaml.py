@@ -20,9 +20,10 @@ def commented(config: Config) -> str:
 def _mapping(part: StrictModel, indent: str) -> Iterator[str]:
     """The lines of a part's fields; `kind` or `layer` comes first."""
     fields = sorted(type(part).model_fields.items(), key=lambda item: item[0] not in ("kind", "layer"))
-    plain = part.model_dump(mode="json")
+    unused = {name: getattr(part, name) for name, _ in fields}  # keys that a dump leaves out
+    plain = {**unused, **part.model_dump(mode="json")}
     heads = {
-        name: f"{indent}{name}:" + ("" if _nested(getattr(part, name)) else f" {one_line(plain.get(name))}")
+        name: f"{indent}{name}:" + ("" if _nested(getattr(part, name)) else f" {one_line(plain[name])}")
         for name, _ in fields
     }
     values = [h for name, h in heads.items() if not _nested(getattr(part, name))]

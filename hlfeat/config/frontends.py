@@ -10,15 +10,16 @@ from hlfeat.config.base import Flag, NotNegative, Positive, StrictModel, Whole, 
 from hlfeat.config.filters import FiltersConfig, WindowConfig, check_range
 from hlfeat.text import nearest, shown
 
+COMPRESSION_KINDS = "logtbn, pcen or relative-log"
+LogExponent = Annotated[float, Field(strict=True, ge=-30, le=30)]
+
 
 class LogTBNConfig(StrictModel):
     """log(1 + 10^a x), median filter over time, temporal batch norm."""
 
-    kind: Literal["logtbn"] = Field(default="logtbn", description="logtbn or pcen")
+    kind: Literal["logtbn"] = Field(default="logtbn", description=COMPRESSION_KINDS)
     affine: Flag = Field(default=True, description="the batch norm has a trainable scale and offset")
-    a: Annotated[float, Field(strict=True, ge=-30, le=30)] = Field(
-        default=5.0, description="exponent in log(1 + 10^a x)"
-    )
+    a: LogExponent = Field(default=5.0, description="exponent in log(1 + 10^a x)")
     trainable: Flag = Field(default=True, description="a is a parameter")
     per_band: Flag = Field(default=True, description="each band has an a of its own")
     median_filter: Flag = Field(default=True, description="subtract each band's median over the clip")
@@ -30,7 +31,7 @@ class LogTBNConfig(StrictModel):
 class PCENConfig(StrictModel):
     """Per-channel energy normalisation."""
 
-    kind: Literal["pcen"] = Field(default="pcen", description="logtbn or pcen")
+    kind: Literal["pcen"] = Field(default="pcen", description=COMPRESSION_KINDS)
     s: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
         default=0.04, description="smoothing coefficient over frames"
     )
@@ -42,19 +43,33 @@ class PCENConfig(StrictModel):
     clamp: NotNegative | None = Field(default=1e-5, description="energies are first raised to this; null: not at all")
 
 
+class RelativeLogConfig(StrictModel):
+    """log(1 + 10^a x / m), m the mean of a frame's bands: the same at every level."""
+
+    kind: Literal["relative-log"] = Field(default="relative-log", description=COMPRESSION_KINDS)
+    a: LogExponent = Field(default=1.5, description="exponent in log(1 + 10^a x / m)")
+    trainable: Flag = Field(default=False, description="a is a parameter")
+    per_band: Flag = Field(default=False, description="each band has an a of its own")
+
+
+AnyCompression = LogTBNConfig | PCENConfig | RelativeLogConfig
+
+
 def _compression(value: object) -> object:
     if isinstance(value, str):
-        names = names_in(LogTBNConfig | PCENConfig)
+        names = names_in(AnyCompression)
         if value not in names:
-            raise ValueError(f"expected {' or '.join(names)}, got {shown(value)}{nearest(value, names)}")
+            raise ValueError(
+                f"expected {', '.join(names[:-1])} or {names[-1]}, got {shown(value)}{nearest(value, names)}"
+            )
         return {"kind": value}
     return value
 
 
-CompressionConfig = Annotated[LogTBNConfig | PCENConfig, Field(discriminator="kind"), BeforeValidator(_compression)]
+CompressionConfig = Annotated[AnyCompression, Field(discriminator="kind"), BeforeValidator(_compression)]
 
 
-COMPRESSIONS = "logtbn, pcen, or a mapping with their constants"
+COMPRESSIONS = "logtbn, pcen, relative-log, or a mapping with their constants"
 
 
 class EleafConfig(FiltersConfig):

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from hlfeat.config.base import Flag, Kernel, OddKernel, Positive, SizePair, StrictModel, Whole, only_with, value_given
+from hlfeat.config.base import (
+    Flag,
+    Kernel,
+    NotNegative,
+    OddKernel,
+    Positive,
+    SizePair,
+    StrictModel,
+    Whole,
+    only_with,
+    value_given,
+)
 
 LAYERS = "harmonic, conv, norm, activation, pool, projection or residual"
 CHANNELS = "channels of the output"
 STRIDE = "keep every n-th [band, frame]"
 GROUPS = "groups of channels that are convolved apart"
 BIAS = "add a trainable offset"
+SALIENCE_DECAY, SALIENCE_VALLEY = 0.6, 1.0  # p and v of salience, as chosen in docs/evidence.md
+EVEN_OR_NULL: dict[str, Any] = {"anyOf": [{"multipleOf": 2}, {"type": "null"}]}
 
 
 class HarmonicConfig(StrictModel):
@@ -22,7 +35,7 @@ class HarmonicConfig(StrictModel):
     out_channels: Whole = Field(description=CHANNELS)
     kernel: Kernel = Field(default=(5, 5), description="[harmonics, frames]; an odd number of frames")
     anchor: Whole | None = Field(
-        default=None, description="n: harmonic k lies at k / n times a row's frequency; null: 1"
+        default=None, description="n: harmonic k lies at k / n times a row's frequency; null: 1, with salience 2"
     )
     anchors: Annotated[tuple[Whole, ...], Field(min_length=1)] | None = Field(
         default=None, description="several, mixed by a 1 x 1 convolution, instead of anchor"
@@ -35,11 +48,38 @@ class HarmonicConfig(StrictModel):
     dilation: Whole = Field(default=1, description="distance of the kernel's frames")
     groups: Whole = Field(default=1, description=GROUPS)
     bias: Flag = Field(default=True, description=BIAS)
+    init: Literal["random", "salience"] = Field(
+        default="random", description="weights before training: random, or salience (sums harmonics)"
+    )
+    decay: NotNegative | None = Field(
+        default=None, description=f"with init: salience, p of h^-p; null: {SALIENCE_DECAY:g}"
+    )
+    valley: NotNegative | None = Field(
+        default=None, description=f"with init: salience, v between harmonics; null: {SALIENCE_VALLEY:g}"
+    )
 
     schema_rules: ClassVar[dict[str, Any]] = {
         "not": {"allOf": [value_given("anchor", "integer"), value_given("anchors", "array")]},
-        **only_with("bins_per_octave", "axis", "log"),
+        "allOf": [
+            only_with("bins_per_octave", "axis", "log"),
+            only_with("decay", "init", "salience"),
+            only_with("valley", "init", "salience"),
+            {
+                "if": {"required": ["init"], "properties": {"init": {"const": "salience"}}},
+                "then": {"properties": {"anchor": EVEN_OR_NULL, "anchors": {"items": {"multipleOf": 2}}}},
+            },
+        ],
     }
+
+    def anchor_or_default(self) -> int:
+        """The anchor, of a layer that has one: 1, or 2 where salience looks between harmonics."""
+        return self.anchor or (2 if self.init == "salience" else 1)
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain data, which fingerprints are made of: keys that came later are left out where they are not used."""
+        later = {"init": "random", "decay": None, "valley": None}
+        return {key: value for key, value in dump(self).items() if key not in later or value != later[key]}
 
     @model_validator(mode="after")
     def _one_way(self) -> HarmonicConfig:
@@ -47,6 +87,25 @@ class HarmonicConfig(StrictModel):
             raise ValueError("anchors: expected either anchor or anchors, got both")
         if self.bins_per_octave is not None and self.axis != "log":
             raise ValueError(f"bins_per_octave: expected only with axis: log, got it with axis: {self.axis}")
+        return self
+
+    @model_validator(mode="after")
+    def _salience(self) -> HarmonicConfig:
+        """Half-harmonics lie in whole rows of the kernel for even anchors only."""
+        if self.init != "salience":
+            for key in ("decay", "valley"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: expected only with init: salience, got it with init: {self.init}")
+            return self
+        key, anchors = ("anchor", (self.anchor_or_default(),)) if self.anchors is None else ("anchors", self.anchors)
+        for anchor in anchors:
+            if anchor % 2:
+                raise ValueError(f"{key}: expected an even number with init: salience, such as 2, got {anchor}")
+            if self.kernel[0] < 2 * anchor:
+                raise ValueError(
+                    f"kernel: expected at least {2 * anchor} harmonics with init: salience and anchor {anchor}, "
+                    f"so that the second harmonic is among them, got {self.kernel[0]}"
+                )
         return self
 
 

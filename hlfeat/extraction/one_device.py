@@ -118,7 +118,7 @@ def _prepare_job(
         on_device(device),
     ):
         extractor.to(device)
-        if options.weights is None and any(True for _ in stack.parameters()):
+        if options.weights is None and stack.is_random():
             log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")

@@ -47,12 +47,16 @@ class PitchRows(PostProcessor):
         extractor: computes the salience.
         freqs: of its rows in hertz, [F].
         viterbi: look for the best path through all frames of a clip.
+
+    Raises UsageError for `viterbi` without what it needs.
     """
 
     def __init__(self, extractor: Extractor, freqs: np.ndarray, viterbi: bool) -> None:
         super().__init__(1, len(freqs), Fraction(extractor.sample_rate, extractor.hop))
         self.changes, self.shape = True, (2,)
         self._freqs, self._viterbi = torch.from_numpy(freqs).float(), viterbi
+        if viterbi:
+            pitch(torch.zeros(len(freqs), 1), self._freqs, viterbi=True)  # raises an error here, and not in a worker
         hop = Fraction(extractor.frontend.hop, extractor.sample_rate)
         self.text = TrackText(Fraction(extractor.stack.shift) * hop, extractor.stack.stride * hop)
 

@@ -98,7 +98,7 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
     extractor = build(config)
     if weights is not None:
         load_weights(extractor, weights)
-    elif any(True for _ in extractor.stack.parameters()):
+    elif extractor.stack.is_random():
         log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
     try:
         extractor.follow_centre_freqs()

@@ -47,6 +47,8 @@ def test_named_configurations_are_there_and_can_be_built():
         "music-cq-harmonic",
         "bio-48k",
         "log-mel-48k",
+        "pitch-salience",
+        "pitch-salience-fine",
     } <= set(names)
     for name in names:
         assert load_config(name).description
@@ -272,7 +274,10 @@ ERRORS = [
     ("frontend:\n  n_filters: 2.5", "c.yaml:2: frontend.n_filters: expected a whole number, got 2.5"),
     ("frontend:\n  n_filters: 0", "c.yaml:2: frontend.n_filters: expected a number >= 1, got 0"),
     ("frontend:\n  n_filters: 3\n  num_groups: 9", "c.yaml:3: frontend.num_groups: expected at most n_filters = 3"),
-    ("frontend:\n  compression: pcne", "c.yaml:2: frontend.compression: expected logtbn or pcen, got 'pcne'; did you"),
+    (
+        "frontend:\n  compression: pcne",
+        "c.yaml:2: frontend.compression: expected logtbn, pcen or relative-log, got 'pcne'; did you",
+    ),
     ("frontend:\n  compression: {kind: pcen, q: 1}", "c.yaml:2: frontend.compression.q: unknown key"),
     ("frontend:\n  window_stride: 0.01", "c.yaml:2: frontend.window_stride: expected at least one sample"),
     ("frontend:\n  min_freq: 900\n  max_freq: 500", "c.yaml:2: frontend.min_freq: expected less than max_freq"),

@@ -36,11 +36,12 @@ MAY_IMPORT = {
 }
 # Inside `nn`, from the bottom up: a group may import those above its own line only.
 NN_LAYERS = [
-    "_private_torch _untraced _triton_products gpu_kernels masking parameter_cache threads device axes state_dicts",
+    "_private_torch _untraced _triton_products gpu_kernels masking parameter_cache threads device axes state_dicts "
+    "pitch",
     "frontends harmonic",
     "layers harmonise",
     "extractor",
-    "weights build summary parameter_groups pitch",
+    "weights build summary parameter_groups",
 ]
 
 

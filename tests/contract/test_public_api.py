@@ -15,10 +15,10 @@ from tests import helpers
 PUBLIC = """
     AxisError CentreAxis Clip ClipError ClipLabel Config ConfigError EfficientLeaf ExportError Extractor
     FeatureBatch FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis
-    LogAxis LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part Report Spectrogram
-    Statistics TooManyFailuresError UsageError build collate collect_inputs config_names dump_config extract
-    frame_mask harmonic_conv2d harmonise load_audio load_config pad parameter_groups plan_batches read_labels
-    split_groups
+    LogAxis LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part PitchTrack RelativeLog
+    Report Spectrogram Statistics TooManyFailuresError UsageError build collate collect_inputs config_names dump_config
+    extract frame_mask harmonic_conv2d harmonise init_salience_ load_audio load_config pad parameter_groups pitch
+    plan_batches read_labels split_groups
 """
 
 
@@ -65,7 +65,7 @@ def test_arguments_are_pinned():
         name: list(inspect.signature(getattr(hlfeat, name)).parameters)
         for name in (
             "extract", "build", "collate", "collect_inputs", "load_audio", "plan_batches", "pad", "frame_mask",
-            "harmonise", "parameter_groups", "read_labels", "split_groups",
+            "harmonise", "init_salience_", "parameter_groups", "pitch", "read_labels", "split_groups",
         )
     }  # fmt: skip
     assert taken == {
@@ -78,6 +78,8 @@ def test_arguments_are_pinned():
         "pad": ["waveforms"],
         "frame_mask": ["frames", "n"],
         "harmonise": ["module", "axis", "anchor", "where", "axes"],
+        "init_salience_": ["conv", "decay", "valley"],
+        "pitch": ["salience", "freqs", "viterbi"],
         "parameter_groups": ["model", "lr", "weight_decay"],
         "read_labels": ["table", "path", "label", "group", "split"],
         "split_groups": ["labels", "groups", "share", "seed"],

@@ -135,6 +135,6 @@ def test_times_are_those_of_the_results(measured):
     for frontend, (setting, candidate) in names.items():
         assert value(times[frontend]) == pytest.approx(measured(setting, candidate, "forward_to_logmel"), abs=5e-3)
     shares = [row["time / filterbank"] for row in rows_of("compression")]
-    assert shares[0] == ""
-    for share, candidate in zip(shares[1:], ("ours, logtbn", "ours, pcen"), strict=True):
+    assert shares[0] == shares[3] == ""  # not measured
+    for share, candidate in zip(shares[1:3], ("ours, logtbn", "ours, pcen"), strict=True):
         assert value(share) == pytest.approx(measured("8G-opt-80", candidate, "forward_compression"), abs=5e-3)

@@ -1,7 +1,7 @@
 """Compression of a filterbank's energies: the interface, and logarithm with temporal batch norm (LogTBN).
 
-PCEN, the other compression, is in hlfeat/nn/frontends/pcen.py. Source: Schlüter & Gutenbrunner, "EfficientLEAF",
-EUSIPCO 2022, section 3.
+PCEN and RelativeLog, the others, are in hlfeat/nn/frontends/{pcen,relative_log}.py. Source: Schlüter & Gutenbrunner,
+"EfficientLEAF", EUSIPCO 2022, section 3.
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from hlfeat.config.frontends import EleafConfig, LeafConfig, PCENConfig
+from hlfeat.config.frontends import EleafConfig, LeafConfig, LogTBNConfig, PCENConfig, RelativeLogConfig
 from hlfeat.nn.frontends.base import Frontend, window_and_hop
 from hlfeat.nn.frontends.compression import Compression, LogTBN, Quantity
 from hlfeat.nn.frontends.gabor import GaborFilterbank
 from hlfeat.nn.frontends.pcen import PCEN
 from hlfeat.nn.frontends.registry import register
+from hlfeat.nn.frontends.relative_log import RelativeLog
 from hlfeat.nn.frontends.responses import Responses, gabor_responses
 from hlfeat.nn.frontends.scales import Scale, initial_filters, outer_frequencies
 from hlfeat.nn.frontends.spill import SpillFile
@@ -117,8 +118,9 @@ class EfficientLeaf(LearnableFrontend):
         window_len, window_stride: pooling window and distance of frames, milliseconds.
         conv_win_factor: kernel size in multiples of a filter's sigma.
         stride_factor: factor on the largest stride that keeps the Nyquist rate of a group's highest filter.
-        compression: "logtbn" (C = 2: log energies, and the same less their median over time), "pcen" (C = 1), or a
-            module: a `Compression`, or any that maps [B, F, N] and treats every frame alone.
+        compression: "logtbn" (C = 2: log energies, and the same less their median over time), "pcen" (C = 1),
+            "relative-log" (C = 1, the same at every level), or a module: a `Compression`, or any that maps [B, F, N]
+            and treats every frame alone.
         scale: where the filters start: equally spaced in "mel", "linear" (hertz), "log" (octaves), "bark" or "erb";
             read off a matrix of mel filters over FFT bins, as the original LEAF does ("mel-matrix"); or the F centre
             frequencies themselves, rising from min_freq to max_freq.
@@ -159,7 +161,7 @@ class EfficientLeaf(LearnableFrontend):
         window_stride: float = 10.0,
         conv_win_factor: float = 4.77,
         stride_factor: float = 1.0,
-        compression: Literal["logtbn", "pcen"] | nn.Module = "logtbn",
+        compression: Literal["logtbn", "pcen", "relative-log"] | nn.Module = "logtbn",
         *,
         scale: Scale | Sequence[float] = "mel",
         first_freq: float | None = None,
@@ -231,7 +233,7 @@ class Leaf(LearnableFrontend):
         sample_rate: int = 16000,
         window_len: float = 25.0,
         window_stride: float = 10.0,
-        compression: Literal["logtbn", "pcen"] | nn.Module = "pcen",
+        compression: Literal["logtbn", "pcen", "relative-log"] | nn.Module = "pcen",
         *,
         scale: Scale | Sequence[float] = "mel",
         first_freq: float | None = None,
@@ -273,10 +275,18 @@ def make_compression(compression: str | nn.Module, n_bands: int) -> nn.Module:
         return LogTBN(n_bands, a=5, trainable=True, per_band=True, median_filter=True, append_filtered=True)
     if compression == "pcen":
         return PCEN(n_bands, s=0.04, alpha=0.96, delta=2.0, r=0.5, eps=1e-12, learn_logs=False, clamp=1e-5)
-    raise ValueError(f'expected compression "logtbn", "pcen" or a module, got {compression!r}')
+    if compression == "relative-log":
+        return RelativeLog(n_bands)
+    raise ValueError(f'expected compression "logtbn", "pcen", "relative-log" or a module, got {compression!r}')
+
+
+COMPRESSIONS: dict[type, Callable[..., Compression]] = {
+    LogTBNConfig: LogTBN,
+    PCENConfig: PCEN,
+    RelativeLogConfig: RelativeLog,
+}
 
 
 def compression_of(config: EleafConfig | LeafConfig) -> Compression:
     """The compression that a configuration describes."""
-    kind = PCEN if isinstance(config.compression, PCENConfig) else LogTBN
-    return kind(config.n_filters, **config.compression.model_dump(exclude={"kind"}))
+    return COMPRESSIONS[type(config.compression)](config.n_filters, **config.compression.model_dump(exclude={"kind"}))

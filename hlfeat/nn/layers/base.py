@@ -105,6 +105,7 @@ class Layer(nn.Module):
         shift: output frame n is centred on input frame n * stride + shift.
         receptive_field: input frames on either side that it depends on, beyond `shift`; None: on all of the clip's.
         shortcut_stride: (bands, frames) of a 1 x 1 convolution whose output has the same places; None: there is none.
+        drawn: whether its parameters, if it has any, are drawn at random before they are trained.
 
     Shape:
         - x: [B, C, F, N]; frames: [B], how many of the N exist, or None for all
@@ -115,6 +116,7 @@ class Layer(nn.Module):
     shift: float = 0.0
     receptive_field: int | None = 0
     shortcut_stride: tuple[int, int] | None = (1, 1)
+    drawn: bool = True
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
@@ -122,6 +124,10 @@ class Layer(nn.Module):
     def describe(self, bands: int) -> str:
         """What the layer is, in a few words, for an input of so many bands."""
         raise NotImplementedError
+
+    def is_random(self) -> bool:
+        """Whether without training its output is that of random parameters."""
+        return self.drawn and count_parameters(self) > 0
 
     def num_frames(self, frames: Count) -> Count:
         """Output frames of clips of so many input frames, one or a tensor of them."""

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hlfeat.config.layers import HarmonicConfig
+from hlfeat.config.layers import SALIENCE_DECAY, SALIENCE_VALLEY, HarmonicConfig
 from hlfeat.errors import ConfigError
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
 from hlfeat.nn.harmonic.modules import MixedHarmonicConv2d
+from hlfeat.nn.harmonic.salience import init_salience_
 from hlfeat.nn.layers.base import Features, Layer, LayerInput
 from hlfeat.nn.layers.conv import ConvLayer
 from hlfeat.nn.layers.registry import build_layer
@@ -114,11 +115,18 @@ def build_harmonic(config: HarmonicConfig, before: LayerInput) -> Layer:
     padding, dilation = (0, config.dilation * (config.kernel[1] // 2)), (1, config.dilation)
     conv: AxisHarmonicConv2d | MixedHarmonicConv2d
     if config.anchors is None:
-        anchor = config.anchor or 1
+        anchor = config.anchor_or_default()
         conv = AxisHarmonicConv2d(axis, *sizes, padding, dilation, config.groups, config.bias, anchor=anchor)
     else:
         conv = MixedHarmonicConv2d(axis, *sizes, padding, dilation, config.groups, config.bias, anchors=config.anchors)
-    return HarmonicLayer(conv, config.stride, fixed)
+    layer = HarmonicLayer(conv, config.stride, fixed)
+    if config.init == "salience":
+        decay = SALIENCE_DECAY if config.decay is None else config.decay
+        valley = SALIENCE_VALLEY if config.valley is None else config.valley
+        for branch in layer.branches():
+            init_salience_(branch, decay=decay, valley=valley)
+        layer.drawn = config.anchors is not None or config.out_channels > 1
+    return layer
 
 
 def fixed_axis(config: HarmonicConfig, bins_per_octave: float | None) -> Axis | None:

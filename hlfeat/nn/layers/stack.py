@@ -44,6 +44,9 @@ class Stack(Layer):
             x, frames = layer(x, frames)
         return x, frames
 
+    def is_random(self) -> bool:
+        return any(layer.is_random() for layer in self)
+
     def num_frames(self, frames: Count) -> Count:
         for layer in self:
             frames = layer.num_frames(frames)
@@ -94,6 +97,9 @@ class Residual(Layer):
     def forward(self, x: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         y, frames = self.body(x, frames)
         return mask_frames(y + self.shortcut(x), frames), frames
+
+    def is_random(self) -> bool:
+        return self.body.is_random() or count_parameters(self.shortcut) > 0
 
     def num_frames(self, frames: Count) -> Count:
         return self.body.num_frames(frames)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import hlfeat
 from hlfeat.nn.frontends.compression import LogTBN, median_over_time
 from hlfeat.nn.frontends.pcen import PCEN, smooth
 from tests.helpers import GOLDEN
@@ -127,3 +128,30 @@ def test_training_statistics_are_those_of_the_clips_without_their_padding(append
     torch.testing.assert_close(comp.TBN.bn.running_mean, bn.running_mean)
     torch.testing.assert_close(comp.TBN.bn.running_var, bn.running_var)
     assert comp.TBN.bn.num_batches_tracked == 1
+
+
+def test_relative_log_is_the_formula_in_float64(rng):
+    x = rng.random((2, 5, 7)) ** 4
+    expected = np.empty_like(x)
+    for b, f, n in np.ndindex(x.shape):
+        expected[b, f, n] = np.log1p(10**1.5 * x[b, f, n] / x[b, :, n].mean())
+    got = hlfeat.RelativeLog(5)(torch.from_numpy(x))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_relative_log_of_silence_is_zero_with_finite_gradients():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        x = torch.zeros(1, 5, 3, dtype=dtype, requires_grad=True)
+        y = hlfeat.RelativeLog(5).to(dtype)(x)
+        assert not y.any()
+    x = torch.zeros(1, 5, 3, requires_grad=True)
+    hlfeat.RelativeLog(5)(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_relative_log_can_be_trained():
+    compress = hlfeat.RelativeLog(5, a=1.0, trainable=True, per_band=True)
+    assert [list(p.shape) for p in compress.parameters()] == [[5]]
+    assert not list(hlfeat.RelativeLog(5).state_dict())
+    leaf = hlfeat.EfficientLeaf(n_filters=8, compression="relative-log")
+    assert leaf(torch.randn(2, 1600)).shape == (2, 8, 10)
