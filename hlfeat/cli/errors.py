@@ -51,6 +51,7 @@ OPTIONS = {
     "only": "--only",
     "overwrite": "--overwrite",
     "part": "--part",
+    "pitch": "--pitch",
     "seconds": "--seconds",
     "update": "--update",
     "viterbi": "--viterbi",

@@ -18,6 +18,7 @@ import hlfeat
 from hlfeat.audio.clip import Clip
 from hlfeat.config.loading import load_config
 from hlfeat.errors import ConfigError, OutputError, UsageError
+from hlfeat.extraction.extract import extract_clips
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.pitch_tracks import PitchTracks
 from hlfeat.inputs.collect import Inputs, collect_inputs
@@ -333,3 +334,24 @@ def test_a_part_killed_leaves_the_tracks_of_the_other(tmp_path):
             run(folder, out, options=replace(ONE, part=part), shard=2)
 
     killed_anywhere(tmp_path, tmp_path / "out", both)
+
+
+def test_silence_has_no_pitch_and_a_tone_has_its_own(tmp_path):
+    """With the configuration that the command takes by default; clips in windows too."""
+    t = np.arange(16000) / 16000
+    a2 = sum(0.1 * np.sin(2 * np.pi * 110 * h * t) / h for h in range(1, 8))
+    sounds = {"silence.wav": np.zeros(16000), "a2.wav": a2, "5 ms of silence.wav": np.zeros(80)}
+    sounds["silence and a2.wav"] = np.stack([np.zeros(16000), a2], 1)
+    for name, x in sounds.items():
+        soundfile.write(tmp_path / name, x, 16000)
+    inputs = Inputs([Clip(name, str(tmp_path / name)) for name in sounds])
+    config = load_config("pitch-salience", ["audio.channels=each"])
+    for limits, out in ((DEFAULT_LIMITS, tmp_path / "held"), (LONG_IS_SHORT, tmp_path / "windows")):
+        extract_clips(config, inputs, out, ONE, limits=limits, product=PitchTracks())
+        got = tracks(out)
+        for id_ in ("silence.wav#0", "silence and a2.wav#0", "5 ms of silence.wav#0"):
+            assert not got[id_][:, 1:].any(), id_
+        for id_ in ("a2.wav#0", "silence and a2.wav#1"):
+            _, frequency, confidence = got[id_][10:-10].T
+            assert (np.abs(1200 * np.log2(frequency / 110)) < 20).all()
+            assert (confidence > 0.9).all()
