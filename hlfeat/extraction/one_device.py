@@ -16,6 +16,7 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
 from hlfeat.extraction.clip_loader import ClipLoader
+from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
@@ -24,7 +25,7 @@ from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
 from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine
-from hlfeat.extraction.sinks import Failures, ShardMoments, StatisticsSink
+from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
@@ -151,7 +152,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
         log.info("%d of %d clips are done already", len(clips) - len(state.todo), len(clips))
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
-    sink = job.product.sink(job.config, job.pipeline, output, state.shards, clock, failures)
+    sink = job.product.sink(job.config, job.pipeline, SinkPlace(output, job.each, state.shards, clock, failures))
     progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
     run = ClipRun(job, sink, failures, progress, clock, Tally())
     try:

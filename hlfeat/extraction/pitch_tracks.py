@@ -6,11 +6,9 @@ a clip, its salience is held in memory. The process of the run writes the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +21,12 @@ from hlfeat.config.output import OutputConfig, shard_bytes
 from hlfeat.errors import ClipError, LayerError
 from hlfeat.extraction.events import ChannelFeatures, ComputedClip, HeldFeatures
 from hlfeat.extraction.postprocess import PostProcessor, check_finite
-from hlfeat.extraction.product import keeps_each
-from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.setup import Pipeline, prepare
-from hlfeat.extraction.sinks import Failures, Sink, index_entry
+from hlfeat.extraction.sinks import NumberedSink, Sink, SinkPlace
+from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.pitch import pitch
 from hlfeat.storage.description import PitchSettings
-from hlfeat.storage.layout import ShardFiles
-from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.storage.track_shard import TrackShard
 from hlfeat.storage.track_text import TrackText
@@ -61,15 +56,27 @@ class PitchRows(PostProcessor):
         self.text = TrackText(Fraction(extractor.stack.shift) * hop, extractor.stack.stride * hop)
 
     def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Shape: [..., n, 1, F] each, in time order -> [..., n, 2] each."""
-        if self._viterbi:
-            held = list(chunks)
-            chunks = [torch.cat(held, -3)] if len(held) > 1 else held
-        for chunk in chunks:
-            salience = chunk.cpu()[..., 0, :].float()  # [..., n, F]
-            check_finite(salience.numpy(), "pitch is looked for")
-            track = pitch(salience.transpose(-1, -2), self._freqs, viterbi=self._viterbi)
-            yield torch.stack([track.frequency, track.confidence], -1)
+        """Raises ClipError for a salience that is not finite, or too long for Viterbi's algorithm.
+
+        Shape: [..., n, 1, F] each, in time order -> [..., n, 2] each.
+        """
+        if not self._viterbi:
+            yield from map(self._rows, chunks)
+            return
+        held = list(chunks)
+        try:
+            yield self._rows(torch.cat(held, -3) if len(held) > 1 else held[0])
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e):
+                raise
+            raise ClipError("out-of-memory", "too long for a path through all of its frames") from e
+
+    def _rows(self, chunk: Tensor) -> Tensor:
+        """Shape: [..., n, 1, F] -> [..., n, 2]."""
+        salience = chunk.cpu()[..., 0, :].float()  # [..., n, F]
+        check_finite(salience.numpy(), "pitch is looked for")
+        track = pitch(salience.transpose(-1, -2), self._freqs, viterbi=self._viterbi)
+        return torch.stack([track.frequency, track.confidence], -1)
 
 
 @dataclass(frozen=True)
@@ -108,17 +115,9 @@ class PitchTracks:
             return ShardPlan(min(size, MOST_CLIPS), MOST_BYTES, LINE_BYTES)
         return ShardPlan(MOST_CLIPS, min(shard_bytes(size), MOST_BYTES), LINE_BYTES)
 
-    def sink(
-        self,
-        config: Config,
-        pipeline: Pipeline,
-        output: OutputDir,
-        taken: Set[int],
-        clock: Clock,
-        failures: Failures,
-    ) -> Sink:
+    def sink(self, config: Config, pipeline: Pipeline, place: SinkPlace) -> Sink:
         assert isinstance(pipeline.postprocessor, PitchRows)
-        return TrackSink(output, pipeline.postprocessor.text, keeps_each(config), taken, clock, failures)
+        return TrackSink(place, pipeline.postprocessor.text)
 
 
 def check_output(output: OutputConfig) -> None:
@@ -131,59 +130,38 @@ def check_output(output: OutputConfig) -> None:
             raise LayerError(("output", key), f"must be {expected} for pitch tracks, got {value}")
 
 
-class TrackSink:
+class TrackSink(NumberedSink):
     """Writes a CSV for each clip, and an index of them; a Sink.
 
     Args:
-        output: the directory.
+        place: where.
         text: of a track.
-        each: whether every channel of a file is a clip of its own in the index.
-        taken: numbers of shards that are finished already.
-        clock: counts the computing of long clips, which happens while they are written.
-        failures: are saved before tracks are published: the clips that failed beside them must not be lost.
     """
 
-    def __init__(
-        self, output: OutputDir, text: TrackText, each: bool, taken: Set[int], clock: Clock, failures: Failures
-    ) -> None:
-        self._output, self._text, self._each, self._clock, self._failures = output, text, each, clock, failures
-        self._numbers = (number for number in count() if number not in taken)
-        self._number = next(self._numbers)  # of the open shard
+    def __init__(self, place: SinkPlace, text: TrackText) -> None:
+        super().__init__(place)
+        self._text = text
         self._shard: TrackShard | None = None
-        self._open = ExitStack()  # closes the shard, whatever happens
-
-    def __enter__(self) -> TrackSink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    @property
-    def shard_name(self) -> str:
-        return self._output.layout.shard_name(self._number)
 
     def write(self, clip: ComputedClip) -> None:
         if self._shard is None:
-            self._shard = self._open.enter_context(TrackShard(ShardFiles(self._output.layout, self._number)))
-        for n, channel in enumerate(clip.channels):
-            entry = index_entry(clip.info, n if self._each else None)
+            self._shard = self._open.enter_context(TrackShard(self._files))
+        for n, (entry, channel) in enumerate(self._entries(clip)):
             try:
-                self._shard.append(entry, self._text(self._rows(channel)))
+                self._shard.append(entry, self._text(self._chunks(channel)))
             except ClipError:
                 self._shard.drop(n)
                 raise
 
-    def _rows(self, channel: ChannelFeatures) -> Iterator[np.ndarray]:
+    def _chunks(self, channel: ChannelFeatures) -> Iterator[np.ndarray]:
         held = isinstance(channel, HeldFeatures)
-        return (rows for rows, _ in (channel if held else self._clock.timed("compute", channel)))
+        return (rows for rows, _ in (channel if held else self.place.clock.timed("compute", channel)))
 
     def commit(self) -> list[Path]:
         if self._shard is None or not self._shard.entries:
             return []
-        self._output.check_place()
-        self._failures.save()
+        self._before_publishing()
         paths = self._shard.commit()
-        self._open.close()
         self._shard = None
-        self._number = next(self._numbers)
+        self._begin_next()
         return paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,10 +10,8 @@ import numpy as np
 
 from hlfeat.config.config import Config
 from hlfeat.extraction.postprocess import PostProcessor
-from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.setup import Pipeline, make_shard_plan, prepare
-from hlfeat.extraction.sinks import Failures, ShardSink, Sink
-from hlfeat.storage.output_dir import OutputDir
+from hlfeat.extraction.sinks import ShardSink, Sink, SinkPlace
 from hlfeat.storage.shard_writer import ShardPlan
 
 
@@ -30,16 +27,8 @@ class Product(Protocol):
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         """Where shards end, which are finished and taken back as a whole."""
 
-    def sink(
-        self,
-        config: Config,
-        pipeline: Pipeline,
-        output: OutputDir,
-        taken: Set[int],
-        clock: Clock,
-        failures: Failures,
-    ) -> Sink:
-        """Writes what is computed. `taken`: numbers of shards that are finished already."""
+    def sink(self, config: Config, pipeline: Pipeline, place: SinkPlace) -> Sink:
+        """Writes what is computed."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +49,9 @@ class Features:
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         return make_shard_plan(config, postprocessor)
 
-    def sink(
-        self,
-        config: Config,
-        pipeline: Pipeline,
-        output: OutputDir,
-        taken: Set[int],
-        clock: Clock,
-        failures: Failures,
-    ) -> Sink:
-        shape, dtype = pipeline.postprocessor.shape, np.dtype(config.output.dtype)
-        return ShardSink(output, config.output.format, dtype, shape, keeps_each(config), taken, clock, failures)
+    def sink(self, config: Config, pipeline: Pipeline, place: SinkPlace) -> Sink:
+        output = config.output
+        return ShardSink(place, output.format, np.dtype(output.dtype), pipeline.postprocessor.shape)
 
 
 FEATURES = Features()
-
-
-def keeps_each(config: Config) -> bool:
-    """Whether every channel of a file is a clip of its own in the output."""
-    return config.audio.channels == "each"

@@ -15,12 +15,13 @@ from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
 from hlfeat.extraction.engine import Engine
 from hlfeat.extraction.events import ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
-from hlfeat.extraction.product import Product, keeps_each
+from hlfeat.extraction.product import Product
 from hlfeat.extraction.progress import Clock, Progress
 from hlfeat.extraction.setup import Pipeline
-from hlfeat.extraction.sinks import Failures, Sink
+from hlfeat.extraction.sinks import Sink
 from hlfeat.extraction.worker_pool import WorkerPool
 from hlfeat.storage.shard_writer import ShardPlan
 
@@ -62,7 +63,7 @@ class Job:
     @property
     def each(self) -> bool:
         """Whether every channel of a file is a clip of its own in the output."""
-        return keeps_each(self.config)
+        return self.config.audio.channels == "each"
 
 
 @dataclass

@@ -18,9 +18,13 @@ import hlfeat
 from hlfeat.audio.clip import Clip
 from hlfeat.config.loading import load_config
 from hlfeat.errors import ConfigError, OutputError, UsageError
+from hlfeat.extraction import pitch_tracks
+from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.extract import extract_clips
+from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.pitch_tracks import PitchTracks
+from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.inspection.tracks import inspect_tracks
 from hlfeat.inspection.verify import verify_tracks
@@ -355,3 +359,34 @@ def test_silence_has_no_pitch_and_a_tone_has_its_own(tmp_path):
             _, frequency, confidence = got[id_][10:-10].T
             assert (np.abs(1200 * np.log2(frequency / 110)) < 20).all()
             assert (confidence > 0.9).all()
+
+
+@pytest.mark.parametrize("viterbi", [False, True])
+def test_batches_for_a_device_give_the_same_tracks(clips, tmp_path, viterbi):
+    config, inputs = load_config("pitch-salience"), collect_inputs([str(clips)])
+    for out, engine in ((tmp_path / "cpu", None), (tmp_path / "batches", batch_engine_on_cpu)):
+        extract_on_device(config, inputs, out, DEFAULT_LIMITS, ONE, Hooks(), engine, PitchTracks(viterbi))
+    cpu, batches = tracks(tmp_path / "cpu"), tracks(tmp_path / "batches")
+    assert list(cpu) == list(batches)
+    for id_, track in cpu.items():
+        assert (np.abs(track - batches[id_]) < 0.01).mean() > 0.99, id_
+
+
+def batch_engine_on_cpu(extractor, postprocessor, loader, device, dtype, batch_samples, limits):
+    return BatchEngine(extractor, postprocessor, loader, device, dtype, 64000, limits)
+
+
+def test_a_path_for_which_memory_does_not_suffice_fails_its_clip_alone(clips, tmp_path, monkeypatch):
+    longest = max(clips.rglob("*.*"), key=lambda path: soundfile.info(path).duration)
+
+    def too_long(salience, freqs, *, viterbi=False):
+        if viterbi and salience.shape[-1] > 200:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory")
+        return pitch(salience, freqs, viterbi=viterbi)
+
+    monkeypatch.setattr(pitch_tracks, "pitch", too_long)
+    run(clips, tmp_path / "out", viterbi=True, limits=LONG_IS_SHORT)
+    codes = failed(tmp_path / "out")
+    assert codes[str(longest.relative_to(clips))] == "out-of-memory"
+    assert set(codes.values()) == {"out-of-memory"}
+    assert len(codes) + len(tracks(tmp_path / "out")) == 12
