@@ -1,13 +1,14 @@
-"""Train a configuration's extractor with a small classifier, then extract features with what it has learnt.
+"""Train a configuration's extractor to tell classes apart or to find the pitch, then extract features with it.
 
     python scripts/train.py FOLDER --out run                           # one folder a class
     python scripts/train.py FOLDER --out run --labels clips.csv        # classes, speakers, splits from a table
+    python scripts/train.py FOLDER --out run --task pitch              # beside a.wav, its pitch in a.f0.csv
     python scripts/train.py FOLDER --out run --resume                  # go on after the last finished epoch
     torchrun --nproc-per-node 2 scripts/train.py FOLDER --out run      # DistributedDataParallel
 
 It ends in run/config.yaml, run/weights.safetensors (the extractor's, without the classifier) and run/features; while it
 runs, run/metrics.jsonl has a line for each epoch, and run/checkpoint.pt the state after the last. All clips are held in
-memory, 230 MB an hour at 16 kHz.
+memory, 230 MB an hour at 16 kHz. train_classes.py and train_pitch.py have what is particular to a task.
 
 Clips of one speaker on both sides of the split would flatter the result. So a group is held out as a whole. A table has
 a column of groups (`--group-by`), or says itself what is for training (`--split-by`). Without a table, the folders
@@ -25,9 +26,9 @@ import os
 import subprocess
 import sys
 import time
-import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +39,23 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from train_data import RANK, WORLD, Example, crops, divide, hold_out, read, say
-from train_state import Classifier, Training, accuracy, moved, to_device
+from train_classes import Classes
+from train_data import RANK, WORLD, Example, TracksOf, crops, divide, fingerprint, hold_out, read, say
+from train_pitch import Pitch
+from train_state import Task, Training, moved, to_device
+from train_tracks import find_tracks, notes_of
 
 import hlfeat
 from hlfeat import UsageError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+
+
+class TaskName(str, Enum):
+    """What --task takes."""
+
+    classes = "classes"
+    pitch = "pitch"
 
 
 def main(
@@ -53,9 +64,15 @@ def main(
     config: Annotated[
         str, typer.Option("--config", "-c", help="A shipped configuration or a YAML file.")
     ] = "eleaf-8g-opt",
+    task_name: Annotated[TaskName, typer.Option("--task", help="What is learnt.")] = TaskName.classes,
     labels: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="A table with a row for each clip.")] = None,
     path_column: Annotated[str, typer.Option(help="Its column of paths, relative to FOLDER.")] = "path",
-    label_column: Annotated[str, typer.Option(help="Its column of classes.")] = "label",
+    label_column: Annotated[
+        str | None, typer.Option(help="Its column of classes, or of hertz; default: label, or frequency for pitch.")
+    ] = None,
+    tracks: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of pitch over time, in hertz; default: beside the audio.")
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="What is held out as a whole; default: speaker, if it exists."),
@@ -72,30 +89,40 @@ def main(
     amp: Annotated[bool, typer.Option("--amp", help="Mixed precision: autocast to bfloat16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt, if it exists.")] = False,
 ) -> None:
-    """Train CONFIG's extractor to tell the classes of FOLDER apart; save it; extract FOLDER's features with it."""
+    """Train CONFIG's extractor to tell classes apart, or to find the pitch; save it; extract FOLDER's features."""
     if labels is None and (group_by or split_by):
         raise UsageError(f"{'--group-by' if group_by else '--split-by'}: expected --labels with it")
+    pitch = task_name is TaskName.pitch
+    if tracks is not None and not pitch:
+        raise UsageError("--tracks: expected --task pitch with it")
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     cfg = hlfeat.load_config(config).model_copy(update={"seed": seed})
+    if pitch:
+        label_column = label_column or ("frequency" if tracks is None else path_column)  # tracks need no labels
     columns = {
-        "--path-column": path_column, "--label-column": label_column, "--group-by": group_by, "--split-by": split_by,
+        "--path-column": path_column, "--label-column": label_column or "label", "--group-by": group_by,
+        "--split-by": split_by,
     }  # fmt: skip
     table = None if labels is None else read_table(labels, columns)
-    examples = read(folder, cfg, table)
+    tracks_of: TracksOf | None = None
+    if pitch:
+        notes = table is not None and tracks is None
+        tracks_of = partial(notes_of, table, labels, label_column) if notes else partial(find_tracks, tracks or folder)
+    examples = read(folder, cfg, table, tracks_of)
     parts = divide(examples) if split_by else hold_out(examples, held_out, seed)
-    classes = sorted({e.label for e in parts.train})
     batch = min(batch, len(parts.train))
     if batch < WORLD:
         raise UsageError(f"--batch: expected a clip for each of {WORLD} processes, got {batch}")
 
-    torch.manual_seed(seed)  # of the classifier
-    model = Classifier(hlfeat.build(cfg), len(classes)).to(device)
+    torch.manual_seed(seed)  # of a classifier
+    task: Task = Pitch(cfg, parts) if pitch else Classes(cfg, parts)
+    model = task.model.to(device)
     steps = len(parts.train) // batch
     settings = {
-        "config": hlfeat.dump_config(cfg), "classes": classes, "training clips": fingerprint(parts.train),
+        "config": hlfeat.dump_config(task.config), **task.settings, "training clips": fingerprint(parts.train),
         "--seed": seed, "--epochs": epochs, "--seconds": seconds, "--batch": batch, "--lr": lr, "--amp": amp,
         "number of processes": WORLD,
     }  # fmt: skip
@@ -110,21 +137,20 @@ def main(
         parallel = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
     if RANK == 0:
         (out / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in training.metrics))
-    chance = max(Counter(e.label for e in parts.valid).values()) / len(parts.valid)
     while training.epoch < epochs:
         begun = time.perf_counter()
         rng = np.random.default_rng(training.seed_epoch(seed))
         cut = crops(parts.train, round(seconds * cfg.audio.sample_rate), rng)
         batches = [cut[i * batch : (i + 1) * batch][RANK::WORLD] for i in range(steps)]
-        loss = train_epoch(training, parallel, [[(w, classes.index(c)) for w, c in b] for b in batches], device, amp)
+        loss = train_epoch(training, parallel, task, batches, device, amp)
         result: dict[str, Any] = {"epoch": training.epoch + 1, "loss": loss}
         if RANK == 0:
-            result["accuracy"] = accuracy(model, parts.valid, classes, device, amp)
+            result |= task.measure(parts.valid, amp)
             if parts.test and training.epoch + 1 == epochs:
-                result["test_accuracy"] = accuracy(model, parts.test, classes, device, amp)
+                result |= {f"test_{name}": value for name, value in task.measure(parts.test, amp).items()}
             result["filters_moved"] = moved(training.start, model.extractor)
             result["seconds"] = round(time.perf_counter() - begun, 3)
-            say(line_of(result, chance))
+            say(line_of(result, task))
         training.metrics.append(result)
         if RANK == 0:
             training.save(out / "checkpoint.pt")
@@ -133,7 +159,7 @@ def main(
     if WORLD > 1:
         dist.destroy_process_group()
     if RANK == 0:
-        raise typer.Exit(save_and_extract(model.extractor, cfg, folder, out))
+        raise typer.Exit(save_and_extract(model.extractor, task.config, folder, out))
 
 
 def read_table(labels: Path, columns: Mapping[str, Any]) -> dict[str, hlfeat.ClipLabel]:
@@ -148,7 +174,8 @@ def read_table(labels: Path, columns: Mapping[str, Any]) -> dict[str, hlfeat.Cli
 def train_epoch(
     training: Training,
     parallel: nn.Module,
-    batches: Sequence[Sequence[tuple[torch.Tensor, int]]],
+    task: Task,
+    batches: Sequence[Sequence[Example]],
     device: torch.device,
     amp: bool,
 ) -> float:
@@ -156,10 +183,8 @@ def train_epoch(
     parallel.train()
     total = torch.zeros((), device=device)
     for batch in batches:
-        waves, labels = zip(*batch, strict=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            scores = parallel(*to_device(waves, device))
-            loss = nn.functional.cross_entropy(scores.float(), torch.tensor(labels, device=device))
+            loss = task.loss(parallel(*to_device([e.wave for e in batch], device)), batch)
         training.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         training.optimizer.step()
@@ -170,19 +195,13 @@ def train_epoch(
     return float(total)
 
 
-def line_of(result: Mapping[str, Any], chance: float) -> str:
+def line_of(result: dict[str, Any], task: Task) -> str:
     """What an epoch has come to, for people."""
     filters = ", ".join(f"{name} {distance:.2%}" for name, distance in result["filters_moved"].items())
-    test = f", test accuracy {result['test_accuracy']:.1%}" if "test_accuracy" in result else ""
     return (
-        f"epoch {result['epoch']:2d}: loss {result['loss']:.3f}, held-out accuracy {result['accuracy']:.1%} "
-        f"(chance {chance:.1%}){test}, filters moved: {filters or 'fixed'}, {result['seconds']:.0f} s"
+        f"epoch {result['epoch']:2d}: loss {result['loss']:.3f}, {task.line(result)}, "
+        f"filters moved: {filters or 'fixed'}, {result['seconds']:.0f} s"
     )
-
-
-def fingerprint(examples: Sequence[Example]) -> str:
-    """What the clips to train with are, in a few characters."""
-    return f"{len(examples)} ({zlib.crc32(repr([(e.label, len(e.wave)) for e in examples]).encode()):08x})"
 
 
 def save_and_extract(extractor: hlfeat.Extractor, cfg: hlfeat.Config, folder: Path, out: Path) -> int:

@@ -1,12 +1,12 @@
-"""What scripts/train.py trains, and how it is kept: classifier, optimizer and schedule, saved after each epoch."""
+"""What scripts/train.py trains, and how it is kept: a task's model, optimizer and schedule, saved after each epoch."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,27 +18,30 @@ from hlfeat import UsageError
 BATCH_SECONDS = 64  # of audio, in a batch of whole clips
 
 
-class Classifier(nn.Module):
-    """Mean and standard deviation of the features over a clip's frames, then a small perceptron.
+class Model(nn.Module):
+    """An extractor and what a task needs after it. Shape: x [B, T], lengths [B] -> the task's outputs."""
 
-    Shape: x [B, T], lengths [B] -> [B, classes].
-    """
+    extractor: hlfeat.Extractor
 
-    def __init__(self, extractor: hlfeat.Extractor, classes: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.extractor = extractor
-        size = 2 * extractor.n_channels * extractor.n_bands
-        self.head = nn.Sequential(
-            nn.LayerNorm(size), nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, classes)
-        )
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        features = self.extractor(x, lengths).float().flatten(1, 2)  # [B, C F, N], zero past a clip's end
-        frames = self.extractor.num_frames(lengths)
-        exists = hlfeat.frame_mask(frames, features.shape[-1])[:, None]  # [B, 1, N]
-        mean = features.sum(-1, keepdim=True) / frames[:, None, None]
-        variance = ((features - mean) * exists).square().sum(-1) / frames[:, None]
-        return self.head(torch.cat([mean[..., 0], (variance + 1e-5).sqrt()], -1))  # type: ignore[no-any-return]
+class Task(Protocol):
+    """What is learnt: classes (train_classes.py) or pitch (train_pitch.py)."""
+
+    config: hlfeat.Config  # of model.extractor
+    model: Model
+    settings: dict[str, Any]  # what a checkpoint has to agree with, beside the options
+
+    def loss(self, outputs: Tensor, examples: Sequence[Example]) -> Tensor:
+        """Of the model's outputs for a batch of examples, in their order."""
+        ...
+
+    def measure(self, examples: Sequence[Example], amp: bool) -> dict[str, float]:
+        """How well whole clips are understood, by the names in metrics.jsonl."""
+        ...
+
+    def line(self, result: dict[str, Any]) -> str:
+        """An epoch's measured values, for people."""
+        ...
 
 
 class Training:
@@ -51,7 +54,7 @@ class Training:
         settings: what a checkpoint has to agree with: plain values by the names of options.
     """
 
-    def __init__(self, model: Classifier, lr: float, steps: int, settings: dict[str, Any]) -> None:
+    def __init__(self, model: Model, lr: float, steps: int, settings: dict[str, Any]) -> None:
         self.model = model
         self.settings = settings
         self.start = filters_of(model.extractor)
@@ -129,15 +132,12 @@ def to_device(waves: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def accuracy(
-    model: Classifier, examples: Sequence[Example], classes: Sequence[str], device: torch.device, amp: bool
-) -> float:
-    """The share of whole clips that get their class."""
+def whole_clips(model: Model, examples: Sequence[Example], amp: bool) -> Iterator[tuple[list[Example], Tensor]]:
+    """Batches of whole clips, and what the model in eval mode makes of them: float32, on the CPU."""
     model.eval()
-    right = 0
+    device = next(model.parameters()).device
     for batch in hlfeat.plan_batches([len(e.wave) for e in examples], BATCH_SECONDS * model.extractor.sample_rate):
+        chosen = [examples[i] for i in batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            scores = model(*to_device([examples[i].wave for i in batch], device))
-        labels = torch.tensor([classes.index(examples[i].label) for i in batch])
-        right += int((scores.argmax(-1).cpu() == labels).sum())
-    return right / len(examples)
+            outputs = model(*to_device([e.wave for e in chosen], device))
+        yield chosen, outputs.float().cpu()

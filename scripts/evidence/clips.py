@@ -3,8 +3,8 @@
     for clip in clips(notes("FluidR3_GM.sf2", "test")):
         noisy(clip, 10.0), clip.frequency, clip.times[clip.scored]
 
-A frame is scored where the note sounds: from `ONSET` after its beginning, for at most `STEADY`, `EDGE` before its end at
-the latest, and while the recording's level is within `DECAY` of its greatest. So nobody is asked for the pitch of a
+A frame is scored where the note sounds: from `ONSET` after its beginning, for at most `STEADY`, until `EDGE` before its
+end, and while the recording's level is within `DECAY` of its greatest. So nobody is asked for the pitch of a
 string that has died away, and noise at 0 dB is as strong as the note in the frames that are scored, on average.
 """
 

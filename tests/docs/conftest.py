@@ -53,6 +53,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
             write_tone(folder / f"words/{word}/{i}.wav", 0.4, frequency + 9 * i)
     (folder / "words.csv").write_text(words_table())
     (folder / "meta.csv").write_text(meta_table())
+    make_notes(folder)
+    for i, singer in enumerate(["ann", "bob", "eve", "jim"]):
+        write_tone(folder / f"songs/{singer}/0.wav", 0.4, 220 + 20 * i)
+        (folder / f"songs/{singer}/0.f0.csv").write_text(track_table(220 + 20 * i, 40))
     write_tone(folder / "long/meeting.flac", 21, 440)
     (folder / "archives").mkdir()
     with tarfile.open(folder / "archives/000.tar", "w") as tar:
@@ -84,6 +88,22 @@ def words_table() -> str:
 def meta_table() -> str:
     """The same clips under other names of columns, with folds."""
     return "filename;fold;category\n" + "".join(f"{w}/{i}.wav;{i + 1};{w}\n" for w in ("no", "yes") for i in range(4))
+
+
+def make_notes(folder: Path) -> None:
+    """Three notes of each of four instruments, and a table of their frequencies."""
+    rows = ["path,frequency,instrument\n"]
+    for instrument in ("flute", "horn", "oboe", "viola"):
+        for i, frequency in enumerate((440, 550, 660)):
+            write_tone(folder / f"notes/{instrument}/{i}.wav", 0.4, frequency)
+            rows.append(f"{instrument}/{i}.wav,{frequency},{instrument}\n")
+    (folder / "notes.csv").write_text("".join(rows))
+
+
+def track_table(frequency: float, frames: int) -> str:
+    """A track of one frequency; its first frame has no pitch."""
+    rows = [f"{n / 100:.3f},{frequency if n else 0:.3f},{0.9 if n else 0.1}\n" for n in range(frames)]
+    return "time,frequency,confidence\n" + "".join(rows)
 
 
 def write_tone(path: Path, seconds: float, frequency: float) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hlfeat
+from hlfeat.audio.resample import Resampler
+from scripts import demo_clips
 
 A2, A4 = 110.0, 440.0
 SEMITONES = 110 * 2 ** (np.arange(49) / 12)  # four octaves from A2
@@ -211,3 +213,25 @@ def test_viterbi_without_librosa_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "viterbi: needs librosa: pip install 'hlfeat[pitch]'\n"
+
+
+@pytest.mark.parametrize(
+    ("clip", "melody", "beat"),
+    [
+        ("strings/open-strings.flac", "E2 A2 D3 G3 B3 E4", 0.5),  # each rings on under the next
+        ("strings/harp.ogg", "A4 - E5 - A5 - C5 B4 A4", 0.4),
+        ("voice/vowels.wav", "A3 A3 A3 A3 A3", 0.8),  # one for each vowel
+        ("voice/telephone.wav", "D3 D3 D3", 2 / 3),  # without the fundamental
+    ],
+)
+def test_the_demos_melodies_are_followed(extractor, clip, melody, beat):
+    """At the middle of each beat, the pitch is the note that the score says."""
+    rate, _, play = demo_clips.CLIPS[clip]
+    samples = demo_clips.finished(play(rate), rate)
+    samples = torch.from_numpy(samples.reshape(len(samples), -1).mean(1)).float()
+    found = track(extractor, Resampler(extractor.sample_rate)(samples[None], rate)[0])
+    for i, name in enumerate(melody.split()):
+        if name != "-":
+            middle = round((i + 0.5) * beat * 100)
+            assert abs(cents(found.frequency[middle].item(), demo_clips.hertz(name))) < 50, (i, name)
+            assert found.confidence[middle] > 0.5

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,8 +16,7 @@ import torch
 import hlfeat
 from hlfeat.errors import UsageError
 from tests import helpers
-
-ROOT = helpers.ROOT
+from tests.training.running import ENVIRONMENT, command_of, metrics, table, train
 
 
 def classes(folder: Path, names: str) -> Path:
@@ -31,18 +26,6 @@ def classes(folder: Path, names: str) -> Path:
         for i in range(6):
             soundfile.write(folder / name / f"{i}.wav", helpers.tone(0.5, 16000, 300 * (c + 1) + 5 * i, i), 16000)
     return folder
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def command_of(*arguments: object) -> list[str]:
-    return list(map(str, [sys.executable, ROOT / "scripts/train.py", *arguments]))
-
-
-def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = command_of(*arguments)
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_the_script_ends_in_features(tmp_path):
@@ -98,18 +81,6 @@ def test_the_script_says_what_it_takes(tmp_path, capsys, train_data):
     assert capsys.readouterr().err == ""
 
 
-@pytest.fixture
-def train_data(monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("train_data")
-
-
-@pytest.fixture
-def train_state(monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("train_state")
-
-
 @pytest.mark.parametrize("name", ["{c}/s{speaker}/{i}.wav", "{c}/{speaker}-7-{i}.flac"])
 def test_the_script_holds_out_whole_speakers(train_data, name, capsys):
     ids = [name.format(c=c, speaker=speaker, i=i) for c in "ab" for speaker in range(5) for i in range(2)]
@@ -121,17 +92,6 @@ def test_the_script_holds_out_whole_speakers(train_data, name, capsys):
     assert "held out 4 of 20 clips (1 of 5 groups" in capsys.readouterr().err
     with pytest.raises(UsageError, match="class b"):
         train_data.hold_out(examples[:11], 0.2, seed=3)
-
-
-def table(path: Path, rows: list[tuple[str, ...]]) -> Path:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return path
-
-
-def metrics(out: Path) -> list[dict]:
-    """Lines of metrics.jsonl, without times."""
-    return [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in (out / "metrics.jsonl").open()]
 
 
 def test_a_table_says_classes_and_parts(tmp_path):
@@ -168,9 +128,13 @@ def test_a_table_says_speakers(tmp_path, train_data, capsys):
         assert f"(1 of {groups} groups; seed 0)" in capsys.readouterr().err
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("task", ["classes", "pitch"])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, task):
     folder = classes(tmp_path / "clips", "ab")
-    options = ["--epochs", 6, "--seconds", 0.3, "--batch", 2, "--config", "eleaf-harmonic"]
+    options = ["--epochs", 6, "--seconds", 0.3, "--batch", 2, "--config", "eleaf-harmonic", "--task", task]
+    if task == "pitch":
+        pitches = [(f"{c}/{i}.wav", 300 * k + 5 * i) for k, c in ((1, "a"), (2, "b")) for i in range(6)]
+        options += ["--labels", table(tmp_path / "notes.csv", [("path", "frequency"), *pitches])]
     whole = train(folder, "--out", tmp_path / "whole", *options)
     assert whole.returncode == 0, whole.stderr
 
@@ -202,7 +166,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
 
 def state_of(train_state, epochs: int = 0, lr: float = 1e-3):
     torch.manual_seed(0)
-    training = train_state.Training(train_state.Classifier(hlfeat.build("log-mel"), 2), lr, 10, {"--lr": lr})
+    classifier = importlib.import_module("train_classes").Classifier(hlfeat.build("log-mel"), 2)
+    training = train_state.Training(classifier, lr, 10, {"--lr": lr})
     training.metrics = [{"epoch": n + 1} for n in range(epochs)]
     return training
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from hlfeat.config.layers import SALIENCE_DECAY, SALIENCE_VALLEY
 from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
 
+NOISE = 0.1  # of the weights' root mean square
+
 
 def salience_weights(
     kernel: int, anchor: int = 2, *, decay: float = SALIENCE_DECAY, valley: float = SALIENCE_VALLEY
@@ -59,9 +61,10 @@ def init_salience_(
 ) -> AxisHarmonicConv2d:
     """Set the weights of a harmonic convolution so that it is a pitch salience; they can be trained on from there.
 
-    With one output channel, the weight of `salience_weights` is divided by the input channels of a group and the frames
-    of the kernel, so that these are averaged; bias is zero. The output is large at the rows where a harmonic sound has
-    its pitch: see `hlfeat.pitch`.
+    The weights of `salience_weights` are divided by the input channels of a group and the frames of the kernel, so that
+    these are averaged; bias is zero. The output is large at the rows where a harmonic sound has its pitch: see
+    `hlfeat.pitch`. Several output channels would stay the same in training, so noise is added to each, a tenth of the
+    weights' root mean square, from torch's random generator; docs/evidence.md compares this with other ways.
 
     Args:
         conv: a HarmonicConv2d or LogHarmonicConv2d, changed in place.
@@ -83,9 +86,11 @@ def init_salience_(
         12
     """
     harmonics, frames = conv.kernel_size
-    rows = salience_weights(harmonics, conv.anchor, decay=decay, valley=valley)
+    rows = salience_weights(harmonics, conv.anchor, decay=decay, valley=valley) / (conv.weight.shape[1] * frames)
     with torch.no_grad():
-        conv.weight.copy_((rows / (conv.weight.shape[1] * frames))[:, None].expand_as(conv.weight))
+        conv.weight.copy_(rows[:, None].expand_as(conv.weight))
+        if conv.out_channels > 1:
+            conv.weight.add_(torch.randn_like(conv.weight), alpha=NOISE * rows.square().mean().sqrt().item())
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
     return conv

@@ -125,7 +125,7 @@ def build_harmonic(config: HarmonicConfig, before: LayerInput) -> Layer:
         valley = SALIENCE_VALLEY if config.valley is None else config.valley
         for branch in layer.branches():
             init_salience_(branch, decay=decay, valley=valley)
-        layer.drawn = config.anchors is not None or config.out_channels > 1
+        layer.drawn = config.anchors is not None  # as the convolution that mixes them
     return layer
 
 

@@ -63,11 +63,21 @@ def test_negative_constants_are_refused(constants):
 
 
 def test_channels_and_frames_are_averaged():
-    conv = hlfeat.init_salience_(hlfeat.LogHarmonicConv2d(6, 3, (9, 5), anchor=2, groups=3, bins_per_octave=12))
-    expected = salience_weights(9) / (2 * 5)
+    conv = hlfeat.init_salience_(hlfeat.LogHarmonicConv2d(6, 1, (9, 5), anchor=2, bins_per_octave=12))
+    expected = salience_weights(9) / (6 * 5)
     assert (conv.weight.double() - expected[:, None]).abs().max() < 1e-7
     assert not conv.bias.any()
     assert conv.weight.requires_grad
+
+
+def test_several_output_channels_differ_by_a_little_noise():
+    conv = hlfeat.init_salience_(hlfeat.LogHarmonicConv2d(6, 300, (9, 5), anchor=2, groups=3, bins_per_octave=12))
+    expected = salience_weights(9) / (2 * 5)
+    noise = conv.weight.detach().double() - expected[:, None]
+    rms = expected.square().mean().sqrt()
+    assert (noise.std() / rms).item() == pytest.approx(0.1, rel=0.05)
+    assert noise.mean().abs() < 0.01 * rms
+    assert torch.equal(*(hlfeat.build("eleaf-harmonic").stack.layers[0].conv.weight for _ in range(2)))
 
 
 def build(
