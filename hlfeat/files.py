@@ -59,7 +59,12 @@ def sync(f: IO[bytes]) -> None:
 def publish(temporary: Path, path: Path) -> None:
     """Rename a synced file into place so that it outlives a crash, where the file system can sync folders."""
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Sync the names in a folder, where the file system can."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         _sync(folder, _CANNOT_SYNC | {errno.EBADF})  # some want a file that is open for writing
     finally:

@@ -51,8 +51,10 @@ OPTIONS = {
     "only": "--only",
     "overwrite": "--overwrite",
     "part": "--part",
+    "pitch": "--pitch",
     "seconds": "--seconds",
     "update": "--update",
+    "viterbi": "--viterbi",
     "workers": "--workers",
 }
 REMEDIES = {

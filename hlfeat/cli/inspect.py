@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.cli.options import VerboseOption, epilog
 from hlfeat.cli.process import print_line, set_up_logging
-
-if TYPE_CHECKING:
-    from hlfeat.storage.feature_dir import FeatureDir
-
 
 INSPECT_EPILOG = epilog(
     exit_status={
@@ -32,53 +29,77 @@ INSPECT_EPILOG = epilog(
 
 
 def inspect(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of features.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of features or pitch tracks.")],
     *,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every shard again, and print mismatches.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything again, and print mismatches.")] = False,
     bands: Annotated[bool, typer.Option("--bands", help="Print a line for every band, not for every channel.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures, a line of JSON for each folder.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Summarise and verify feature directories.
 
-    Prints clips, hours, failures, statistics, durations and configuration. With --verify, every shard is read again
-    and compared with its index: checksums, rows, ids, statistics, and values that are not finite. Each mismatch is
-    printed on its own line.
+    Prints clips, hours, failures, statistics, durations and configuration. With --verify, everything is read again and
+    compared with the index: checksums, rows, ids, statistics, and values that are not finite. Each mismatch is printed
+    on its own line. Folders of pitch tracks are summarised and verified likewise.
     """
     set_up_logging(verbose)
-    from hlfeat.inspection import summary
-    from hlfeat.inspection.text import summary_lines
-    from hlfeat.storage.feature_dir import FeatureDir
+    from hlfeat.storage.run_dir import RunDir
 
     intact = True
     for number, folder in enumerate(folders):
-        if verify and _print_mismatches(FeatureDir(folder), as_json):
+        tracks = RunDir(folder).description.pitch is not None
+        if verify and _print_mismatches(folder, tracks, as_json):
             intact = False
             continue
-        facts = summary.inspect(folder)
+        facts, lines = _inspect_tracks(folder, verify) if tracks else _inspect_features(folder, verify, bands)
         if as_json:
-            print_line(json.dumps({**facts.as_dict(), **({"off": []} if verify else {})}))
+            print_line(json.dumps({**facts, **({"off": []} if verify else {})}))
             continue
         if number:
             print_line("")
-        for line in summary_lines(facts, verify, bands):
+        for line in lines:
             print_line(line)
     if not intact:
         raise typer.Exit(Exit.FAILED)
 
 
-def _print_mismatches(folder: FeatureDir, as_json: bool) -> bool:
-    """Verify a directory and print its mismatches. Returns whether there are any."""
+def _inspect_features(folder: Path, verified: bool, bands: bool) -> tuple[dict[str, Any], Iterator[str]]:
+    """The figures of a feature directory, and the lines that say them."""
+    from hlfeat.inspection import summary
+    from hlfeat.inspection.text import summary_lines
+
+    facts = summary.inspect(folder)
+    return facts.as_dict(), summary_lines(facts, verified, bands)
+
+
+def _inspect_tracks(folder: Path, verified: bool) -> tuple[dict[str, Any], Iterator[str]]:
+    """The same of a directory of pitch tracks."""
+    from hlfeat.inspection.tracks import inspect_tracks
+
+    facts = inspect_tracks(folder)
+    return facts.as_dict(), facts.lines(verified)
+
+
+def _print_mismatches(folder: Path, tracks: bool, as_json: bool) -> bool:
+    """Verify a directory, of features or pitch tracks, and print its mismatches. Returns whether there are any."""
     from tqdm import tqdm
 
-    from hlfeat.inspection.verify import verify
+    from hlfeat.inspection.verify import verify, verify_tracks
+    from hlfeat.storage.feature_dir import FeatureDir
+    from hlfeat.storage.track_dir import TrackDir
 
-    mismatches = []
-    with tqdm(total=folder.size(), unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as bar:
-        for line in verify(folder, lambda n: bar.update(n)):
+    mismatches, bar = [], tqdm(unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
+    with bar:
+        if tracks:
+            bar.reset((track_dir := TrackDir(folder)).size())
+            lines = verify_tracks(track_dir, bar.update)
+        else:
+            bar.reset((feature_dir := FeatureDir(folder)).size())
+            lines = verify(feature_dir, bar.update)
+        for line in lines:
             mismatches.append(line)
             if not as_json:
                 print_line(line)
     if mismatches and as_json:
-        print_line(json.dumps({"folder": str(folder.folder), "off": mismatches}))
+        print_line(json.dumps({"folder": str(folder), "off": mismatches}))
     return bool(mismatches)

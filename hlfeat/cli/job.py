@@ -1,15 +1,32 @@
-"""The clips of the command's arguments, and those that failed."""
+"""What the commands that run over clips share: their arguments, the run, and how it ends."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
+from hlfeat.cli.parts import choose_part, local_device
+from hlfeat.cli.process import StopRequest, keep_stdout_for_paths, print_path
+from hlfeat.errors import UsageError
+from hlfeat.partition import Part
 
 if TYPE_CHECKING:
+    from hlfeat.audio.clip import Clip
+    from hlfeat.config.config import Config
+    from hlfeat.extraction.options import Options
+    from hlfeat.extraction.product import Product
     from hlfeat.extraction.report import Report
     from hlfeat.inputs.collect import Inputs
+
+log = logging.getLogger("hlfeat")
 
 
 def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -> Inputs:
@@ -19,7 +36,7 @@ def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -
     clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests))
     skipped = clips.describe_skipped()
     if skipped:
-        logging.getLogger("hlfeat").info("%s", skipped)
+        log.info("%s", skipped)
     return clips
 
 
@@ -30,3 +47,125 @@ def failures_by_code(report: Report) -> str:
     facts = report.as_dict()
     codes = ", ".join(f"{code} {n}" for code, n in facts["failures_by_code"].items())
     return f"{count(facts['failures'], 'clip')} failed ({codes})"
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+EXIT_STATUS_OF_RUNS = {
+    **EXIT_STATUS_OF_CLIPS,
+    Exit.DONE: "all clips done",
+    Exit.FAILED: "the run failed",
+    Exit.SOME_CLIPS_FAILED: "done, but some clips failed: FOLDER/failures.jsonl says why",
+    Exit.INTERRUPTED: "interrupted; the same command resumes the run",
+}
+RUN_ENVIRONMENT = """
+    CUDA_VISIBLE_DEVICES            GPUs for cuda:0, ...
+  With --part auto only:
+    SLURM_ARRAY_TASK_ID, ...        the task of an array
+    RANK, WORLD_SIZE, LOCAL_RANK    the process of torchrun, and its GPU
+    JOB_COMPLETION_INDEX            the pod of a Kubernetes job
+"""
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """What the arguments of a command say that runs over clips.
+
+    Attributes:
+        inputs, manifests: as typed; null: paths in lists end with NUL.
+        out: the output directory.
+        part: of the clips, as typed.
+        device: or several.
+        dry_run: say what would be done only.
+        options: the other fields of Options.
+    """
+
+    inputs: Sequence[str]
+    manifests: Sequence[str]
+    null: bool
+    out: str
+    part: str | None
+    device: str
+    dry_run: bool
+    options: Mapping[str, Any]
+
+    def run(self, config: Config, product: Product, stop: StopRequest) -> None:
+        """Make the product of the clips, whose finished files are printed.
+
+        Failed clips end the command with Exit.SOME_CLIPS_FAILED, and a stop request with Exit.INTERRUPTED; what is
+        finished stays.
+        """
+        from hlfeat.extraction.options import Options
+
+        if not self.out:
+            raise UsageError("-o: expected a folder for the output, got an empty name")
+        if not self.inputs and not self.manifests:
+            raise UsageError("expected audio files, folders, lists or a --manifest, got none")
+        clips, folder = collect_clips(self.inputs, self.manifests, self.null), Path(self.out)
+        part, source = choose_part(self.part, folder, devices=self.device.count(",") + 1)
+        if source:
+            log.info("part %s (%s)", part, source)
+        device = local_device(self.device, os.environ) if source else self.device
+        if self.dry_run:
+            weights, stats = self.options.get("weights"), self.options.get("stats")
+            print_plan(config, product, clips.clips[part.slice(len(clips.clips))], weights, stats)
+            return
+        report = _run(config, product, clips, folder, Options(device=device, part=part, **self.options), stop)
+        _summarise(report, folder, part)
+        if report.failures:
+            raise typer.Exit(Exit.SOME_CLIPS_FAILED)
+
+
+def print_plan(
+    config: Config, product: Product, clips: Sequence[Clip], weights: Path | None = None, stats: Path | None = None
+) -> None:
+    """Print what a run would make of the clips, and check that it can be built."""
+    from hlfeat.text import count
+
+    what = product.describe(config, product.prepare(config, weights, stats))
+    print(f"hlfeat: {count(len(clips), 'clip')}; {what}; nothing was written", file=sys.stderr)
+    for clip in clips:
+        log.debug("%s", clip)
+
+
+def _run(config: Config, product: Product, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> Report:
+    """A stop request ends the command with Exit.INTERRUPTED."""
+    from hlfeat.errors import InterruptedRunError
+    from hlfeat.extraction.extract import extract_clips
+    from hlfeat.extraction.run import Hooks
+    from hlfeat.nn.device import choose_device
+
+    for name in options.devices:
+        choose_device(name)
+    keep_stdout_for_paths()
+    stop.working = True
+    hooks = Hooks(stopped=lambda: stop.asked, finished_shard=print_path)
+    try:
+        return extract_clips(config, clips, folder, options, hooks, product=product)
+    except InterruptedRunError:
+        log.warning("interrupted; what is finished is in %s, and the same command goes on from there", folder)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _summarise(report: Report, folder: Path, part: Part) -> None:
+    """Log what the run did, and where its failures are listed."""
+    from hlfeat.storage.layout import Layout
+    from hlfeat.text import count, duration
+
+    facts = report.as_dict()
+    log.info(
+        "%s, %s of audio, in %.1f s (%.0f times real time) on %s -> %s",
+        count(facts["clips_this_run"], "clip"),
+        duration(facts["hours_this_run"] * 3600),
+        facts["seconds"]["total"],
+        facts["real_time_factor"],
+        facts["device"],
+        folder,
+    )
+    if report.truncated:
+        log.warning("%s cut short: the index says how much is there", count(report.truncated, "recording"))
+    if report.cut_segments:
+        log.warning("%s cut to the end of their files", count(report.cut_segments, "segment"))
+    if report.failures:
+        merged, of_part = Layout(folder).failures, Layout(folder, part).failures
+        log.warning("%s: %s", failures_by_code(report), merged if merged.exists() else of_part)

@@ -58,6 +58,13 @@ WeightsOption = Annotated[
 
 # --- which clips -----------------------------------------------------------------------------------------------
 
+ClipsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUTS",
+        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin.",
+    ),
+]
 ManifestOption = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE|FOLDER", help="A .csv, .tsv, .jsonl, .txt, .tar, or Kaldi data folder; repeatable."),
@@ -80,6 +87,18 @@ OnTruncatedOption = Annotated[
 MaxFailuresOption = Annotated[
     int | None, typer.Option(min=0, metavar="N", help="Stop when more than N clips have failed.")
 ]
+
+
+class OnError(str, Enum):
+    """What the run does at a clip that cannot be used."""
+
+    skip = "skip"
+    stop = "stop"
+
+
+OnErrorOption = Annotated[OnError, typer.Option(help="What to do at a clip that cannot be used.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try clips again that failed in earlier runs.")]
+UpdateOption = Annotated[bool, typer.Option("--update", help="Compute clips again whose files have changed.")]
 
 # --- how to run ------------------------------------------------------------------------------------------------
 
@@ -114,6 +133,12 @@ BatchSecondsOption = Annotated[
     ),
 ]
 Tf32Option = Annotated[bool, typer.Option("--tf32", help="Let a GPU multiply in TF32: features differ by 0.001 or so.")]
+PartOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N|auto", help="Do the I-th of N parts; auto: the part of a job's task."),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to FOLDER.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done; write nothing.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 # --- what to print ---------------------------------------------------------------------------------------------

@@ -25,13 +25,15 @@ from hlfeat.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hlfeat.plotting.clip_view import View
+
 
 MOST_ON_A_SHEET = 60
 PLOT_EPILOG = epilog(
     examples="""
         hlfeat plot clip.wav -o clip.png
         hlfeat plot clip.wav --start 10 --end 12 --compare log-mel -o two.pdf
-        hlfeat plot features -o sheet.png
+        hlfeat plot voice.wav -c pitch-salience -o pitch.png
         hlfeat plot features --id a/b.wav --id a/c.wav --channel 1 -o sheet.svg
     """
 )
@@ -60,14 +62,18 @@ def plot(
         typer.Option("--id", metavar="ID", help="A clip of the folder; repeatable; default: a dozen, evenly spaced."),
     ] = None,
     channel: Annotated[int | None, typer.Option(metavar="N", help="Which channel of a folder; default: 0.")] = None,
+    pitch: Annotated[
+        bool | None, typer.Option("--pitch/--no-pitch", help="Draw the pitch; default: if features are a salience.")
+    ] = None,
     dpi: Annotated[int, typer.Option(min=30, max=1200, metavar="N", help="Dots per inch.")] = 150,
     verbose: VerboseOption = False,
 ) -> None:
     """Draw a clip, or the features in a folder.
 
     The picture of a clip has its waveform, features, stack output and filters; that of a folder is a contact sheet of
-    its clips. --set and --weights apply to the first configuration. A part of a clip is computed as extract computes a
-    segment, without the audio before and after it. Standard output has the path of the picture.
+    its clips. A salience, such as that of pitch-salience, has the pitch drawn in. --set, --weights and --pitch apply to
+    the first configuration. A part of a clip is computed as extract computes a segment, without the audio before and
+    after it. Standard output has the path of the picture.
     """
     set_up_logging(verbose)
     folder = what.is_dir()
@@ -84,17 +90,21 @@ def plot(
 
     check_format(out)
     if folder:
-        figure = _draw_sheet(what, ids, channel or 0)
+        figure = _draw_sheet(what, ids, channel or 0, pitch)
     else:
         chosen = [(config or DEFAULT, settings or [], weights)]
         chosen += [(compare, [], compare_weights)] if compare is not None else []
-        figure = _draw_clip(what, chosen, start, end)
+        figure = _draw_clip(what, chosen, start, end, pitch)
     save(figure, out, dpi)
     print_path(out)
 
 
 def _draw_clip(
-    path: Path, chosen: list[tuple[str, list[str], Path | None]], start: float | None, end: float | None
+    path: Path,
+    chosen: list[tuple[str, list[str], Path | None]],
+    start: float | None,
+    end: float | None,
+    pitch: bool | None,
 ) -> Figure:
     from hlfeat.audio.clip import Clip
     from hlfeat.config.loading import explained, load_config
@@ -109,18 +119,19 @@ def _draw_clip(
         raise UsageError(f"--end: expected more than --start {start or 0:g}, got {end:g}")
     clip = Clip(path.name, str(path), start, end)
     configs = [load_config(name, overrides) for name, overrides, _ in chosen]
-    views = []
+    views: list[View] = []
     for cfg, (name, overrides, weights) in zip(configs, chosen, strict=True):
         title = ", ".join([name, *overrides, *([f"weights {weights.name}"] if weights else [])])
         with explained(name, overrides):
-            views.append(view(clip, cfg, escape_unprintable(title), weights))
+            drawn = False if pitch is False else pitch if not views else None  # asked for in the first
+            views.append(view(clip, cfg, escape_unprintable(title), weights, pitch=drawn))
     whole = start is None and end is None
     first, last = views[0].span
     part = _length(last) if whole else f"{first:g} s to {last:g} s"
     return clip_figure(views, f"{escape_unprintable(clip.id)}, {part}")
 
 
-def _draw_sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
+def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool | None) -> Figure:
     from hlfeat.errors import OutputError
     from hlfeat.plotting.figures import sheet_figure
     from hlfeat.plotting.store_view import evenly, stored
@@ -134,7 +145,7 @@ def _draw_sheet(folder: Path, ids: list[str] | None, channel: int) -> Figure:
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
     logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))
-    images = stored(store, chosen, channel)
+    images = stored(store, chosen, channel, pitch)
     titles = [f"{_short(escape_unprintable(i))}, {_length(store.record(i)['duration'])}" for i in chosen]
     return sheet_figure(
         images, titles, f"{escape_unprintable(str(folder))}: {len(chosen)} of {count(len(store), 'clip')}"

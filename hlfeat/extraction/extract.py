@@ -18,10 +18,10 @@ from hlfeat.errors import UsageError
 from hlfeat.extraction.multi_device import run_on_devices
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
+from hlfeat.extraction.product import FEATURES, Product
 from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
-from hlfeat.extraction.setup import prepare
 from hlfeat.inputs.collect import Inputs, collect_inputs
 
 
@@ -81,13 +81,18 @@ def extract_clips(
     options: Options,
     hooks: Hooks = Hooks(),  # noqa: B008
     limits: Limits = DEFAULT_LIMITS,
+    product: Product = FEATURES,
 ) -> Report:
-    """As `extract`, with limits of memory: on one device in this process, on several in a process each."""
+    """As `extract`, with limits of memory: on one device in this process, on several in a process each.
+
+    Args:
+        product: what is made of the clips.
+    """
     check_channels(config, inputs)
-    task = partial(extract_on_device, config, inputs, out, limits)
+    task = partial(extract_on_device, config, inputs, out, limits, product=product)
     if len(options.devices) == 1:
         return task(options, hooks)
-    prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
+    product.prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
     return Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
 
 

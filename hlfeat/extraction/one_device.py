@@ -16,14 +16,16 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
 from hlfeat.extraction.clip_loader import ClipLoader
+from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
+from hlfeat.extraction.product import FEATURES, Product
 from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
-from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, prepare
-from hlfeat.extraction.sinks import Failures, ShardMoments, ShardSink, StatisticsSink
+from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine
+from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
@@ -43,13 +45,18 @@ def extract_on_device(
     options: Options,
     hooks: Hooks,
     engine_maker: EngineMaker | None = None,
+    product: Product = FEATURES,
 ) -> Report:
-    """Features of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s.
+    """The product of the clips of `options.part` into `out`, computed on `options.device`. The errors are `extract`'s.
 
     Args:
         engine_maker: makes an engine in place of `make_engine`, for benchmarks.
+        product: what is made of the clips.
     """
-    with _prepare_job(config, options, hooks, limits, engine_maker) as job, OutputDir(out, options.part) as output:
+    with (
+        _prepare_job(config, options, hooks, limits, product, engine_maker) as job,
+        OutputDir(out, options.part) as output,
+    ):
         try:
             description = job.pipeline.description
             if options.part != WHOLE:
@@ -70,7 +77,7 @@ def statistics_on_device(
     """
     clips = inputs.clips[options.part.slice(len(inputs.clips))]
     order = _order_of(clips)
-    with _prepare_job(config, options, hooks, limits) as job:
+    with _prepare_job(config, options, hooks, limits, FEATURES) as job:
         clock, started = Clock(), time.perf_counter()
         sink = StatisticsSink(job.pipeline.postprocessor.shape, clock)
         failures = Failures((), {}, options)
@@ -86,14 +93,19 @@ def statistics_on_device(
 
 @contextmanager
 def _prepare_job(
-    config: Config, options: Options, hooks: Hooks, limits: Limits, engine_maker: EngineMaker | None = None
+    config: Config,
+    options: Options,
+    hooks: Hooks,
+    limits: Limits,
+    product: Product,
+    engine_maker: EngineMaker | None = None,
 ) -> Iterator[Job]:
     """Modules, engine and workers. These are made first: before the output is locked and the device is used.
 
     Until the job is done, all threads of this process and its workers multiply in the precision of the options.
     """
     device = choose_device(options.device)
-    pipeline = prepare(config, options.weights, options.stats)
+    pipeline = product.prepare(config, options.weights, options.stats)
     extractor, postprocessor, _ = pipeline
     stack = extractor.eval().stack
     keep_truncated = options.on_truncated == "keep"
@@ -111,7 +123,7 @@ def _prepare_job(
             log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        yield Job(config, options, pipeline, engine, pool, device, hooks, limits)
+        yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits)
 
 
 def _order_of(clips: Sequence[Clip]) -> dict[str, int]:
@@ -140,8 +152,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
         log.info("%d of %d clips are done already", len(clips) - len(state.todo), len(clips))
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
-    shape, dtype = job.pipeline.postprocessor.shape, np.dtype(job.config.output.dtype)
-    sink = ShardSink(output, job.config.output.format, dtype, shape, job.each, state.shards, clock, failures)
+    sink = job.product.sink(job.config, job.pipeline, SinkPlace(output, job.each, state.shards, clock, failures))
     progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
     run = ClipRun(job, sink, failures, progress, clock, Tally())
     try:

@@ -84,11 +84,16 @@ class PostProcessor:
         """Normalised frames [..., n, C, F], or [..., n, C * F] where they are pooled next; no chunk is empty."""
         for chunk in chunks:
             y = chunk.cpu().numpy()
-            if not np.isfinite(y).all():
-                raise ClipError("non-finite", "features that are not finite, before they are normalised or pooled")
+            check_finite(y, "they are normalised or pooled")
             if y.shape[-3]:
                 y = y if self._normalise is None else self._normalise(y)
                 yield y if self._pool is None else y.reshape(*y.shape[:-2], -1)
+
+
+def check_finite(y: np.ndarray, before: str) -> None:
+    """Raises ClipError for features that are not finite, before something hides it."""
+    if not np.isfinite(y).all():
+        raise ClipError("non-finite", f"features that are not finite, before {before}")
 
 
 class MeanVarianceNorm:

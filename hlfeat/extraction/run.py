@@ -15,11 +15,13 @@ from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
 from hlfeat.extraction.engine import Engine
 from hlfeat.extraction.events import ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
+from hlfeat.extraction.product import Product
 from hlfeat.extraction.progress import Clock, Progress
-from hlfeat.extraction.setup import Pipeline, make_shard_plan
-from hlfeat.extraction.sinks import Failures, Sink
+from hlfeat.extraction.setup import Pipeline
+from hlfeat.extraction.sinks import Sink
 from hlfeat.extraction.worker_pool import WorkerPool
 from hlfeat.storage.shard_writer import ShardPlan
 
@@ -30,7 +32,7 @@ class Hooks:
 
     Attributes:
         stopped: called often; when it returns True, the run ends with InterruptedRunError.
-        finished_shard: called with the path of each shard that is complete.
+        finished_shard: called with the path of each shard, or pitch track, that is complete.
         progress: makes the object that counts finished clips: (clips, of these done before, quiet).
     """
 
@@ -44,10 +46,12 @@ class Job:
     """What is fixed before the first clip is read.
 
     Attributes:
+        product: what is made of the clips.
         pool: does the engine's work on clips.
     """
 
     config: Config
+    product: Product
     options: Options
     pipeline: Pipeline
     engine: Engine
@@ -97,7 +101,7 @@ class ClipRun:
             scratch: a folder for what does not fit into memory.
         """
         job, clock, engine = self.job, self.clock, self.job.engine
-        plan = make_shard_plan(job.config, job.pipeline.postprocessor)
+        plan = job.product.shard_plan(job.config, job.pipeline.postprocessor)
         threads = torch.get_num_threads()
         try:
             engine.start_worker()  # what this thread computes of long clips is computed as by a worker
@@ -165,8 +169,8 @@ class ClipRun:
     def _commit(self) -> None:
         """Close the shard and report it."""
         with self.clock("write"):
-            path = self.sink.commit()
-        if path is not None:
+            paths = self.sink.commit()
+        for path in paths:
             self.job.hooks.finished_shard(path)
 
     def _check_stopped(self) -> None:

@@ -1,84 +1,30 @@
-"""Where clips end: features in shards or in statistics alone, clips that cannot be used among the failures."""
+"""Where clips end: features in shards, or in statistics alone."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hlfeat.errors import ClipError, TooManyFailuresError
-from hlfeat.extraction.events import ChannelFeatures, ClipInfo, ComputedClip, FailedClip, FeatureChunk, HeldFeatures
-from hlfeat.extraction.options import Options
+from hlfeat.errors import ClipError
+from hlfeat.extraction.events import ChannelFeatures, ClipInfo, ComputedClip, FeatureChunk, HeldFeatures
+from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.progress import Clock
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import FailureRecord, IndexEntry
+from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
-from hlfeat.text import escape_unprintable
 
 log = logging.getLogger("hlfeat")
-
-
-class Failures:
-    """Collects failures and stops the run where the options say so.
-
-    Args:
-        standing: failures of earlier runs that stand.
-        retried: those whose clips are tried again, by the clip's id; each stands until its clip is done.
-        options: `on_error` and `max_failures`.
-        save: writes all failures.
-    """
-
-    def __init__(
-        self,
-        standing: Sequence[FailureRecord],
-        retried: Mapping[str, FailureRecord],
-        options: Options,
-        save: Callable[[Sequence[FailureRecord]], None] = lambda records: None,
-    ) -> None:
-        self._records, self._retried = list(standing), dict(retried)
-        self._options, self._save = options, save
-
-    def add(self, failed: FailedClip, shard: str) -> None:
-        """Record a clip that failed while this shard was open.
-
-        Raises TooManyFailuresError where the run is to stop.
-        """
-        clip, error = failed.clip, failed.error
-        before = self._retried.pop(clip.id, None)
-        if before is not None:
-            shard = before.shard  # so that resumed runs write identical bytes
-        member = None if clip.span is None else clip.span.member
-        self._records.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member))
-        log.warning("%s: %s: %s", clip, error.code, escape_unprintable(str(error)))
-        most = self._options.max_failures
-        if self._options.on_error == "stop":
-            raise TooManyFailuresError(f"on_error: stopped at {clip}: {error.code}: {error}")
-        if most is not None and len(self._records) > most:
-            raise TooManyFailuresError(f"max_failures: more than {most} clips failed")
-
-    def resolve(self, id_: str) -> None:
-        """Note that a clip is done: an earlier failure of it does not stand any more."""
-        self._retried.pop(id_, None)
-
-    def save(self) -> None:
-        """Write all failures, as they came."""
-        self._save([*self._records, *self._retried.values()])
-
-    def save_in_order(self, order: Mapping[str, int]) -> list[FailureRecord]:
-        """Write all failures in the order of the clips, whose places `order` has by id. Returns them."""
-        records = [*self._records, *self._retried.values()]
-        records.sort(key=lambda record: order.get(record.id, len(order)))
-        self._save(records)
-        return records
 
 
 class Sink(Protocol):
@@ -91,8 +37,8 @@ class Sink(Protocol):
     def write(self, clip: ComputedClip) -> None:
         """Take a clip. Raises ClipError where it fails on the way; the sink is then as it was before the clip."""
 
-    def commit(self) -> Path | None:
-        """Close the shard. Returns its path if it is a file that is complete now."""
+    def commit(self) -> Sequence[Path]:
+        """Close the shard. Returns the paths of files that are complete now."""
 
     def __enter__(self) -> object: ...
 
@@ -129,39 +75,39 @@ def _passing(channel: ChannelFeatures, row_shape: tuple[int, ...], clock: Clock)
     return _Summed(clock.timed("compute", channel), row_shape)
 
 
-class ShardSink:
-    """Writes shards with their index and statistics.
+@dataclass(frozen=True)
+class SinkPlace:
+    """Where a sink publishes its shards.
 
-    Args:
+    Attributes:
         output: the directory.
-        format, dtype: of the shards.
-        row_shape: of a row of the features.
         each: whether every channel of a file is a clip of its own in the index.
         taken: numbers of shards that are finished already.
         clock: counts the computing of long clips, which happens while they are written.
         failures: are saved before a shard is published: the clips that failed beside it must not be lost.
     """
 
-    def __init__(
-        self,
-        output: OutputDir,
-        format: str,
-        dtype: np.dtype[Any],
-        row_shape: tuple[int, ...],
-        each: bool,
-        taken: frozenset[int],
-        clock: Clock,
-        failures: Failures,
-    ) -> None:
-        self._output, self._format, self._dtype, self._row_shape = output, format, dtype, row_shape
-        self._each, self._clock, self._failures = each, clock, failures
-        self._numbers = (number for number in count() if number not in taken)
+    output: OutputDir
+    each: bool
+    taken: Set[int]
+    clock: Clock
+    failures: Failures
+
+
+class NumberedSink:
+    """What sinks share that publish one shard after the other. As a context, it leaves nothing half-made.
+
+    Attributes:
+        place: where they publish it.
+    """
+
+    def __init__(self, place: SinkPlace) -> None:
+        self.place = place
+        self._numbers = (number for number in count() if number not in place.taken)
         self._number = next(self._numbers)  # of the open shard
-        self._shard: ShardWriter | None = None
-        self._statistics = ShardStatistics.of(*row_shape)
         self._open = ExitStack()  # closes the shard, whatever happens
 
-    def __enter__(self) -> ShardSink:
+    def __enter__(self) -> object:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,42 +115,74 @@ class ShardSink:
 
     @property
     def shard_name(self) -> str:
-        return self._output.layout.shard_name(self._number)
+        return self.place.output.layout.shard_name(self._number)
+
+    @property
+    def _files(self) -> ShardFiles:
+        """Of the open shard."""
+        return ShardFiles(self.place.output.layout, self._number)
+
+    def _entries(self, clip: ComputedClip) -> Iterator[tuple[IndexEntry, ChannelFeatures]]:
+        """The index line of each channel, and what was computed of it."""
+        for n, channel in enumerate(clip.channels):
+            yield index_entry(clip.info, n if self.place.each else None), channel
+
+    def _before_publishing(self) -> None:
+        self.place.output.check_place()
+        self.place.failures.save()
+
+    def _begin_next(self) -> None:
+        """Close the shard, which is published."""
+        self._open.close()
+        self._number = next(self._numbers)
+
+
+class ShardSink(NumberedSink):
+    """Writes shards with their index and statistics; a Sink.
+
+    Args:
+        place: where.
+        format, dtype: of the shards.
+        row_shape: of a row of the features.
+    """
+
+    def __init__(self, place: SinkPlace, format: str, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        super().__init__(place)
+        self._format, self._dtype, self._row_shape = format, dtype, row_shape
+        self._shard: ShardWriter | None = None
+        self._statistics = ShardStatistics.of(*row_shape)
 
     def write(self, clip: ComputedClip) -> None:
         shard = self._shard or self._begin()
         channels: list[tuple[str, Moments, bool]] = []
-        for n, channel in enumerate(clip.channels):
-            entry = _index_entry(clip.info, n if self._each else None)
-            features = _passing(channel, self._row_shape, self._clock)
+        for entry, channel in self._entries(clip):
+            features = _passing(channel, self._row_shape, self.place.clock)
             try:
                 shard.append(entry, features, features.crc32)
             except ClipError:
-                shard.drop(n)
+                shard.drop(len(channels))
                 raise
             channels.append((entry.id, features.moments, channel.silent))
         for statistics in channels:
             self._statistics.add(*statistics)
 
     def _begin(self) -> ShardWriter:
-        files = ShardFiles(self._output.layout, self._number)
-        self._shard = self._open.enter_context(ShardWriter(files, self._format, self._dtype, *self._row_shape))
+        shard = ShardWriter(self._files, self._format, self._dtype, *self._row_shape)
+        self._shard = self._open.enter_context(shard)
         self._statistics = ShardStatistics.of(*self._row_shape)
         return self._shard
 
-    def commit(self) -> Path | None:
+    def commit(self) -> list[Path]:
         if self._shard is None or not self._shard.entries:
-            return None
-        self._output.check_place()
-        self._failures.save()
+            return []
+        self._before_publishing()
         path = self._shard.commit(self._statistics.dump())
-        self._open.close()
         self._shard = None
-        self._number = next(self._numbers)
-        return path
+        self._begin_next()
+        return [path]
 
 
-def _index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
+def index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
     """The index line of a clip, or of one channel of a file whose channels are clips of their own."""
     clip, shortfall = info.clip, info.shortfall
     return IndexEntry(
@@ -265,7 +243,8 @@ class StatisticsSink:
             self._clips += 1
             self._sum.add(features.moments)
 
-    def commit(self) -> None:
+    def commit(self) -> tuple[()]:
         if self._clips:
             self.shards.append(ShardMoments(self._clips, self._sum.total))
         self._clips, self._sum = 0, MomentsSum(no_moments(*self._row_shape))
+        return ()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from hlfeat.inspection.summary import Inspection, histogram
 from hlfeat.statistics.moments import Moments
-from hlfeat.storage.description import FeatureShape
-from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.description import FeatureShape, RunDescription
 from hlfeat.text import count, duration, escape_unprintable
 
 SHOWN = 8  # ids that are named; the JSON has all
@@ -23,31 +24,49 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
         verified: whether the directory has been verified, without a mismatch.
         bands: a line of statistics for each band, not for each channel.
     """
-    folder, n = inspection.folder, len(inspection.durations)
+    folder = inspection.folder
     row = ", ".join(map(str, folder.shape))
-    yield escape_unprintable(str(folder.folder))
-    yield f"  clips     {n}{_lengths(inspection.durations)}"
     shards = count(len(folder.shards), "shard") + (f" ({inspection.data_suffix})" if inspection.data_suffix else "")
-    yield (
-        f"  features  [{inspection.moments.frames}, {row}] {folder.dtype} in {shards}, "
+    features = (
+        f"[{inspection.moments.frames}, {row}] {folder.dtype} in {shards}, "
         f"{_size(inspection.data_bytes)}{_time_axis(folder.description.features)}"
     )
-    codes = ", ".join(f"{code} {k}" for code, k in sorted(inspection.failures.items()))
-    yield f"  failures  {inspection.failures.total()}" + (f": {codes}" if codes else "")
-    yield "  complete  " + ("yes" if not inspection.missing else f"no: {'; '.join(inspection.missing)}")
+    yield from directory_lines(
+        folder.folder, inspection.durations, ("features", features), inspection.failures, inspection.missing
+    )
     if verified:
         yield "  verified  yes: sums, rows, ids and statistics are those of the data"
     unknown = len(inspection.without_statistics)
     but = f" (not known of {count(unknown, 'shard')} without statistics)" if unknown else ""
     yield f"  silent    {_ids(inspection.silent)}{but}"
     yield f"  constant  {_ids(inspection.constant)}"
-    yield from _made_by(folder)
+    yield from made_by(folder.description)
     if inspection.moments.frames:
         yield ""
         yield from _table(inspection.moments, bands)
-    if n:
+    yield from duration_lines(inspection.durations)
+
+
+def directory_lines(
+    folder: Path, durations: np.ndarray, holds: tuple[str, str], failures: Counter[str], missing: Sequence[str]
+) -> Iterator[str]:
+    """What every directory has: clips, what is made of them (its name and the text), failures, whether it is complete.
+
+    Shape: durations [clips].
+    """
+    yield escape_unprintable(str(folder))
+    yield f"  clips     {len(durations)}{_lengths(durations)}"
+    yield f"  {holds[0]:<9} {holds[1]}"
+    codes = ", ".join(f"{code} {k}" for code, k in sorted(failures.items()))
+    yield f"  failures  {failures.total()}" + (f": {codes}" if codes else "")
+    yield "  complete  " + ("yes" if not missing else f"no: {'; '.join(missing)}")
+
+
+def duration_lines(durations: np.ndarray) -> Iterator[str]:
+    """An empty line and a histogram; nothing where there are no clips. Shape: [clips]."""
+    if len(durations):
         yield ""
-        yield from _bars(inspection.durations)
+        yield from _bars(durations)
 
 
 def _lengths(durations: np.ndarray) -> str:
@@ -79,9 +98,8 @@ def _ids(ids: list[str]) -> str:
     return f"{len(ids)}: {named}{more}" if ids else "0"
 
 
-def _made_by(folder: FeatureDir) -> Iterator[str]:
+def made_by(description: RunDescription) -> Iterator[str]:
     """Configuration, weights, statistics and versions, as hlfeat.yaml has them."""
-    description = folder.description
     config = description.config
     about = config.get("description") or (config.get("frontend") or {}).get("kind", "")
     yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {description.fingerprint[:12]})"

@@ -15,6 +15,8 @@ from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import FeatureReader
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.records import FailureRecord, IndexEntry
+from hlfeat.storage.run_dir import RunDir
+from hlfeat.storage.track_dir import TrackDir
 from hlfeat.text import escape_unprintable
 
 CLOSE = 1e-6  # of a standard deviation: two ways of summing differ by much less, other features by more
@@ -34,12 +36,34 @@ def verify(folder: FeatureDir, progress: Callable[[int], object] = lambda n: Non
             yield from _ShardCheck(folder, shard).mismatches(progress)
         except OutputError as e:
             yield str(e)
+    yield from _unreadable_failures(folder)
+    yield from _repeated_ids(folder)
+
+
+def verify_tracks(folder: TrackDir, progress: Callable[[int], object] = lambda n: None) -> Iterator[str]:
+    """As `verify`: whether each pitch track has the frames and the checksum that the index says.
+
+    Args:
+        progress: called with the number of bytes that were read.
+    """
+    for shard in folder.shards:
+        try:
+            for entry in folder.entries(shard):
+                mismatch = folder.mismatch(entry, progress)
+                if mismatch is not None:
+                    yield mismatch
+        except OutputError as e:
+            yield str(e)
+    yield from _unreadable_failures(folder)
+    yield from _repeated_ids(folder)
+
+
+def _unreadable_failures(folder: RunDir) -> Iterator[str]:
     try:
         for _ in folder.failures():
             pass
     except OutputError as e:
         yield str(e)
-    yield from _repeated_ids(folder)
 
 
 class _ShardCheck:
@@ -133,7 +157,7 @@ def _compare_statistics(stored: ShardStatistics, computed: ShardStatistics, ids:
         yield f"calls {escape_unprintable(min(unknown))} silent, which is not in the index"
 
 
-def _repeated_ids(folder: FeatureDir) -> Iterator[str]:
+def _repeated_ids(folder: RunDir) -> Iterator[str]:
     """Ids that occur more than once in the indexes and among the failures.
 
     Ids are compared by their hashes first, of which a million take 8 MB; only those whose hash repeats are kept.
@@ -152,7 +176,7 @@ def _repeated_ids(folder: FeatureDir) -> Iterator[str]:
             yield f"{folder.folder}: the id {escape_unprintable(id_)} is there {len(files)} times: in {names}"
 
 
-def _all_ids(folder: FeatureDir) -> Iterator[tuple[str, str]]:
+def _all_ids(folder: RunDir) -> Iterator[tuple[str, str]]:
     """All ids, with the file that each is in; a file that is damaged ends early, and has been reported."""
     for shard in folder.shards:
         yield from ((shard.index.name, id_) for id_ in _readable_ids(folder.entries(shard)))

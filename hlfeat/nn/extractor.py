@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import compiler_imported, exporting
@@ -77,6 +78,14 @@ class Extractor(nn.Module):
         if key != self._axis_of:
             self.stack.set_axis(self.frontend.axis())
             self._axis_of = key
+
+    def output_freqs(self) -> np.ndarray | None:
+        """Frequencies of the rows of the output in hertz; None if they have none, or trained filters have crossed.
+
+        Shape: rising, [F].
+        """
+        freqs = self.frontend.centre_freqs().double().numpy()
+        return self.stack.output_freqs(freqs if (np.diff(freqs) > 0).all() else None)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.follow_centre_freqs()

@@ -24,41 +24,11 @@ from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
 from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.weights import load_weights
+from hlfeat.plotting.images import Grid, Image
+from hlfeat.plotting.pitch_line import with_pitch
 from hlfeat.text import escape_unprintable
 
 log = logging.getLogger("hlfeat")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the rows and frames of an image lie.
-
-    Attributes:
-        freqs: of the rows in hertz [F]; None if rows have no frequency.
-        first, step: frame n lies at first + n * step seconds in the file.
-        span: beginning and end of the clip in the file, in seconds.
-    """
-
-    freqs: np.ndarray | None
-    first: float
-    step: float
-    span: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Image:
-    """One channel of features.
-
-    Attributes:
-        values: [F, N].
-        scale: the quantity; images with the same one share a colour scale.
-    """
-
-    values: np.ndarray
-    grid: Grid
-    title: str
-    unit: str
-    scale: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +51,14 @@ class View:
     responses: Responses | None
 
 
-def view(clip: Clip, config: Config, title: str, weights: Path | None = None, most: int = 4) -> View:
+def view(
+    clip: Clip,
+    config: Config,
+    title: str,
+    weights: Path | None = None,
+    most: int = 4,
+    pitch: bool | None = None,
+) -> View:
     """Compute the features of a clip, on the CPU.
 
     A segment is computed as a clip of its own, as from a manifest: a median over time is that of the segment.
@@ -90,8 +67,10 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
         title: of the view.
         weights: file of trained weights.
         most: how many channels of a stack's output to keep.
+        pitch: draw the pitch into the output; None: if it is a salience.
 
     Raises:
+        UsageError: `pitch` of an output that has several channels, or rows without frequencies.
         ConfigError: the modules cannot be built, or the weights do not fit.
         HlfeatError: the clip cannot be used; the message has its failure code.
     """
@@ -128,11 +107,15 @@ def view(clip: Clip, config: Config, title: str, weights: Path | None = None, mo
     ]
     stack = []
     if out is not None:
-        state = "" if weights is not None or not any(True for _ in extractor.stack.parameters()) else ", untrained"
+        state = ", untrained" if weights is None and extractor.stack.is_random() else ""
         n = out.shape[1]
         for i, y in enumerate(out[0, :most]):
             name = f"stack{state}, channel {i} of {n}" if n > 1 else f"stack{state}"
             stack.append(Image(y.numpy(), stack_grid(extractor, span), name, "", f"{name}, {config.stack}"))
+    if out is None:
+        frontend = with_pitch(frontend, config, pitch, len(frontend))
+    else:
+        stack = with_pitch(stack, config, pitch, out.shape[1])
     responses = extractor.frontend.responses()
     return View(title, samples.numpy(), extractor.sample_rate, span, frontend, stack, responses)
 
@@ -163,5 +146,4 @@ def band_freqs(frontend: Frontend) -> np.ndarray | None:
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
     stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
-    freqs = stack.output_freqs(band_freqs(extractor.frontend))
-    return Grid(freqs, span[0] + stack.shift * frame, stack.stride * frame, span)
+    return Grid(extractor.output_freqs(), span[0] + stack.shift * frame, stack.stride * frame, span)

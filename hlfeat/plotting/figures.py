@@ -20,12 +20,15 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.files import write_atomically
 from hlfeat.nn.frontends.responses import Responses
-from hlfeat.plotting.clip_view import Grid, Image, View
+from hlfeat.plotting.clip_view import View
+from hlfeat.plotting.images import Grid, Image, PitchLine
+from hlfeat.plotting.pitch_line import CONFIDENT
 from hlfeat.text import count
 
 STYLE: Any = {
@@ -72,6 +75,8 @@ def clip_figure(views: Sequence[View], title: str) -> Figure:
                 axes = figure.add_subplot(grid[row, column], sharex=timed[0])
                 drawn = draw_features(axes, image, norms[image.scale], colours)
                 axes.set_title(image.title)
+                if image.pitch is not None:
+                    label_pitch(axes)
                 figure.colorbar(drawn, ax=axes, label=image.unit, extend="both", pad=0.01, aspect=15)
                 timed.append(axes)
             for axes in timed[:-1]:
@@ -105,6 +110,8 @@ def sheet_figure(images: Sequence[Image], titles: Sequence[str], title: str) -> 
                 axes.tick_params(labelleft=False)
             if i + columns >= len(images):
                 axes.set_xlabel("time, s")
+        if images[0].pitch is not None:
+            label_pitch(panels.flat[0])
         label = f"{images[0].title}, {images[0].unit}".rstrip(", ")
         figure.colorbar(drawn, ax=list(figure.axes), label=label, extend="both", aspect=40, shrink=0.8)
         return figure
@@ -152,7 +159,26 @@ def draw_features(axes: Axes, image: Image, norm: Normalize, colours: str) -> Ax
     )
     axes.set_xlim(image.grid.span)
     label_rows(axes, image.grid, n)
+    if image.pitch is not None and image.grid.freqs is not None and n > 1:
+        draw_pitch(axes, image.pitch, image.grid.freqs)
     return drawn
+
+
+def draw_pitch(axes: Axes, line: PitchLine, freqs: np.ndarray) -> None:
+    """Draw a pitch over the rows of features. Shape: freqs [F], rising, F >= 2."""
+    axes.plot(
+        line.seconds,
+        rows_at(freqs, line.hertz),
+        color="red",
+        linewidth=0.8,
+        path_effects=[withStroke(linewidth=1.8, foreground="white")],  # seen on any colour
+        label=f"pitch, confidence from {CONFIDENT:g}",
+    )
+
+
+def label_pitch(axes: Axes) -> None:
+    """Say what the line is."""
+    axes.legend(loc="upper right", fontsize=6, framealpha=0.7, borderpad=0.3)
 
 
 def reduce_columns(values: np.ndarray) -> tuple[np.ndarray, int]:

@@ -11,6 +11,7 @@ from hlfeat.partition import WHOLE
 from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
+from hlfeat.storage.track_shard import check_tracks, indexed_tracks, is_track, remove_tracks
 
 _REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat's
 
@@ -29,14 +30,28 @@ class ShardCatalog:
         for shard in indexed_shards(self.layout.folder):
             if shard.layout.part == self.layout.part:
                 entries = list(read_index(shard.index))
-                check_shard(self.layout.folder / _data_name(shard, entries), _count_rows(shard, entries))
+                name = _data_name(shard, entries)
+                if is_track(name):
+                    check_tracks(self.layout, entries)
+                else:
+                    check_shard(self.layout.folder / name, _count_rows(shard, entries))
                 yield shard.number, entries
 
     def take_back(self, number: int) -> None:
         """Remove a finished shard, its index first: without its index, a shard does not count as finished."""
         shard = ShardFiles(self.layout, number)
-        for path in (shard.index, shard.statistics, *shard.data):
+        self._remove_index(shard.index, shard.draft_index)
+        for path in (shard.statistics, *shard.data):
             path.unlink(missing_ok=True)
+
+    def _remove_index(self, index: Path, draft: Path, prune: bool = False) -> None:
+        """Remove an index and the pitch tracks that it lists. It becomes a draft first: if this is interrupted, the
+        next run goes on with it."""
+        tracks = list(indexed_tracks(index))
+        if tracks:
+            index = index.replace(draft)
+            remove_tracks(self.layout, tracks, prune)
+        index.unlink(missing_ok=True)
 
     def clean(self, everything: bool) -> None:
         """Remove what a killed run of this part left half-made, or with `everything` all that any run has written."""
@@ -44,7 +59,12 @@ class ShardCatalog:
         finished = {(name.part, name.number) for _, name in files if name.kind == "index" and not name.temporary}
         for path, name in sorted(files, key=_removal_order):
             orphan = name.kind in ("shard", "statistics") and (name.part, name.number) not in finished
-            if everything or (name.part == self.layout.part and (orphan or name.temporary)):
+            if not everything and not (name.part == self.layout.part and (orphan or name.temporary)):
+                continue
+            if name.kind == "index" and name.number is not None:
+                draft = ShardFiles(Layout(self.layout.folder, name.part), name.number).draft_index
+                self._remove_index(path, draft, prune=everything)
+            else:
                 path.unlink()
 
     def failures(self) -> list[FailureRecord]:

@@ -58,6 +58,17 @@ class HashedInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class PitchSettings:
+    """How pitch tracks were made of the features.
+
+    Attributes:
+        viterbi: whether along the best path through a clip's frames, or for each frame alone.
+    """
+
+    viterbi: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunDescription:
     """The contents of hlfeat.yaml.
 
@@ -68,6 +79,7 @@ class RunDescription:
         versions: of the libraries.
         config: the whole configuration, as plain data.
         inputs: of a run in parts.
+        pitch: of a directory of pitch tracks, for which `features` describes the salience; None: it holds features.
     """
 
     fingerprint: str
@@ -77,6 +89,7 @@ class RunDescription:
     versions: Mapping[str, str] | None
     config: Mapping[str, Any]
     inputs: HashedInputs | None = None
+    pitch: PitchSettings | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, the keys in the order of the file."""
@@ -96,6 +109,8 @@ class RunDescription:
             "versions": self.versions,
             "config": self.config,
         }
+        if self.pitch is not None:
+            data["pitch"] = {"viterbi": self.pitch.viterbi}
         if self.inputs is not None:
             data["inputs"] = {"clips": self.inputs.clips, "sha256": self.inputs.sha256}
         return data
@@ -107,7 +122,7 @@ class RunDescription:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunDescription:
         """Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for what no run writes."""
-        inputs = data.get("inputs")
+        inputs, pitch = data.get("inputs"), data.get("pitch")
         return cls(
             fingerprint=str(data["fingerprint"]),
             features=_feature_shape(data["features"]),
@@ -116,6 +131,7 @@ class RunDescription:
             versions=data.get("versions"),
             config=dict(data["config"]),
             inputs=HashedInputs(int(inputs["clips"]), str(inputs["sha256"])) if inputs else None,
+            pitch=PitchSettings(bool(pitch["viterbi"])) if pitch else None,
         )
 
 
@@ -176,7 +192,7 @@ def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Dotted names of the settings in which two descriptions, as plain data, differ; and the files that differ."""
     settings = [key for key in _differing_keys(a.get("config"), b.get("config"), "") if key != "description"]
     files = [name for key, name in _FILES.items() if _sha256(a, key) != _sha256(b, key)]
-    return settings + files
+    return settings + files + _differing_keys(a.get("pitch"), b.get("pitch"), "pitch")
 
 
 def _differing_keys(a: object, b: object, key: str) -> list[str]:

@@ -1,10 +1,8 @@
-"""A feature directory as it lies: its description, its shards one at a time, what failed, what is missing."""
+"""A feature directory as it lies: its description, and its shards one at a time."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -14,18 +12,16 @@ import numpy as np
 
 from hlfeat.config.fingerprint import frames_fingerprint
 from hlfeat.errors import OutputError, UsageError
-from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
-from hlfeat.storage.description import read_description
 from hlfeat.storage.formats import FeatureReader, open_reader
-from hlfeat.storage.layout import Layout, ShardFiles, indexed_shards, own_files
-from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
+from hlfeat.storage.layout import Layout, ShardFiles
+from hlfeat.storage.run_dir import RunDir
 
 log = logging.getLogger("hlfeat")
 
 
-class FeatureDir:
+class FeatureDir(RunDir):
     """What hlfeat.yaml says and which files there are; everything else is read when it is asked for.
 
     Raises:
@@ -33,19 +29,15 @@ class FeatureDir:
         OutputError: hlfeat.yaml is damaged.
 
     Attributes:
-        description: what hlfeat.yaml says.
         shape: of a row of the features: (channels, bands), or (dims,) of pooled ones.
         dtype: of the features.
         frames_fingerprint: of the frames, however they are stored.
-        shards: the files of the finished shards, in order.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = Layout(folder).description
-        if not path.exists():
-            raise UsageError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it")
-        self.description = read_description(folder)
+        super().__init__(folder)
+        if self.description.pitch is not None:
+            raise UsageError(f"{folder}: not a feature directory: it holds pitch tracks")
         self.shape = self.description.features.row
         weights, stats = self.description.weights, self.description.stats
         digests = (None if file is None else file.sha256 for file in (weights, stats))
@@ -53,12 +45,8 @@ class FeatureDir:
             self.dtype: np.dtype[Any] = np.dtype(self.description.config["output"]["dtype"])
             self.frames_fingerprint = frames_fingerprint(dict(self.description.config), *digests)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
+            path = Layout(folder).description
             raise OutputError(f"{path}: damaged: expected the layout of features") from e
-        self.shards = indexed_shards(folder)
-
-    def entries(self, shard: ShardFiles) -> Iterator[IndexEntry]:
-        """The index of a shard. Raises OutputError for one that is damaged."""
-        return read_index(shard.index)
 
     def stored_statistics(self, shard: ShardFiles) -> ShardStatistics | None:
         """The statistics beside a shard; None where an earlier version wrote none."""
@@ -107,33 +95,3 @@ class FeatureDir:
     def size(self) -> int:
         """Bytes of the features of all shards."""
         return sum(path.stat().st_size for shard in self.shards for path in shard.data if path.exists())
-
-    def parts(self) -> list[Part]:
-        """The parts that its files are of; the whole where there are none."""
-        of = {name.part.of for _, name in own_files(self.folder)} - {WHOLE.of}
-        return [part for n in sorted(of) for part in WHOLE.split(n)] or [WHOLE]
-
-    def failures(self) -> Iterator[FailureRecord]:
-        """The lines of failures.jsonl, or of all parts'."""
-        for part in self.parts():
-            path = Layout(self.folder, part).failures
-            if path.exists():
-                yield from read_failures(path)
-
-    def missing(self, clips: int, failures: int) -> list[str]:
-        """Why the directory is not complete, given what it holds; nothing where it is."""
-        parts = self.parts()
-        if parts != [WHOLE]:
-            paths = [Layout(self.folder, part).report for part in parts]
-            return [f"no {path.name}: that part is not done" for path in paths if not path.exists()]
-        path = Layout(self.folder).report
-        try:
-            report = json.loads(path.read_bytes())
-            reported = report["clips"], report["failures"]
-        except FileNotFoundError:
-            return [f"no {path.name}: the run was stopped, or is at work"]
-        except (OSError, ValueError, RecursionError, TypeError, KeyError):
-            return [f"{path.name} is damaged"]
-        if reported != (clips, failures):
-            return [f"{path.name} is of {reported[0]} clips and {reported[1]} failures, an earlier run's"]
-        return []

@@ -6,10 +6,14 @@
 
 While a run is at work there are also `hlfeat.lock` and files whose names end in `.tmp`. Each part of a run writes files
 of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
+
+A directory of pitch tracks has no features and no statistics. It has `a/b.wav.f0.csv` for the clip `a/b.wav`, and the
+index of many of these in `shard-00000.jsonl`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ from hlfeat.partition import WHOLE, Part
 
 Kind = Literal["shard", "index", "statistics", "failures", "report", "description", "lock", "busy"]
 
+TRACK_SUFFIX = ".f0.csv"
 SHARD_SUFFIXES = tuple(f".{name}" for name in get_args(ShardFormat))
 
 _KINDS: dict[tuple[str, str], Kind] = {  # by stem and suffix
@@ -115,6 +120,10 @@ class Layout:
         """The statistics of a shard."""
         return self.folder / f"stats{self._label}-{number:05d}.json"
 
+    def track(self, id_: str) -> Path:
+        """The pitch track of a clip. Raises ValueError where the id cannot be the name of one, as `track_name` does."""
+        return self.folder / track_name(id_)
+
     def draft(self, shared: Path) -> str:
         """The name of this part's draft of a file that all parts may write at the same time."""
         return f"{shared.stem}{self._label}{shared.suffix}"
@@ -141,6 +150,29 @@ def part_label(part: Part) -> str:
     return "" if part.of == 1 else f"-p{part.index:0{len(str(part.of))}d}of{part.of}"
 
 
+def track_name(id_: str) -> str:
+    """The path of a clip's pitch track below the folder. Different ids have different paths, none inside another.
+
+    Raises ValueError for an id that leads out of the folder or to one of hlfeat's own files, or is no path at all.
+
+    >>> track_name("a/b.wav")
+    'a/b.wav.f0.csv'
+    >>> track_name("../b.wav")
+    Traceback (most recent call last):
+    ...
+    ValueError: expected a path below a folder
+    """
+    *folders, name = id_.split("/")
+    if "\0" in id_ or any(part in ("", ".", "..") for part in (*folders, name)):
+        raise ValueError("expected a path below a folder")
+    if any(part.endswith((TRACK_SUFFIX, TRACK_SUFFIX + TEMPORARY)) for part in folders):
+        raise ValueError(f"a folder's name that ends in {TRACK_SUFFIX} may be that of another clip's track")
+    if folders and Layout.parse(folders[0]) is not None:
+        raise ValueError(f"{folders[0]} is the name of one of hlfeat's files")
+    os.fsencode(id_)  # UnicodeEncodeError is a ValueError
+    return id_ + TRACK_SUFFIX
+
+
 @dataclass(frozen=True, slots=True)
 class ShardFiles:
     """The files of one shard."""
@@ -151,6 +183,11 @@ class ShardFiles:
     @property
     def index(self) -> Path:
         return self.layout.index(self.number)
+
+    @property
+    def draft_index(self) -> Path:
+        """The index while the shard is published: it says which pitch tracks may be there already."""
+        return self.index.with_name(self.index.name + TEMPORARY)
 
     @property
     def statistics(self) -> Path:

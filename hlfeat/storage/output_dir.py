@@ -94,6 +94,9 @@ class OutputDir:
     def _check_same(self, description: RunDescription) -> None:
         """Raises UsageError where hlfeat.yaml has another fingerprint, or is of parts of other clips."""
         before, now = read_description_dict(self.folder), description.as_dict()
+        if bool(before.get("pitch")) != bool(now.get("pitch")):
+            there, asked = ("pitch tracks", "features") if before.get("pitch") else ("features", "pitch tracks")
+            raise UsageError(f"{self.folder}: holds {there}, not {asked}; choose another folder", remedy="overwrite")
         if before.get("fingerprint") != description.fingerprint:
             keys = ", ".join(differing_settings(before, now)) or "the configuration"
             raise UsageError(

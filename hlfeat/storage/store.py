@@ -56,6 +56,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
         self.folders = tuple(map(Path, (folder, *folders)))
         self.description = read_description_dict(self.folders[0])
+        _check_features(self.folders[0], self.description)
         for other in self.folders[1:]:
             _check_alike((self.folders[0], self.description), (other, read_description_dict(other)))
         self._index = Index(self.folders)
@@ -142,8 +143,16 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         self.__dict__.update(state, _lookup=lru_cache(OPEN_SHARDS)(open_lookup))
 
 
+def _check_features(folder: Path, description: dict[str, Any]) -> None:
+    """Raises OutputError for a directory of pitch tracks."""
+    if description.get("pitch"):
+        raise OutputError(f"{folder}: holds pitch tracks, a .f0.csv for each clip, and no features")
+
+
 def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
     """Raises OutputError if the features of directories have not the same shape and frame rate."""
+    for folder, description in described:
+        _check_features(folder, description)
     features = {folder: description.get("features") for folder, description in described}
     first, *others = features.values()
     if any(other != first for other in others):

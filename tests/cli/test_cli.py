@@ -212,7 +212,7 @@ def test_what_is_wrong_with_the_call_is_one_line(invoke, clips, tmp_path):
     failed(invoke("extract", clips), 2, "Missing option '--output'")
     failed(invoke("extract", "-o", out), 2, "expected audio files, folders, lists or a --manifest")
     failed(invoke("extract", clips, "-o", out, "--workers", "0"), 2, "workers")
-    failed(invoke("extract", clips, "-o", ""), 2, "-o: expected a folder for the features")
+    failed(invoke("extract", clips, "-o", ""), 2, "-o: expected a folder for the output")
     failed(invoke("extract", "", "-o", out), 2, "expected a file, a folder")
     for wrong in ("inf", "0", "most"):
         message = f"--batch-seconds': expected auto, or seconds from 0.01, got '{wrong}'"

@@ -28,7 +28,20 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 ALL = [path for path, _ in commands(typer.main.get_command(app))]
-VERBS = {"Check", "Compute", "Draw", "Export", "Extract", "Import", "List", "Measure", "Print", "Summarise", "Turn"}
+VERBS = {
+    "Check",
+    "Compute",
+    "Draw",
+    "Export",
+    "Extract",
+    "Import",
+    "List",
+    "Measure",
+    "Print",
+    "Summarise",
+    "Track",
+    "Turn",
+}
 
 
 def help_of(path: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from hlfeat.config.loading import load_config
 from hlfeat.extraction.extract import extract_clips
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
+from hlfeat.extraction.product import FEATURES, Product
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
@@ -24,14 +25,22 @@ def run(
     config: str = "eleaf-8g-opt",
     options: Options = QUIET,
     limits: Limits = DEFAULT_LIMITS,
+    product: Product = FEATURES,
     **hooks: Any,
 ) -> Report:
     """Features of a folder or of clips, with a small filterbank where the configuration has a learnable one."""
     cheap = [] if config == "log-mel" else CHEAP
     inputs = folder if isinstance(folder, Inputs) else collect_inputs([str(folder)], io.BytesIO())
-    return extract_clips(load_config(config, [*cheap, *overrides]), inputs, out, options, Hooks(**hooks), limits)
+    return extract_clips(
+        load_config(config, [*cheap, *overrides]), inputs, out, options, Hooks(**hooks), limits, product
+    )
 
 
 def contents(out: Path) -> dict[str, bytes]:
     """Everything in a finished directory but the reports, which have times in them."""
-    return {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith("report")}
+    return {name: data for name, data in files_below(out).items() if not name.startswith("report")}
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by their path in it."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -40,7 +40,7 @@ from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.records import read_failures
 from tests import helpers
 from tests.extraction import runs
-from tests.extraction.runs import CHEAP, contents
+from tests.extraction.runs import CHEAP, contents, files_below
 
 KILLS = int(os.environ.get("HLFEAT_KILLS", "30"))
 THOROUGH = os.environ.get("HLFEAT_TESTS") == "thorough"
@@ -131,7 +131,7 @@ class Moments:
         self.seen: list[dict[str, bytes]] = []
 
     def take(self, what: str, name: str) -> None:
-        now = {p.name: p.read_bytes() for p in self.out.iterdir()} if self.out.exists() else {}
+        now = files_below(self.out) if self.out.exists() else {}
         if now not in self.seen:
             self.seen.append(now)
             self.names.append(f"before {what} {name}")
@@ -141,6 +141,7 @@ class Moments:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
             for file, data in files.items():
+                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / file).write_bytes(data)
             yield name, self.folder
 

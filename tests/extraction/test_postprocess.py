@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import hlfeat
 from hlfeat.cli import config as cli_config
-from hlfeat.cli import extract as cli_extract
+from hlfeat.cli.job import print_plan
 from hlfeat.config.loading import explained, load_config
 from hlfeat.errors import ClipError, ConfigError, InterruptedRunError, UsageError
 from hlfeat.extraction import setup as extraction_setup
@@ -28,6 +28,7 @@ from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.pooling import Windows
 from hlfeat.extraction.postprocess import PostProcessor
+from hlfeat.extraction.product import FEATURES
 from hlfeat.inputs.collect import collect_inputs
 from hlfeat.plotting import store_view
 from hlfeat.statistics.dataset_statistics import Statistics
@@ -362,7 +363,7 @@ def test_the_command_line(hlfeat, clips, tmp_path):
 
 def test_the_shape_is_said_beforehand(clips, tmp_path, capsys):
     pooled = load_config("log-mel", ["output.pool=mean+std"])
-    cli_extract._dry_run(pooled, collect_inputs([str(clips)], io.BytesIO()).clips, None, None)
+    print_plan(pooled, FEATURES, collect_inputs([str(clips)], io.BytesIO()).clips)
     assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in capsys.readouterr().err
     cli_config.config_check("log-mel", ["output.pool=mean+std"])
     assert "pooled over time by mean+std: [vectors, 160]" in capsys.readouterr().out

@@ -1,0 +1,108 @@
+"""hlfeat pitch: pitch tracks of clips as CSV."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
+from hlfeat.cli.options import (
+    CONFIG,
+    WORKERS,
+    BatchSecondsOption,
+    ClipsArgument,
+    DevicesOption,
+    DryRunOption,
+    ManifestOption,
+    MaxFailuresOption,
+    NullOption,
+    OnError,
+    OnErrorOption,
+    OnTruncated,
+    OnTruncatedOption,
+    OverwriteOption,
+    PartOption,
+    QuietOption,
+    RetryFailedOption,
+    SetOption,
+    Tf32Option,
+    UpdateOption,
+    VerboseOption,
+    WeightsOption,
+    WorkersOption,
+    epilog,
+)
+from hlfeat.cli.process import StopRequest, set_up_logging
+
+PITCH_CONFIG = "pitch-salience"
+PITCH_EPILOG = epilog(
+    exit_status=EXIT_STATUS_OF_RUNS,
+    environment=RUN_ENVIRONMENT,
+    examples="""
+        hlfeat pitch clips -o pitch
+        hlfeat pitch clips -o pitch -c pitch-salience-fine --viterbi
+        hlfeat pitch paths.txt -o pitch --part 3/16
+    """,
+)
+
+
+def pitch(
+    inputs: ClipsArgument = None,
+    *,
+    out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the tracks go.")],
+    manifest: ManifestOption = None,
+    config: Annotated[
+        str, typer.Option("--config", "-c", **{**CONFIG, "help": "A configuration of a salience, or a YAML file."})
+    ] = PITCH_CONFIG,
+    settings: SetOption = None,
+    weights: WeightsOption = None,
+    viterbi: Annotated[
+        bool, typer.Option("--viterbi", help="Look for the best path through all frames of a clip.")
+    ] = False,
+    null: NullOption = False,
+    device: DevicesOption = "auto",
+    batch_seconds: BatchSecondsOption = "auto",
+    tf32: Tf32Option = False,
+    workers: WorkersOption = WORKERS,
+    part: PartOption = None,
+    on_error: OnErrorOption = OnError.skip,
+    on_truncated: OnTruncatedOption = OnTruncated.fail,
+    max_failures: MaxFailuresOption = None,
+    retry_failed: RetryFailedOption = False,
+    update: UpdateOption = False,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Track the pitch of clips.
+
+    Writes FOLDER/ID.f0.csv for each clip: time in seconds, frequency in hertz (0 where there is no pitch), and a
+    confidence from 0 to 1. Standard output has the path of each finished file, one per line. The same command resumes
+    a run that was stopped.
+    """
+    set_up_logging(verbose, quiet)
+    stop = StopRequest()
+    from hlfeat.config.loading import explained, load_config
+
+    overrides = settings or []
+    cfg = load_config(config, overrides)
+    from hlfeat.extraction.pitch_tracks import PitchTracks
+
+    options = {
+        "batch_seconds": batch_seconds,
+        "workers": workers,
+        "on_error": on_error.value,
+        "on_truncated": on_truncated.value,
+        "max_failures": max_failures,
+        "overwrite": overwrite,
+        "retry_failed": retry_failed,
+        "update": update,
+        "quiet": quiet,
+        "weights": weights,
+        "tf32": tf32,
+    }
+    job = ClipJob(inputs or [], manifest or [], null, out, part, device, dry_run, options)
+    with explained(config, overrides):
+        job.run(cfg, PitchTracks(viterbi), stop)

@@ -1,0 +1,68 @@
+"""Where clips end that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from hlfeat.errors import TooManyFailuresError
+from hlfeat.extraction.events import FailedClip
+from hlfeat.extraction.options import Options
+from hlfeat.storage.records import FailureRecord
+from hlfeat.text import escape_unprintable
+
+log = logging.getLogger("hlfeat")
+
+
+class Failures:
+    """Collects failures and stops the run where the options say so.
+
+    Args:
+        standing: failures of earlier runs that stand.
+        retried: those whose clips are tried again, by the clip's id; each stands until its clip is done.
+        options: `on_error` and `max_failures`.
+        save: writes all failures.
+    """
+
+    def __init__(
+        self,
+        standing: Sequence[FailureRecord],
+        retried: Mapping[str, FailureRecord],
+        options: Options,
+        save: Callable[[Sequence[FailureRecord]], None] = lambda records: None,
+    ) -> None:
+        self._records, self._retried = list(standing), dict(retried)
+        self._options, self._save = options, save
+
+    def add(self, failed: FailedClip, shard: str) -> None:
+        """Record a clip that failed while this shard was open.
+
+        Raises TooManyFailuresError where the run is to stop.
+        """
+        clip, error = failed.clip, failed.error
+        before = self._retried.pop(clip.id, None)
+        if before is not None:
+            shard = before.shard  # so that resumed runs write identical bytes
+        member = None if clip.span is None else clip.span.member
+        self._records.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member))
+        log.warning("%s: %s: %s", clip, error.code, escape_unprintable(str(error)))
+        most = self._options.max_failures
+        if self._options.on_error == "stop":
+            raise TooManyFailuresError(f"on_error: stopped at {clip}: {error.code}: {error}")
+        if most is not None and len(self._records) > most:
+            raise TooManyFailuresError(f"max_failures: more than {most} clips failed")
+
+    def resolve(self, id_: str) -> None:
+        """Note that a clip is done: an earlier failure of it does not stand any more."""
+        self._retried.pop(id_, None)
+
+    def save(self) -> None:
+        """Write all failures, as they came."""
+        self._save([*self._records, *self._retried.values()])
+
+    def save_in_order(self, order: Mapping[str, int]) -> list[FailureRecord]:
+        """Write all failures in the order of the clips, whose places `order` has by id. Returns them."""
+        records = [*self._records, *self._retried.values()]
+        records.sort(key=lambda record: order.get(record.id, len(order)))
+        self._save(records)
+        return records

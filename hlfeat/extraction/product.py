@@ -1,0 +1,57 @@
+"""What a run makes of clips: its modules, where shards end, and the sink for what is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from hlfeat.config.config import Config
+from hlfeat.extraction.postprocess import PostProcessor
+from hlfeat.extraction.setup import Pipeline, make_shard_plan, prepare
+from hlfeat.extraction.sinks import ShardSink, Sink, SinkPlace
+from hlfeat.storage.shard_writer import ShardPlan
+
+
+class Product(Protocol):
+    """One kind of output directory. It can be pickled: each device's process gets it."""
+
+    def prepare(self, config: Config, weights: Path | None, stats: Path | None) -> Pipeline:
+        """The modules, and what hlfeat.yaml says. Raises ConfigError for a configuration that does not go with it."""
+
+    def describe(self, config: Config, pipeline: Pipeline) -> str:
+        """What is made, in half a line."""
+
+    def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
+        """Where shards end, which are finished and taken back as a whole."""
+
+    def sink(self, config: Config, pipeline: Pipeline, place: SinkPlace) -> Sink:
+        """Writes what is computed."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features in sharded arrays, with their index and statistics; a Product."""
+
+    def prepare(self, config: Config, weights: Path | None, stats: Path | None) -> Pipeline:
+        return prepare(config, weights, stats)
+
+    def describe(self, config: Config, pipeline: Pipeline) -> str:
+        extractor, output = pipeline.extractor, config.output
+        shape = f"[frames, {extractor.n_channels}, {extractor.n_bands}]"
+        rate = extractor.sample_rate / extractor.hop
+        size = pipeline.postprocessor.shape[0]
+        pooled = "" if output.pool is None else f", pooled by {output.pool} to [vectors, {size}]"
+        return f"features {shape} {output.dtype}, {rate:g} frames a second{pooled}"
+
+    def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
+        return make_shard_plan(config, postprocessor)
+
+    def sink(self, config: Config, pipeline: Pipeline, place: SinkPlace) -> Sink:
+        output = config.output
+        return ShardSink(place, output.format, np.dtype(output.dtype), pipeline.postprocessor.shape)
+
+
+FEATURES = Features()

@@ -1,0 +1,79 @@
+"""What is in a directory of pitch tracks, from its indexes."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hlfeat.inspection.text import directory_lines, duration_lines, made_by
+from hlfeat.storage.track_dir import TrackDir
+
+
+@dataclass(frozen=True)
+class TrackInspection:
+    """What is in a directory of pitch tracks.
+
+    Attributes:
+        folder: the directory.
+        durations: float64 [clips], in seconds, in order.
+        frames: of all clips.
+        failures: how many clips failed, by code.
+        missing: why the directory is not complete.
+    """
+
+    folder: TrackDir
+    durations: np.ndarray
+    frames: int
+    failures: Counter[str]
+    missing: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        description = self.folder.description.as_dict()
+        return {
+            "folder": str(self.folder.folder),
+            "clips": len(self.durations),
+            "hours": float(self.durations.sum() / 3600),
+            "frames": self.frames,
+            "complete": not self.missing,
+            "missing": self.missing,
+            "failures": self.failures.total(),
+            "failures_by_code": dict(sorted(self.failures.items())),
+            **{key: description[key] for key in ("pitch", "fingerprint", "weights", "versions", "config")},
+        }
+
+    def lines(self, verified: bool = False) -> Iterator[str]:
+        """What `hlfeat inspect` prints. `verified`: the directory has been verified, without a mismatch."""
+        pitch = self.folder.description.pitch
+        how = ", along the best path" if pitch is not None and pitch.viterbi else ""
+        rate = self.folder.description.features.frames_per_second
+        holds = f"{self.frames} frames of pitch{f', {rate:g} a second' if rate else ''}{how}"
+        yield from directory_lines(self.folder.folder, self.durations, ("tracks", holds), self.failures, self.missing)
+        if verified:
+            yield "  verified  yes: sums, frames and ids are those of the tracks"
+        yield from made_by(self.folder.description)
+        yield from duration_lines(self.durations)
+
+
+def inspect_tracks(path: Path) -> TrackInspection:
+    """What is in a directory of pitch tracks.
+
+    Raises:
+        UsageError: it is none.
+        OutputError: what is read of it is damaged.
+    """
+    folder = TrackDir(path)
+    durations, frames = array("d"), 0
+    for shard in folder.shards:
+        for entry in folder.entries(shard):
+            durations.append(entry.duration)
+            frames += entry.frames
+    failures = Counter(failure.code for failure in folder.failures())
+    missing = folder.missing(len(durations), failures.total())
+    return TrackInspection(folder, np.array(durations), frames, failures, missing)

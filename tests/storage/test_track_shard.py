@@ -1,0 +1,142 @@
+"""Where a clip's pitch track may lie, and what is left when publishing it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlfeat.errors import ClipError
+from hlfeat.storage import track_shard
+from hlfeat.storage.layout import Layout, ShardFiles, track_name
+from hlfeat.storage.records import IndexEntry, read_index
+from hlfeat.storage.track_shard import TrackShard
+
+HOSTILE = [
+    "",
+    "/",
+    "..",
+    "../a.wav",
+    "a/../../b.wav",
+    "/etc/a.wav",
+    "a//b.wav",
+    "a/",
+    "./a.wav",
+    "nul\0.wav",
+    "shard-00000.jsonl/a.wav",
+    "hlfeat.yaml/a.wav",
+    "hlfeat.lock/a.wav",
+    "shard-00000.jsonl.tmp/a.wav",
+    "a.wav.f0.csv/b.wav",
+    "a.wav.f0.csv.tmp/b.wav",
+    "\ud800.wav",
+]
+
+
+@pytest.fixture
+def shard(tmp_path):
+    (tmp_path / "out").mkdir()
+    with TrackShard(ShardFiles(Layout(tmp_path / "out"), 0)) as shard:
+        yield shard
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("id_", HOSTILE)
+def test_hostile_ids_have_no_track(shard, tmp_path, id_):
+    with pytest.raises(ClipError) as caught:
+        shard.append(IndexEntry(id_, "x.wav"), [(b"text\n", 0)])
+    assert caught.value.code == "bad-id"
+    assert shard.entries == []
+    assert names(tmp_path) == []
+
+
+PIECES = ["a", "b", "/", "/", ".", "..", "#0", "\0", "\n", "é", "\udcff", ".f0.csv", ".tmp"]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), min_size=2, max_size=8, unique=True))
+def test_ids_lie_below_the_folder_and_never_in_one_anothers_way(ids):
+    taken: dict[str, str] = {}
+    for id_ in ids:
+        try:
+            name = track_name(id_)
+        except ValueError:
+            continue
+        assert os.path.normpath(name) == name
+        assert not name.startswith(("/", "../"))
+        assert taken.setdefault(name, id_) == id_
+    for name in taken:
+        assert not {str(parent) for parent in Path(name).parents} & taken.keys()
+
+
+def test_names_that_are_too_long_and_paths_that_lead_through_files(shard, tmp_path):
+    (tmp_path / "out/file").write_text("a file of the user's")
+    for id_ in ("x" * 250 + ".wav", "folder/" + "x" * 250, "y" * 300 + "/a", "/".join(["d" * 200] * 30), "file/a.wav"):
+        with pytest.raises(ClipError) as caught:
+            shard.append(IndexEntry(id_, "x.wav"), [(b"text\n", 0)])
+        assert caught.value.code == "bad-id", id_
+    shard.append(IndexEntry("x" * (255 - len(".f0.csv.tmp")), "x.wav"), [(b"text\n", 0)])
+    (path,) = shard.commit()
+    assert path.read_bytes() == b"text\n"
+    assert (tmp_path / "out/file").read_text() == "a file of the user's"
+
+
+def test_a_file_that_is_there_already_stays(shard, tmp_path):
+    mine = tmp_path / "out/a.wav.f0.csv"
+    mine.write_text("annotated by hand")
+    with pytest.raises(ClipError, match="is there") as caught:
+        shard.append(IndexEntry("a.wav", "a.wav"), [(b"text\n", 0)])
+    assert caught.value.code == "exists"
+    assert mine.read_text() == "annotated by hand"
+
+
+def test_a_clip_that_fails_on_the_way_leaves_the_others_as_they_are(shard, tmp_path):
+    def failing():
+        yield b"a line\n", 1
+        raise ClipError("corrupt", "no more")
+
+    shard.append(IndexEntry("a", "a"), [(b"head\n", 0), (b"one\n", 1)])
+    with pytest.raises(ClipError, match="no more"):
+        shard.append(IndexEntry("b", "b"), failing())
+    shard.append(IndexEntry("c", "c"), [(b"head\n", 0)])
+    shard.append(IndexEntry("d", "d"), [(b"dropped\n", 0)])
+    shard.drop(1)
+    shard.append(IndexEntry("e/f", "f"), [(b"two\n", 1), (b"three\n", 1)])
+    paths = shard.commit()
+    assert [p.read_bytes() for p in paths] == [b"head\none\n", b"head\n", b"two\nthree\n"]
+    out = tmp_path / "out"
+    assert names(out) == ["a.f0.csv", "c.f0.csv", "e/f.f0.csv", "shard-00000.jsonl"]
+    assert [(e.id, e.shard, e.frames) for e in read_index(out / "shard-00000.jsonl")] == [
+        ("a", "a.f0.csv", 1), ("c", "c.f0.csv", 0), ("e/f", "e/f.f0.csv", 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_disk_that_is_full_leaves_nothing(shard, tmp_path, monkeypatch, at):
+    for i in range(4):
+        shard.append(IndexEntry(f"d/{i}", "x"), [(b"text\n" * 100, 100)])
+    calls, replace, sync = [], Path.replace, track_shard.sync
+
+    def full(function):
+        def call(*args):
+            calls.append(1)
+            if len(calls) > at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(Path, "replace", full(replace))
+    monkeypatch.setattr(track_shard, "sync", full(sync))
+    if at < 10:  # one sync and one rename for the index and for each of four tracks
+        with pytest.raises(OSError, match="No space"):
+            shard.commit()
+        assert names(tmp_path / "out") == []
+    else:
+        assert len(shard.commit()) == 4
+        assert len(names(tmp_path / "out")) == 5
