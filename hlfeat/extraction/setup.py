@@ -80,6 +80,7 @@ def prepare(config: Config, weights: Path | None, stats: Path | None) -> Pipelin
             hop_samples=extractor.hop,
             pool=config.output.pool,
             dims=None if config.output.pool is None else postprocessor.shape[0],
+            freqs=_band_freqs(extractor) if config.output.pool is None else None,
         ),
         weights=None if digest is None else HashedFile(str(weights), digest),
         stats=None if stats_digest is None else HashedFile(str(stats), stats_digest),
@@ -87,6 +88,12 @@ def prepare(config: Config, weights: Path | None, stats: Path | None) -> Pipelin
         config=config.model_dump(mode="json"),
     )
     return Pipeline(extractor, postprocessor, description)
+
+
+def _band_freqs(extractor: Extractor) -> tuple[float, ...] | None:
+    """Hertz of the bands, to six digits: the last ones of float32 differ from machine to machine."""
+    freqs = extractor.output_freqs()
+    return None if freqs is None else tuple(float(f"{f:.6g}") for f in freqs)
 
 
 def describe_inputs(clips: Sequence[Clip]) -> HashedInputs:

@@ -29,7 +29,7 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
     shards = count(len(folder.shards), "shard") + (f" ({inspection.data_suffix})" if inspection.data_suffix else "")
     features = (
         f"[{inspection.moments.frames}, {row}] {folder.dtype} in {shards}, "
-        f"{_size(inspection.data_bytes)}{_time_axis(folder.description.features)}"
+        f"{_size(inspection.data_bytes)}{_axes(folder.description.features)}"
     )
     yield from directory_lines(
         folder.folder, inspection.durations, ("features", features), inspection.failures, inspection.missing
@@ -43,7 +43,7 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
     yield from made_by(folder.description)
     if inspection.moments.frames:
         yield ""
-        yield from _table(inspection.moments, bands)
+        yield from _table(inspection.moments, bands, folder.description.features.freqs)
     yield from duration_lines(inspection.durations)
 
 
@@ -79,10 +79,11 @@ def _lengths(durations: np.ndarray) -> str:
     return f"{total}: {low} to {high}, median {median}"
 
 
-def _time_axis(features: FeatureShape) -> str:
+def _axes(features: FeatureShape) -> str:
     if features.pool:
         return f"; pooled: {features.pool}"
-    return f"; {features.frames_per_second:g} frames a second" if features.frames_per_second else ""
+    rate = f"; {features.frames_per_second:g} frames a second" if features.frames_per_second else ""
+    return rate + (f"; bands at {features.freqs[0]:g} to {features.freqs[-1]:g} Hz" if features.freqs else "")
 
 
 def _size(n: int) -> str:
@@ -118,15 +119,20 @@ COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {
 }
 
 
-def _table(moments: Moments, bands: bool) -> Iterator[str]:
+def _table(moments: Moments, bands: bool, freqs: Sequence[float] | None) -> Iterator[str]:
     """A line for each channel with the range of its bands, or a line for each band."""
     columns = [np.atleast_2d(column(moments)) for column in COLUMNS.values()]  # pooled: one row of all dimensions
     channels, width = columns[0].shape
     if bands:
-        yield f"  {'channel':>7} {'band':>5}" + "".join(f" {name:>10}" for name in COLUMNS)
+        hertz = [f" {f:>10.6g}" for f in freqs] if freqs else [""] * width
+        yield (
+            f"  {'channel':>7} {'band':>5}"
+            + (f" {'Hz':>10}" if freqs else "")
+            + "".join(f" {name:>10}" for name in COLUMNS)
+        )
         for c in range(channels):
             for b in range(width):
-                yield f"  {c:>7} {b:>5}" + "".join(f" {column[c, b]:>10.4g}" for column in columns)
+                yield f"  {c:>7} {b:>5}{hertz[b]}" + "".join(f" {column[c, b]:>10.4g}" for column in columns)
         return
     yield f"  {'channel':>7}" + "".join(f"  {name:>20}" for name in COLUMNS) + f"   (over {count(width, 'band')})"
     for c in range(channels):

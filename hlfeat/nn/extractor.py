@@ -84,7 +84,7 @@ class Extractor(nn.Module):
 
         Shape: rising, [F].
         """
-        freqs = self.frontend.centre_freqs().double().numpy()
+        freqs = self.frontend.centre_freqs().cpu().double().numpy()
         return self.stack.output_freqs(freqs if (np.diff(freqs) > 0).all() else None)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -42,9 +42,9 @@ def pitch(
     """The pitch of each frame of a salience, such as the configuration `pitch-salience` computes.
 
     The frequency is that of the strongest row, moved to the vertex of the parabola through it and its two neighbours:
-    over rows, between which frequency is read in octaves. The confidence is the probability, by the softmax over rows, of a pitch within 50 cents: near 1
-    for a harmonic sound, near 0.1 for white noise. A frame whose rows are all equal, as of digital silence, has no
-    pitch: frequency 0 and confidence 0.
+    over rows, between which frequency is read in octaves. The confidence is the probability, by the softmax over rows,
+    of a pitch within 50 cents: near 1 for a harmonic sound, near 0.1 for white noise. A frame whose rows are all equal,
+    as of digital silence, has no pitch: frequency 0 and confidence 0.
 
     Args:
         salience: of rows; only differences between rows matter.
@@ -62,7 +62,7 @@ def pitch(
     Example:
         >>> import hlfeat, torch
         >>> extractor = hlfeat.build("pitch-salience").eval()
-        >>> freqs = extractor.frontend.centre_freqs()
+        >>> freqs = extractor.output_freqs()  # of rows, in hertz
         >>> tone = sum(torch.sin(2 * torch.pi * 220 * h * torch.arange(16000) / 16000) / h for h in range(1, 6))
         >>> track = hlfeat.pitch(extractor(tone[None])[0, 0], freqs)
         >>> 219 < track.frequency[50].item() < 221, track.confidence[50].item() > 0.9

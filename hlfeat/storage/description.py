@@ -26,6 +26,7 @@ class FeatureShape:
         hop_samples: from a frame to the next.
         pool: how frames were pooled over time; None for frames as they are.
         dims: of a pooled vector.
+        freqs: of the bands in hertz, from the lowest to the highest; None where they have none, or were not written.
     """
 
     channels: int
@@ -34,6 +35,7 @@ class FeatureShape:
     hop_samples: int | None = None
     pool: str | None = None
     dims: int | None = None
+    freqs: tuple[float, ...] | None = None
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -100,10 +102,11 @@ class RunDescription:
             "frames_per_second": shape.frames_per_second,
             "hop_samples": shape.hop_samples,
         }
+        freqs = {} if shape.freqs is None else {"freqs": _OneLine(shape.freqs)}
         pooled = {} if shape.pool is None else {"pool": shape.pool, "dims": shape.dims}
         data = {
             "fingerprint": self.fingerprint,
-            "features": {**features, **pooled},
+            "features": {**features, **freqs, **pooled},
             "weights": _hashed(self.weights),
             "stats": _hashed(self.stats),
             "versions": self.versions,
@@ -117,7 +120,7 @@ class RunDescription:
 
     def to_yaml(self) -> bytes:
         """The file."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True).encode()
+        return yaml.dump(self.as_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True).encode()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunDescription:
@@ -135,6 +138,19 @@ class RunDescription:
         )
 
 
+class _OneLine(list[float]):
+    """A list that YAML has between brackets, not in a line for each item."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain data, and such lists."""
+
+
+_Dumper.add_representer(
+    _OneLine, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+)
+
+
 def _hashed(file: HashedFile | None) -> dict[str, str] | None:
     return None if file is None else {"path": file.path, "sha256": file.sha256}
 
@@ -144,7 +160,7 @@ def _hashed_file(data: Mapping[str, Any] | None) -> HashedFile | None:
 
 
 def _feature_shape(data: Mapping[str, Any]) -> FeatureShape:
-    rate, hop, pool = (data.get(key) for key in ("frames_per_second", "hop_samples", "pool"))
+    rate, hop, pool, freqs = (data.get(key) for key in ("frames_per_second", "hop_samples", "pool", "freqs"))
     shape = FeatureShape(
         channels=int(data["channels"]),
         bands=int(data["bands"]),
@@ -152,6 +168,7 @@ def _feature_shape(data: Mapping[str, Any]) -> FeatureShape:
         hop_samples=None if hop is None else int(hop),
         pool=pool,
         dims=None if pool is None else int(data["dims"]),
+        freqs=None if freqs is None else tuple(map(float, freqs)),
     )
     if not all(0 < n < _MOST for n in shape.row):
         raise ValueError(shape.row)

@@ -66,6 +66,16 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     def frames(self) -> np.ndarray:
         return self._index.frames
 
+    @property
+    def freqs(self) -> np.ndarray | None:
+        """Frequencies of the bands in hertz, float64 [bands], rising; of the first folder.
+
+        None where hlfeat.yaml does not say them: bands have none (behind a projection, pooled over time, of trained
+        filters that have crossed), or an earlier version has written the folder.
+        """
+        freqs = (self.description.get("features") or {}).get("freqs")
+        return None if freqs is None else np.array(freqs, dtype=np.float64)
+
     def __len__(self) -> int:
         return len(self._index)
 
@@ -149,11 +159,16 @@ def _check_features(folder: Path, description: dict[str, Any]) -> None:
         raise OutputError(f"{folder}: holds pitch tracks, a .f0.csv for each clip, and no features")
 
 
+def _shape_of(features: object) -> object:
+    """What must be the same in all folders: all but the bands' frequencies, which earlier versions did not write."""
+    return {k: v for k, v in features.items() if k != "freqs"} if isinstance(features, dict) else features
+
+
 def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
     """Raises OutputError if the features of directories have not the same shape and frame rate."""
     for folder, description in described:
         _check_features(folder, description)
-    features = {folder: description.get("features") for folder, description in described}
+    features = {folder: _shape_of(description.get("features")) for folder, description in described}
     first, *others = features.values()
     if any(other != first for other in others):
         shapes = "; ".join(f"{folder} has {shape}" for folder, shape in features.items())

@@ -384,11 +384,15 @@ def write(name: str, folder: Path) -> Path:
 # --- what a directory holds --------------------------------------------------------------------------------------
 
 
+# Of hlfeat.yaml: versions of libraries, and the frequencies of bands, which the pinned directories do not have.
+LATER = rb"(?m)^versions:\n(  .*\n)*|^  freqs: \[[^]]*\]\n"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files but reports, which have times in them; descriptions without the versions of libraries."""
     files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     return {
-        name: re.sub(rb"(?m)^versions:\n(  .*\n)*", b"", data) if name.endswith("hlfeat.yaml") else data
+        name: re.sub(LATER, b"", data) if name.endswith("hlfeat.yaml") else data
         for name, data in files.items()
         if not re.fullmatch(r"report.*\.json", Path(name).name)
     }

@@ -173,8 +173,9 @@ def test_a_run_writes_vectors(clips, tmp_path, computer, pool, form, dtype):
     assert description["features"]["pool"] == pool
     assert description["features"]["dims"] == dims
     assert set(yaml.safe_load((tmp_path / "frames/hlfeat.yaml").read_text())["features"]) == {
-        "channels", "bands", "frames_per_second", "hop_samples"
+        "channels", "bands", "frames_per_second", "hop_samples", "freqs"
     }  # fmt: skip
+    assert "freqs" not in description["features"]
     records = [json.loads(line) for line in (tmp_path / "out/shard-00002.jsonl").read_text().splitlines()]
     assert [r["row"] for r in records] == [0, records[0]["frames"]]
     if form == "npy":
