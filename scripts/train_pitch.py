@@ -47,7 +47,7 @@ class Rows:
     @classmethod
     def of(cls, extractor: hlfeat.Extractor) -> Rows:
         """Those of its output. UsageError for fewer than three."""
-        freqs = extractor.stack.output_freqs(extractor.frontend.centre_freqs().double().cpu().numpy())
+        freqs = extractor.output_freqs()
         if freqs is None:
             raise UsageError("--config: expected rows with frequencies, to find a pitch in; a projection's have none")
         order = np.argsort(freqs, kind="stable")
@@ -71,7 +71,7 @@ class Salience(Model):
     """An extractor of one channel, as logits.
 
     Args:
-        scaled: whether a factor is trained too. It is above zero, so that the highest row is the same without it.
+        scaled: whether a factor is trained too. It is above zero, so that the strongest row is the same without it.
 
     Shape: x [B, T], lengths [B] -> [B, F, N].
     """

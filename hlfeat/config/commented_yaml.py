@@ -20,8 +20,8 @@ def commented(config: Config) -> str:
 def _mapping(part: StrictModel, indent: str) -> Iterator[str]:
     """The lines of a part's fields; `kind` or `layer` comes first."""
     fields = sorted(type(part).model_fields.items(), key=lambda item: item[0] not in ("kind", "layer"))
-    unused = {name: getattr(part, name) for name, _ in fields}  # keys that a dump leaves out
-    plain = {**unused, **part.model_dump(mode="json")}
+    defaults = {name: getattr(part, name) for name, _ in fields}  # of keys that a dump leaves out
+    plain = {**defaults, **part.model_dump(mode="json")}
     heads = {
         name: f"{indent}{name}:" + ("" if _nested(getattr(part, name)) else f" {one_line(plain[name])}")
         for name, _ in fields

@@ -24,7 +24,8 @@ CHANNELS = "channels of the output"
 STRIDE = "keep every n-th [band, frame]"
 GROUPS = "groups of channels that are convolved apart"
 BIAS = "add a trainable offset"
-SALIENCE_DECAY, SALIENCE_VALLEY = 0.6, 1.0  # p and v of salience, as chosen in docs/evidence.md
+SALIENCE_ANCHOR, SALIENCE_DECAY, SALIENCE_VALLEY = 2, 0.6, 1.0  # docs/evidence.md says how they were chosen
+SALIENCE_KEYS = ("init", "decay", "valley")
 EVEN_OR_NULL: dict[str, Any] = {"anyOf": [{"multipleOf": 2}, {"type": "null"}]}
 
 
@@ -71,15 +72,22 @@ class HarmonicConfig(StrictModel):
         ],
     }
 
-    def anchor_or_default(self) -> int:
-        """The anchor, of a layer that has one: 1, or 2 where salience looks between harmonics."""
-        return self.anchor or (2 if self.init == "salience" else 1)
+    @model_validator(mode="before")
+    @classmethod
+    def _constants(cls, data: Any) -> Any:
+        """The constants of a salience in place of null: if the defaults change, so does the fingerprint."""
+        if not isinstance(data, dict) or data.get("init") != "salience":
+            return data
+        constants = {"decay": SALIENCE_DECAY, "valley": SALIENCE_VALLEY}
+        if data.get("anchors") is None:
+            constants["anchor"] = SALIENCE_ANCHOR
+        return {**data, **{key: value for key, value in constants.items() if data.get(key) is None}}
 
     @model_serializer(mode="wrap")
-    def _without_unused_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plain data, which fingerprints are made of: keys that came later are left out where they are not used."""
-        later = {"init": "random", "decay": None, "valley": None}
-        return {key: value for key, value in dump(self).items() if key not in later or value != later[key]}
+    def _without_salience(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain data, which fingerprints are made of: as in earlier versions for a layer that is no salience."""
+        data = dump(self)
+        return data if self.init == "salience" else {k: v for k, v in data.items() if k not in SALIENCE_KEYS}
 
     @model_validator(mode="after")
     def _one_way(self) -> HarmonicConfig:
@@ -97,7 +105,7 @@ class HarmonicConfig(StrictModel):
                 if getattr(self, key) is not None:
                     raise ValueError(f"{key}: expected only with init: salience, got it with init: {self.init}")
             return self
-        key, anchors = ("anchor", (self.anchor_or_default(),)) if self.anchors is None else ("anchors", self.anchors)
+        key, anchors = ("anchors", self.anchors) if self.anchors else ("anchor", (self.anchor or SALIENCE_ANCHOR,))
         for anchor in anchors:
             if anchor % 2:
                 raise ValueError(f"{key}: expected an even number with init: salience, such as 2, got {anchor}")

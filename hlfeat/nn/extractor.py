@@ -80,12 +80,13 @@ class Extractor(nn.Module):
             self._axis_of = key
 
     def output_freqs(self) -> np.ndarray | None:
-        """Frequencies of the rows of the output in hertz; None if they have none, or trained filters have crossed.
+        """Frequencies of the output's rows in hertz; None if they have none, as behind a projection.
 
-        Shape: rising, [F].
+        Rows rise in frequency unless training has made filters cross.
+
+        Shape: -> float64 [F].
         """
-        freqs = self.frontend.centre_freqs().cpu().double().numpy()
-        return self.stack.output_freqs(freqs if (np.diff(freqs) > 0).all() else None)
+        return self.stack.output_freqs(self.frontend.centre_freqs().cpu().double().numpy())
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.follow_centre_freqs()

@@ -12,7 +12,7 @@ from torch import Tensor
 from hlfeat.errors import UsageError
 
 TOLERANCE = 50.0  # cents on either side of a pitch that count for its confidence: a quarter tone
-JUMP = 240.0  # cents from a frame to the next, which a pitch stays below but for leaps
+JUMP = 240.0  # cents: the limit of moves from a frame to the next that are no leaps
 LEAP = 0.01  # probability of a leap to any row
 
 
@@ -42,21 +42,23 @@ def pitch(
     """The pitch of each frame of a salience, such as the configuration `pitch-salience` computes.
 
     The frequency is that of the strongest row, moved to the vertex of the parabola through it and its two neighbours:
-    over rows, between which frequency is read in octaves. The confidence is the probability, by the softmax over rows,
-    of a pitch within 50 cents: near 1 for a harmonic sound, near 0.1 for white noise. A frame whose rows are all equal,
-    as of digital silence, has no pitch: frequency 0 and confidence 0.
+    over rows, between which it is interpolated in log frequency. The confidence is the probability, by the softmax over
+    rows, of the two rows around the pitch and of others within 50 cents: near 1 for a harmonic sound, below 0.3 for
+    white noise. A frame whose rows are all equal, as of digital silence, has no pitch: frequency 0 and confidence 0.
 
     Args:
-        salience: of rows; only differences between rows matter.
+        salience: of rows, finite; only differences between rows matter.
         freqs: of the rows in hertz, in any order. Rows at 0 Hz are left out.
         viterbi: instead of each frame's strongest row, find the most probable path of rows over the frames. From a
             frame to the next it moves by less than 240 cents, the less the likelier (crepe's triangle), but for leaps,
             which have a probability of 1 %. The frames are taken as one clip's. It needs librosa (extra `pitch`).
 
-    Shape: salience [..., F, N], freqs [F] -> frequency and confidence, both [..., N].
+    Shape: salience [..., F, N], freqs [F] -> frequency and confidence, both [..., N]: float64 for salience in float64,
+        otherwise float32.
 
     Raises:
-        ValueError: sizes that do not go together, frequencies that are negative or not finite.
+        ValueError: sizes that do not go together, salience that is not finite, frequencies that are negative or not
+            finite.
         UsageError: `viterbi` without librosa.
 
     Example:
@@ -68,11 +70,13 @@ def pitch(
         >>> 219 < track.frequency[50].item() < 221, track.confidence[50].item() > 0.9
         (True, True)
     """
-    salience, hertz = torch.as_tensor(salience), torch.as_tensor(freqs).detach()
+    salience, hertz = _tensor(salience), _tensor(freqs).detach()
     if salience.dim() < 2 or hertz.dim() != 1 or salience.shape[-2] != len(hertz):
         raise ValueError(
             f"expected salience [..., F, N] and freqs [F], got {list(salience.shape)} and {list(hertz.shape)}"
         )
+    if not bool(salience.isfinite().all()):
+        raise ValueError("expected salience that is finite")
     hertz = hertz.to("cpu", torch.float64)
     if not bool((hertz.isfinite() & (hertz >= 0)).all()):
         raise ValueError("expected frequencies of rows that are finite and not negative")
@@ -84,17 +88,21 @@ def pitch(
     y = salience.detach().index_select(-2, rows.to(salience.device)).double()
     probability = y.softmax(-2)
     row = _path(probability, octaves) if viterbi else y.argmax(-2)
-    position = octaves_at(octaves, row + _vertex(y, row))
+    place = row + _vertex(y, row)  # in rows
+    position = octaves_at(octaves, place)
     near = (octaves[:, None] - position[..., None, :]).abs() <= TOLERANCE / 1200 + 1e-9
-    near |= torch.arange(len(octaves), device=y.device)[:, None] == row[..., None, :]  # rows further apart than that
-    exists = y.amax(-2) > y.amin(-2)
-    confidence = (probability * near).sum(-2)
-    if len(octaves) == 1:  # a row alone is as probable as it gets
-        exists = torch.zeros_like(exists)
+    near |= (torch.arange(len(octaves), device=y.device)[:, None] - place[..., None, :]).abs() < 1
+    exists = (y.amax(-2) > y.amin(-2)) & (len(octaves) > 1)  # a row alone is as probable as it gets
+    confidence = (probability * near).sum(-2).clamp(0, 1)
+    dtype = torch.promote_types(torch.float32, salience.dtype)
     return PitchTrack(
-        torch.where(exists, position.exp2(), 0.0).to(salience.dtype),
-        torch.where(exists, confidence.clamp(0, 1), 0.0).to(salience.dtype),
+        torch.where(exists, position.exp2(), 0.0).to(dtype), torch.where(exists, confidence, 0.0).to(dtype)
     )
+
+
+def _tensor(values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
+    """A tensor; of an array a copy, which may be read-only or have negative strides."""
+    return torch.from_numpy(np.array(values)) if isinstance(values, np.ndarray) else torch.as_tensor(values)
 
 
 def octaves_at(octaves: Tensor, position: Tensor) -> Tensor:
@@ -128,7 +136,7 @@ def _path(probability: Tensor, octaves: Tensor) -> Tensor:
     try:
         from librosa.sequence import viterbi
     except ImportError as e:
-        raise UsageError("viterbi: needs librosa: pip install 'hlfeat[pitch]'") from e
+        raise UsageError(f"viterbi: needs librosa: pip install 'hlfeat[pitch]' ({e})") from e
     shape = (*probability.shape[:-2], probability.shape[-1])
     if not probability.numel():
         return torch.zeros(shape, dtype=torch.long, device=probability.device)

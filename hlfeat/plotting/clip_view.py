@@ -139,11 +139,15 @@ def read(clip: Clip, config: Config) -> Tensor:
 
 def band_freqs(frontend: Frontend) -> np.ndarray | None:
     """Frequencies of a frontend's bands in hertz [F]; None if trained filters have crossed."""
-    freqs: np.ndarray = frontend.centre_freqs().double().numpy()
-    return freqs if (np.diff(freqs) > 0).all() else None
+    return if_rising(frontend.centre_freqs().double().numpy())
+
+
+def if_rising(freqs: np.ndarray | None) -> np.ndarray | None:
+    """Frequencies that a picture's axis can have, or None. Shape: [F]."""
+    return None if freqs is None or (np.diff(freqs) <= 0).any() else freqs
 
 
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
     stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
-    return Grid(extractor.output_freqs(), span[0] + stack.shift * frame, stack.stride * frame, span)
+    return Grid(if_rising(extractor.output_freqs()), span[0] + stack.shift * frame, stack.stride * frame, span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class FeatureShape:
         hop_samples: from a frame to the next.
         pool: how frames were pooled over time; None for frames as they are.
         dims: of a pooled vector.
-        freqs: of the bands in hertz, from the lowest to the highest; None where they have none, or were not written.
+        freqs: of the bands in hertz; None where they have none, or were not written.
     """
 
     channels: int
@@ -102,7 +103,7 @@ class RunDescription:
             "frames_per_second": shape.frames_per_second,
             "hop_samples": shape.hop_samples,
         }
-        freqs = {} if shape.freqs is None else {"freqs": _OneLine(shape.freqs)}
+        freqs = {} if shape.freqs is None else {"freqs": _FlowList(shape.freqs)}
         pooled = {} if shape.pool is None else {"pool": shape.pool, "dims": shape.dims}
         data = {
             "fingerprint": self.fingerprint,
@@ -138,7 +139,7 @@ class RunDescription:
         )
 
 
-class _OneLine(list[float]):
+class _FlowList(list[float]):
     """A list that YAML has between brackets, not in a line for each item."""
 
 
@@ -147,7 +148,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(
-    _OneLine, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+    _FlowList, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 )
 
 
@@ -168,11 +169,20 @@ def _feature_shape(data: Mapping[str, Any]) -> FeatureShape:
         hop_samples=None if hop is None else int(hop),
         pool=pool,
         dims=None if pool is None else int(data["dims"]),
-        freqs=None if freqs is None else tuple(map(float, freqs)),
+        freqs=band_freqs(freqs, data["bands"]),
     )
     if not all(0 < n < _MOST for n in shape.row):
         raise ValueError(shape.row)
     return shape
+
+
+def band_freqs(data: object, bands: object) -> tuple[float, ...] | None:
+    """As many finite numbers as there are bands; None for anything else, which nobody needs to read the features."""
+    if not isinstance(data, list) or len(data) != bands:
+        return None
+    if not all(isinstance(f, int | float) and math.isfinite(f) for f in data):
+        return None
+    return tuple(map(float, data))
 
 
 def read_description_dict(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.description import read_description_dict
+from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
 
@@ -68,12 +68,15 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     @property
     def freqs(self) -> np.ndarray | None:
-        """Frequencies of the bands in hertz, float64 [bands], rising; of the first folder.
+        """Frequencies of the bands in hertz, as hlfeat.yaml of the first folder says.
 
-        None where hlfeat.yaml does not say them: bands have none (behind a projection, pooled over time, of trained
-        filters that have crossed), or an earlier version has written the folder.
+        None if it does not: bands have none (behind a projection, pooled over time), or an earlier version has written
+        the folder.
+
+        Shape: float64 [bands].
         """
-        freqs = (self.description.get("features") or {}).get("freqs")
+        features = self.description.get("features") or {}
+        freqs = band_freqs(features.get("freqs"), features.get("bands"))
         return None if freqs is None else np.array(freqs, dtype=np.float64)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """The tables of docs/evidence.md, made from a file of results: each stands between two comments.
 
-    python -m scripts.evidence.page results.jsonl docs/evidence.md
+python -m scripts.evidence.page results.jsonl docs/evidence.md
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hlfeat.nn.frontends.compression import Compression, Log1p, Quantity
 
-SILENCE = 1e-13  # of a sinusoid some 115 dB below full scale, over a hundred bands; what is below stays near zero
+SILENCE = 1e-13  # mean energy below which a frame counts as silent: a sinusoid some 115 dB below full scale
 
 
 class RelativeLog(Compression):
@@ -44,5 +44,5 @@ class RelativeLog(Compression):
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Shape: x [B, F, N], frames [B] or None, as every frame stands alone -> [B, F, N]."""
-        least = max(SILENCE, torch.finfo(x.dtype).tiny)  # half precision rounds the former to zero
+        least = max(SILENCE, torch.finfo(x.dtype).tiny)  # float16 rounds the former to zero
         return self.log1p(x / x.mean(-2, keepdim=True).clamp(min=least))  # type: ignore[no-any-return]

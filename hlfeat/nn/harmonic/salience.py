@@ -27,8 +27,9 @@ def salience_weights(
 
     Half-way includes below the first and above the last harmonic, as far as the kernel reaches; a neighbour that is not
     in the kernel counts as zero. So with valley 1 and a kernel that ends half-way, such as 21 rows of anchor 2, weights
-    add up to zero: a spectrum without structure has no salience. Nor has a row an octave above the pitch, as every
-    second harmonic of the sound lies half-way there.
+    add up to zero: what all rows have in common cancels where all harmonics lie on the axis. Near its ends some do not,
+    and read zero: there, noise is a little stronger. In a row an octave above the pitch, every second harmonic of the
+    sound lies half-way and is subtracted.
 
     Shape: -> float64 [kernel].
 
@@ -44,7 +45,7 @@ def salience_weights(
         raise ValueError(f"expected an even anchor, such as 2, got {anchor}")
     if kernel < 2 * anchor:
         raise ValueError(f"expected a kernel of at least {2 * anchor} harmonics with anchor {anchor}, got {kernel}")
-    if decay < 0 or valley < 0:
+    if not (decay >= 0 and valley >= 0):
         raise ValueError(f"expected decay and valley from 0, got {decay} and {valley}")
     summed = kernel // anchor  # H
     harmonics = torch.zeros(summed + 2, dtype=torch.float64)  # of 0 ... H + 1; the outer ones are not in the kernel

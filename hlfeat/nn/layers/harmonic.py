@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hlfeat.config.layers import SALIENCE_DECAY, SALIENCE_VALLEY, HarmonicConfig
+from hlfeat.config.layers import HarmonicConfig
 from hlfeat.errors import ConfigError
 from hlfeat.nn.axes import Axis, CentreAxis, LinearAxis, LogAxis
 from hlfeat.nn.harmonic.axis_conv import AxisHarmonicConv2d
@@ -115,17 +115,17 @@ def build_harmonic(config: HarmonicConfig, before: LayerInput) -> Layer:
     padding, dilation = (0, config.dilation * (config.kernel[1] // 2)), (1, config.dilation)
     conv: AxisHarmonicConv2d | MixedHarmonicConv2d
     if config.anchors is None:
-        anchor = config.anchor_or_default()
+        anchor = config.anchor or 1
         conv = AxisHarmonicConv2d(axis, *sizes, padding, dilation, config.groups, config.bias, anchor=anchor)
     else:
         conv = MixedHarmonicConv2d(axis, *sizes, padding, dilation, config.groups, config.bias, anchors=config.anchors)
     layer = HarmonicLayer(conv, config.stride, fixed)
     if config.init == "salience":
-        decay = SALIENCE_DECAY if config.decay is None else config.decay
-        valley = SALIENCE_VALLEY if config.valley is None else config.valley
+        assert config.decay is not None, "validation has filled it in"
+        assert config.valley is not None
         for branch in layer.branches():
-            init_salience_(branch, decay=decay, valley=valley)
-        layer.drawn = config.anchors is not None  # as the convolution that mixes them
+            init_salience_(branch, decay=config.decay, valley=config.valley)
+        layer.drawn = config.anchors is not None or config.out_channels > 1
     return layer
 
 

@@ -28,6 +28,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class BatchNorm(Layer):
     """Batch normalisation of each channel over clips, bands and existing frames."""
 
+    drawn = False
+
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(channels, affine=affine)
@@ -50,6 +52,8 @@ class BatchNorm(Layer):
 class LayerNorm(Layer):
     """Normalisation of each frame over its channels and bands."""
 
+    drawn = False
+
     def __init__(self, channels: int, bands: int, affine: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm([channels, bands], elementwise_affine=affine)
@@ -66,6 +70,7 @@ class InstanceNorm(Layer):
     """Normalisation of each channel over the bands and frames of its clip. Not local in time: needs the whole clip."""
 
     receptive_field = None
+    drawn = False
 
     def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
         super().__init__()

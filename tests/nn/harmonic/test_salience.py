@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import hlfeat
+from hlfeat.config.loading import config_from_dict
 from hlfeat.nn.harmonic.salience import salience_weights
 
 
@@ -56,7 +57,7 @@ def test_impossible_shapes_are_refused(kernel, anchor, message):
         hlfeat.init_salience_(hlfeat.HarmonicConv2d(1, 1, (kernel, 1), anchor=anchor))
 
 
-@pytest.mark.parametrize("constants", [{"decay": -0.1}, {"valley": -1.0}])
+@pytest.mark.parametrize("constants", [{"decay": -0.1}, {"valley": -1.0}, {"decay": np.nan}, {"valley": np.nan}])
 def test_negative_constants_are_refused(constants):
     with pytest.raises(ValueError, match="from 0"):
         salience_weights(21, **constants)
@@ -105,13 +106,26 @@ def test_the_shipped_layer_has_21_weights_and_is_not_random():
     assert build("layer: harmonic, out_channels: 1, kernel: [7, 3]").stack.is_random()
 
 
-def test_a_random_layer_beside_it_is_random():
+@pytest.mark.parametrize(
+    ("others", "random"),
+    [
+        ([], False),
+        ([{"layer": "norm"}, {"layer": "norm", "kind": "layer"}, {"layer": "norm", "kind": "instance"}], False),
+        ([{"layer": "activation"}, {"layer": "pool", "bands": 2}], False),
+        ([{"layer": "conv", "out_channels": 1}], True),
+        ([{"layer": "projection", "features": 3}], True),
+        ([{"layer": "residual", "layers": [{"layer": "norm"}]}], False),
+        ([{"layer": "residual", "layers": [{"layer": "conv", "out_channels": 1}]}], True),
+    ],
+)
+def test_other_layers_make_a_stack_random_if_their_parameters_are_drawn(others, random):
     layer = {"layer": "harmonic", "out_channels": 1, "kernel": [7, 1], "init": "salience"}
-    for other in ({"layer": "conv", "out_channels": 1}, {"layer": "residual", "layers": [{"layer": "norm"}, layer]}):
-        expected = other["layer"] == "conv"
-        stack = hlfeat.build({"frontend": {"compression": "pcen"}, "stack": [layer, other]}).stack
-        assert stack.is_random() is (expected or stack.layers[1].is_random())
-        assert stack.layers[0].is_random() is False
+    assert hlfeat.build({"stack": [layer, *others]}).stack.is_random() is random
+
+
+def test_several_output_channels_and_mixed_anchors_are_drawn():
+    assert build("layer: harmonic, out_channels: 2, kernel: [7, 1], init: salience").stack.is_random()
+    assert build("layer: harmonic, out_channels: 1, kernel: [9, 1], anchors: [2, 4], init: salience").stack.is_random()
 
 
 @pytest.mark.parametrize(
@@ -140,11 +154,23 @@ def test_what_cannot_be_is_one_line_with_file_line_and_key(tmp_path, invoke, lay
     assert message in line, line
 
 
-def test_fingerprints_leave_the_new_keys_out_where_they_are_not_used():
+def test_fingerprints_have_what_is_computed():
+    """Of a random layer none of the new keys, as in earlier versions; of a salience its constants, not null."""
     layer = hlfeat.load_config("eleaf-harmonic").stack[0]
     assert {"init", "decay", "valley"}.isdisjoint(layer.model_dump())
-    layer = hlfeat.load_config("pitch-salience").stack[0]
-    assert layer.model_dump()["init"] == "salience"
+    implied = salience_config()
+    data = implied.stack[0].model_dump()
+    assert (data["init"], data["anchor"], data["decay"], data["valley"]) == ("salience", 2, 0.6, 1.0)
+    said = salience_config(anchor=2, decay=0.6, valley=1.0)
+    assert said.fingerprint(None, None) == implied.fingerprint(None, None)
+    assert salience_config(decay=0.7).fingerprint(None, None) != implied.fingerprint(None, None)
+    mixed = salience_config(anchors=[2, 4]).stack[0].model_dump()
+    assert (mixed["anchor"], list(mixed["anchors"])) == (None, [2, 4])
+
+
+def salience_config(**more):
+    layer = {"layer": "harmonic", "out_channels": 1, "kernel": [21, 1], "init": "salience", **more}
+    return config_from_dict({"stack": [layer]})
 
 
 def test_a_run_says_nothing_about_weights(tmp_path, caplog):
