@@ -47,7 +47,7 @@ class ShardCatalog:
     def _remove_index(self, index: Path, draft: Path, prune: bool = False) -> None:
         """Remove an index and the pitch tracks that it lists. It becomes a draft first: if this is interrupted, the
         next run goes on with it."""
-        tracks = list(indexed_tracks(index))
+        tracks = indexed_tracks(index)
         if tracks:
             index = index.replace(draft)
             remove_tracks(self.layout, tracks, prune)
@@ -84,10 +84,10 @@ class ShardCatalog:
         return sorted(of - {self.layout.part.of})
 
 
-def _removal_order(file: tuple[Path, FileName]) -> tuple[bool, bool, str]:
-    """The index of a shard goes before its data."""
+def _removal_order(file: tuple[Path, FileName]) -> tuple[bool, bool, bool, str]:
+    """The index of a shard goes before its data, and its draft before that: the index becomes the draft."""
     path, name = file
-    return name.kind == _REMOVED_LAST, name.kind != "index", path.name
+    return name.kind == _REMOVED_LAST, name.kind != "index", not name.temporary, path.name
 
 
 def _data_name(shard: ShardFiles, entries: list[IndexEntry]) -> str:
