@@ -361,6 +361,39 @@ def test_silence_has_no_pitch_and_a_tone_has_its_own(tmp_path):
             assert (confidence > 0.9).all()
 
 
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, LONG_IS_SHORT])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_silence_has_no_pitch_after_training_either(tmp_path, limits, kernel):
+    """Biases and norms prefer some rows in silence too, and do so otherwise at the edges, which a kernel over time
+    pads."""
+    norm, last = "{layer: norm, kind: batch}", "{layer: conv, out_channels: 1, kernel: [3, 1]}"
+    conv = f"{{layer: conv, out_channels: 4, kernel: [3, {kernel}]}}"
+    config = load_config("log-mel", [f"stack=[{norm}, {conv}, {norm}, {last}]"])
+    extractor = hlfeat.build(config)
+    torch.manual_seed(1)
+    for _ in range(2):
+        extractor(torch.randn(4, 16000))
+    with torch.no_grad():
+        for parameter in extractor.stack.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    torch.save(extractor.state_dict(), tmp_path / "trained.pt")
+    noise = 0.1 * np.random.default_rng(1).standard_normal(16000)
+    sounds = {"silence.wav": np.zeros(48000), "noise.wav": noise, "both.wav": np.r_[noise, np.zeros(16000), noise]}
+    for name, x in sounds.items():
+        soundfile.write(tmp_path / name, x, 16000)
+    inputs = Inputs([Clip(name, str(tmp_path / name)) for name in sounds])
+    options = replace(ONE, weights=tmp_path / "trained.pt")
+    extract_clips(config, inputs, tmp_path / "out", options, limits=limits, product=PitchTracks())
+    got = tracks(tmp_path / "out")
+    with torch.inference_mode():
+        assert extractor.eval()(torch.zeros(1, 16000))[0, 0, :, 50].std() > 0.01  # it prefers some rows
+    assert not got["silence.wav"][:, 1:].any()
+    assert (got["noise.wav"][:, 1:] > 0).all()
+    assert not got["both.wav"][110:190, 1:].any()
+    assert (got["both.wav"][:95, 1:] > 0).all()
+    assert (got["both.wav"][205:, 1:] > 0).all()
+
+
 @pytest.mark.parametrize("viterbi", [False, True])
 def test_batches_for_a_device_give_the_same_tracks(clips, tmp_path, viterbi):
     config, inputs = load_config("pitch-salience"), collect_inputs([str(clips)])
