@@ -24,6 +24,7 @@ from hlfeat.files import TEMPORARY, publish, sync, sync_folder
 from hlfeat.storage.layout import TRACK_SUFFIX, Layout, ShardFiles, track_name
 from hlfeat.storage.records import IndexEntry, index_lines
 
+_PIECE = 1 << 20  # bytes that are read at once
 _AT_ONCE = 32  # files that are synced together: disks take many requests in the time of one
 
 # What file systems answer to a name that they refuse (vfat: `a?.wav`); all else is a fault of the disk.
@@ -286,6 +287,15 @@ def remove_tracks(layout: Layout, ids: Iterable[str], prune: bool = False) -> No
             with suppress(OSError):  # not empty, or no folder
                 if folder.parts:
                     (layout.folder / folder).rmdir()
+
+
+def track_checksum(path: Path) -> int:
+    """The crc32 of a track as it is now."""
+    checksum = 0
+    with open(path, "rb") as f:
+        while data := f.read(_PIECE):
+            checksum = zlib.crc32(data, checksum)
+    return checksum
 
 
 def check_tracks(layout: Layout, entries: Iterable[IndexEntry]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from functools import partial
@@ -238,6 +239,24 @@ def test_updating_killed_at_every_moment(tmp_path):
     go = partial(run, folder, options=replace(ONE, update=True), shard=2)
     _, want = killed_anywhere(tmp_path, out, go)
     assert want == contents(tmp_path / "anew")
+
+
+def test_an_update_never_takes_back_what_was_edited_by_hand(tmp_path):
+    folder, out = helpers.good_clips(tmp_path / "clips", 6, longest=0.4), tmp_path / "out"
+    run(folder, out, shard=2)
+    for clip in collect_inputs([str(folder)]).clips[1:4:2]:  # of the first shard and the second
+        os.utime(clip.path, (1e9, 1e9))
+    edited = TrackDir(out)
+    last = out / list(edited.entries(edited.shards[1]))[0].shard
+    last.write_bytes(last.read_bytes().replace(b"0", b"1", 1))
+    before = contents(out)
+    with pytest.raises(UsageError, match=f"update: {last} was edited after it was written"):
+        run(folder, out, options=replace(ONE, update=True), shard=2)
+    assert contents(out) == before
+    first = next(edited.entries(edited.shards[0])).shard
+    (out / first).write_bytes(b"mine")
+    run(folder, out, shard=2)  # without an update they stay as they are
+    assert (out / first).read_bytes() == b"mine"
 
 
 def test_a_clip_that_breaks_loses_its_track_when_it_is_updated(clips, tmp_path):
