@@ -70,6 +70,14 @@ def tracks(out: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def assert_same_track(got: np.ndarray, want: np.ndarray, id_: str) -> None:
+    """In every frame the same, up to the last decimal and float32's rounding, which moves a peak of a salience by up to
+    0.006 cents (measured) when clips are cut into windows or batches."""
+    np.testing.assert_allclose(got[:, 0], want[:, 0], rtol=0, atol=1e-9, err_msg=id_)
+    np.testing.assert_allclose(got[:, 1], want[:, 1], rtol=3e-5, atol=0.001, err_msg=id_)  # 3e-5: 0.05 cents
+    np.testing.assert_allclose(got[:, 2], want[:, 2], rtol=0, atol=1e-5, err_msg=id_)
+
+
 def failed(out: Path) -> dict[str, str]:
     return {f.id: f.code for f in read_failures(out / "failures.jsonl")}
 
@@ -90,11 +98,8 @@ def test_equals_a_plain_loop(clips, tmp_path, viterbi):
         with torch.inference_mode():
             salience = extractor(wave[:1])[0, 0]
             want = pitch(salience, freqs, viterbi=viterbi)
-        track = got[clip.id]
-        np.testing.assert_allclose(track[:, 0], np.arange(len(track)) / 100, atol=1e-9)
-        close = np.abs(track[:, 1] - want.frequency.numpy()) <= 0.01 * want.frequency.numpy() + 0.001
-        assert close.mean() > 0.95, clip  # a filter of two that are as loud is a matter of rounding
-        np.testing.assert_allclose(track[:, 2], want.confidence.numpy(), atol=1e-3)
+        times = np.arange(len(want.frequency)) / 100
+        assert_same_track(got[clip.id], np.stack([times, want.frequency, want.confidence], 1), clip.id)
 
 
 def test_what_a_directory_has(clips, tmp_path):
@@ -142,7 +147,7 @@ def test_features_and_tracks_are_not_mistaken_for_one_another(clips, tmp_path):
         runs.run(clips, tmp_path / "tracks", "output.shard_size=3", config="log-mel")
     with pytest.raises(UsageError, match="holds features, not pitch tracks"):
         run(clips, tmp_path / "features")
-    with pytest.raises(UsageError, match=r"another configuration \(pitch.viterbi differ\)"):
+    with pytest.raises(UsageError, match=r"holds pitch tracks of another configuration \(pitch.viterbi differ\)"):
         run(clips, tmp_path / "tracks", viterbi=True)
     with pytest.raises(UsageError, match=r"another configuration \(frontend.n_filters differ\)"):
         run(clips, tmp_path / "tracks", "frontend.n_filters=40")
@@ -192,13 +197,14 @@ def test_any_number_of_workers_and_parts(tmp_path):
 
 @pytest.mark.parametrize("viterbi", [False, True])
 def test_long_clips_are_tracked_window_by_window(clips, tmp_path, viterbi):
-    run(clips, tmp_path / "whole", viterbi=viterbi)
-    run(clips, tmp_path / "windows", viterbi=viterbi, limits=LONG_IS_SHORT)
+    config, inputs, product = load_config("pitch-salience"), collect_inputs([str(clips)]), PitchTracks(viterbi)
+    extract_clips(config, inputs, tmp_path / "whole", ONE, product=product)
+    limits = replace(LONG_IS_SHORT, window_frames=32)
+    extract_clips(config, inputs, tmp_path / "windows", ONE, limits=limits, product=product)
     whole, windows = tracks(tmp_path / "whole"), tracks(tmp_path / "windows")
     assert list(whole) == list(windows)
     for id_, track in whole.items():
-        np.testing.assert_array_equal(track[:, 0], windows[id_][:, 0])
-        assert (np.abs(track[:, 1] - windows[id_][:, 1]) < 0.01).mean() > 0.95, id_
+        assert_same_track(windows[id_], track, id_)
 
 
 def test_killed_at_every_moment(tmp_path):
@@ -247,7 +253,7 @@ def test_an_update_never_takes_back_what_was_edited_by_hand(tmp_path):
     for clip in collect_inputs([str(folder)]).clips[1:4:2]:  # of the first shard and the second
         os.utime(clip.path, (1e9, 1e9))
     edited = TrackDir(out)
-    last = out / list(edited.entries(edited.shards[1]))[0].shard
+    last = out / next(iter(edited.entries(edited.shards[1]))).shard
     last.write_bytes(last.read_bytes().replace(b"0", b"1", 1))
     before = contents(out)
     with pytest.raises(UsageError, match=f"update: {last} was edited after it was written"):
@@ -421,7 +427,7 @@ def test_batches_for_a_device_give_the_same_tracks(clips, tmp_path, viterbi):
     cpu, batches = tracks(tmp_path / "cpu"), tracks(tmp_path / "batches")
     assert list(cpu) == list(batches)
     for id_, track in cpu.items():
-        assert (np.abs(track - batches[id_]) < 0.01).mean() > 0.99, id_
+        assert_same_track(batches[id_], track, id_)
 
 
 def batch_engine_on_cpu(extractor, postprocessor, loader, device, dtype, batch_samples, limits):
