@@ -11,7 +11,7 @@ from hlfeat.partition import WHOLE
 from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
-from hlfeat.storage.track_shard import check_tracks, indexed_tracks, is_track, remove_tracks, track_checksum
+from hlfeat.storage.track_files import check_tracks, indexed_tracks, is_track, remove_tracks, track_checksum
 
 _REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat's
 
