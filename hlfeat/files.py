@@ -16,7 +16,7 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
     """What a failed write means to a person."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(
-            f"{folder}: no space left on the disk; finished shards are kept: "
+            f"{folder}: no space left on the disk; what is finished is kept: "
             "free some space and run the same command again"
         )
     if e.errno in OUT_OF_FILES:

@@ -121,22 +121,24 @@ def extract(
     overrides = [*(settings or []), *typed]
     with naming_options(typed):
         cfg = load_config(config, overrides)
+    from hlfeat.extraction.options import Options
     from hlfeat.extraction.product import FEATURES
 
-    options = {
-        "batch_seconds": batch_seconds,
-        "workers": workers,
-        "on_error": on_error.value,
-        "on_truncated": on_truncated.value,
-        "max_failures": max_failures,
-        "overwrite": overwrite,
-        "retry_failed": retry_failed,
-        "update": update,
-        "quiet": quiet,
-        "weights": weights,
-        "stats": stats,
-        "tf32": tf32,
-    }
-    job = ClipJob(inputs or [], manifest or [], null, out, part, device, dry_run, options)
+    options = Options(
+        device=device,
+        batch_seconds=batch_seconds,
+        workers=workers,
+        on_error=on_error.value,
+        on_truncated=on_truncated.value,
+        max_failures=max_failures,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        update=update,
+        quiet=quiet,
+        weights=weights,
+        stats=stats,
+        tf32=tf32,
+    )
+    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
     with naming_options(typed), explained(config, overrides):
         job.run(cfg, FEATURES, stop)

@@ -43,11 +43,14 @@ def inspect(
     on its own line. Folders of pitch tracks are summarised and verified likewise.
     """
     set_up_logging(verbose)
+    from hlfeat.errors import UsageError
     from hlfeat.storage.run_dir import RunDir
 
     intact = True
     for number, folder in enumerate(folders):
         tracks = RunDir(folder).description.pitch is not None
+        if tracks and bands:
+            raise UsageError(f"--bands: {folder} holds pitch tracks, which have no bands")
         if verify and _print_mismatches(folder, tracks, as_json):
             intact = False
             continue
@@ -90,9 +93,8 @@ def _print_mismatches(folder: Path, tracks: bool, as_json: bool) -> bool:
 
     mismatches, bar = [], tqdm(unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
     with bar:
-        if tracks:
-            bar.reset((track_dir := TrackDir(folder)).size())
-            lines = verify_tracks(track_dir, bar.update)
+        if tracks:  # only the indexes say how many bytes there are, and they are read once
+            lines = verify_tracks(TrackDir(folder), bar.update)
         else:
             bar.reset((feature_dir := FeatureDir(folder)).size())
             lines = verify(feature_dir, bar.update)

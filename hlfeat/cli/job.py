@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -74,10 +74,9 @@ class ClipJob:
     Attributes:
         inputs, manifests: as typed; null: paths in lists end with NUL.
         out: the output directory.
-        part: of the clips, as typed.
-        device: or several.
+        part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
-        options: the other fields of Options.
+        options: how to run, with the device as typed, or several.
     """
 
     inputs: Sequence[str]
@@ -85,9 +84,8 @@ class ClipJob:
     null: bool
     out: str
     part: str | None
-    device: str
     dry_run: bool
-    options: Mapping[str, Any]
+    options: Options
 
     def run(self, config: Config, product: Product, stop: StopRequest) -> None:
         """Make the product of the clips, whose finished files are printed.
@@ -95,22 +93,20 @@ class ClipJob:
         Failed clips end the command with Exit.SOME_CLIPS_FAILED, and a stop request with Exit.INTERRUPTED; what is
         finished stays.
         """
-        from hlfeat.extraction.options import Options
-
         if not self.out:
             raise UsageError("-o: expected a folder for the output, got an empty name")
         if not self.inputs and not self.manifests:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
         clips, folder = collect_clips(self.inputs, self.manifests, self.null), Path(self.out)
-        part, source = choose_part(self.part, folder, devices=self.device.count(",") + 1)
+        part, source = choose_part(self.part, folder, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)
-        device = local_device(self.device, os.environ) if source else self.device
+        device = self.options.device
+        options = replace(self.options, part=part, device=local_device(device, os.environ) if source else device)
         if self.dry_run:
-            weights, stats = self.options.get("weights"), self.options.get("stats")
-            print_plan(config, product, clips.clips[part.slice(len(clips.clips))], weights, stats)
+            print_plan(config, product, clips.clips[part.slice(len(clips.clips))], options.weights, options.stats)
             return
-        report = _run(config, product, clips, folder, Options(device=device, part=part, **self.options), stop)
+        report = _run(config, product, clips, folder, options, stop)
         _summarise(report, folder, part)
         if report.failures:
             raise typer.Exit(Exit.SOME_CLIPS_FAILED)

@@ -88,21 +88,23 @@ def pitch(
 
     overrides = settings or []
     cfg = load_config(config, overrides)
+    from hlfeat.extraction.options import Options
     from hlfeat.extraction.pitch_tracks import PitchTracks
 
-    options = {
-        "batch_seconds": batch_seconds,
-        "workers": workers,
-        "on_error": on_error.value,
-        "on_truncated": on_truncated.value,
-        "max_failures": max_failures,
-        "overwrite": overwrite,
-        "retry_failed": retry_failed,
-        "update": update,
-        "quiet": quiet,
-        "weights": weights,
-        "tf32": tf32,
-    }
-    job = ClipJob(inputs or [], manifest or [], null, out, part, device, dry_run, options)
+    options = Options(
+        device=device,
+        batch_seconds=batch_seconds,
+        workers=workers,
+        on_error=on_error.value,
+        on_truncated=on_truncated.value,
+        max_failures=max_failures,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        update=update,
+        quiet=quiet,
+        weights=weights,
+        tf32=tf32,
+    )
+    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
     with explained(config, overrides):
         job.run(cfg, PitchTracks(viterbi), stop)

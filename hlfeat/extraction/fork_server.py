@@ -75,7 +75,7 @@ class ForkServer:
                 socket.send_fds(self._server, [message], [c.fileno() for c in connections])
                 answer = self._server.recv(_ANSWER.size)
         if not answer:
-            raise OutputError("the process that starts workers died; finished shards are kept: run the same again")
+            raise OutputError("the process that starts workers died; what is finished is kept: run the same again")
         return int(_ANSWER.unpack(answer)[0])
 
     def _serve(self, client: socket.socket, run: Run) -> None:

@@ -107,7 +107,7 @@ class _Child(Generic[T]):
         try:
             kind, value = self.connection.recv()
         except EOFError:
-            kind, value = "failed", OutputError(f"{self._name} died; finished shards are kept: run the same again")
+            kind, value = "failed", OutputError(f"{self._name} died; what is finished is kept: run the same again")
         if kind == "shard":
             hooks.finished_shard(value)
         elif kind == "begin":

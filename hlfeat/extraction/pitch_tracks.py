@@ -22,6 +22,7 @@ from hlfeat.errors import ClipError, LayerError
 from hlfeat.extraction.events import ChannelFeatures, ComputedClip, HeldFeatures
 from hlfeat.extraction.postprocess import PostProcessor, check_finite
 from hlfeat.extraction.setup import Pipeline, prepare
+from hlfeat.extraction.silence import Silence
 from hlfeat.extraction.sinks import NumberedSink, Sink, SinkPlace
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
@@ -39,7 +40,7 @@ class PitchRows(PostProcessor):
     """From a salience to frequency (hertz) and confidence of each frame.
 
     Args:
-        extractor: computes the salience.
+        extractor: computes the salience, in eval mode.
         freqs: of its rows in hertz, [F].
         viterbi: look for the best path through all frames of a clip.
 
@@ -50,6 +51,7 @@ class PitchRows(PostProcessor):
         super().__init__(1, len(freqs), Fraction(extractor.sample_rate, extractor.hop))
         self.changes, self.shape = True, (2,)
         self._freqs, self._viterbi = torch.from_numpy(freqs).float(), viterbi
+        self._silence = Silence(extractor)
         if viterbi:
             pitch(torch.zeros(len(freqs), 1), self._freqs, viterbi=True)  # raises an error here, and not in a worker
         hop = Fraction(extractor.frontend.hop, extractor.sample_rate)
@@ -76,7 +78,8 @@ class PitchRows(PostProcessor):
         salience = chunk.cpu()[..., 0, :].float()  # [..., n, F]
         check_finite(salience.numpy(), "pitch is looked for")
         track = pitch(salience.transpose(-1, -2), self._freqs, viterbi=self._viterbi)
-        return torch.stack([track.frequency, track.confidence], -1)
+        rows = torch.stack([track.frequency, track.confidence], -1)
+        return rows.masked_fill(self._silence(salience)[..., None], 0.0)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class PitchTracks:
         settings = PitchSettings(self.viterbi)
         fingerprint = pitch_fingerprint(description.fingerprint, asdict(settings))
         description = replace(description, fingerprint=fingerprint, pitch=settings)
-        return Pipeline(extractor, PitchRows(extractor, freqs, self.viterbi), description)
+        return Pipeline(extractor, PitchRows(extractor.eval(), freqs, self.viterbi), description)
 
     def describe(self, config: Config, pipeline: Pipeline) -> str:
         extractor = pipeline.extractor

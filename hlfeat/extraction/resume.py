@@ -108,7 +108,8 @@ def scan_output(
 def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
     """Read the index of all finished shards; take back those that an update concerns."""
     finished = _Finished(bytearray(len(request.clips)), set())
-    changed = redone = 0
+    changed = clips_redone = 0
+    redone: list[int] = []
     for number, entries in output.catalog.finished_shards():
         places = [request.order.get(request.clip_id(entry)) for entry in entries]
         known = [(place, entry) for place, entry in zip(places, entries, strict=True) if place is not None]
@@ -116,29 +117,38 @@ def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
         changed += changed_here
         if changed_here and request.update:
             _check_nothing_lost(output, entries, places)
-            output.catalog.take_back(number)
-            redone += len(entries)
+            redone.append(number)
+            clips_redone += len(entries)
             continue
         finished.shards.add(number)
         finished.entries += len(entries)
         finished.seconds += sum(entry.duration for entry in entries)
         for place, _ in known:
             finished.done[place] = 1
+    for number in redone:  # now that none of them is refused
+        output.catalog.take_back(number)
     if redone:
-        log.info("%s changed since: %d in the same shards are computed again", count(changed, "clip"), redone)
+        log.info("%s changed since: %d in the same shards are computed again", count(changed, "clip"), clips_redone)
     elif changed:
         log.warning("%d finished clips have changed since; with the option update they are computed again", changed)
     return finished
 
 
 def _check_nothing_lost(output: OutputDir, entries: Sequence[IndexEntry], places: Sequence[int | None]) -> None:
-    """Raises UsageError for a shard with a clip that is not among the inputs, before it is taken back."""
+    """Raises UsageError for a shard with a clip that is not among the inputs, or a pitch track that was edited, before
+    it is taken back."""
     for entry, place in zip(entries, places, strict=True):
         if place is None:
             raise UsageError(
                 f"update: {output.folder} would lose {escape_unprintable(entry.id)}, which shares a shard with a "
                 "clip that has changed and is not among the inputs"
             )
+    edited = output.catalog.edited_track(entries)
+    if edited is not None:
+        raise UsageError(
+            f"update: {edited} was edited after it was written, and would be computed again: keep a copy elsewhere",
+            remedy="overwrite",
+        )
 
 
 def _has_changed(output: OutputDir, request: _Request, clip: Clip, entry: IndexEntry) -> bool:

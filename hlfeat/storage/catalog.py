@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hlfeat.errors import OutputError
@@ -11,7 +11,7 @@ from hlfeat.partition import WHOLE
 from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
-from hlfeat.storage.track_shard import check_tracks, indexed_tracks, is_track, remove_tracks
+from hlfeat.storage.track_files import check_tracks, indexed_tracks, is_track, remove_tracks, track_checksum
 
 _REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat's
 
@@ -37,6 +37,13 @@ class ShardCatalog:
                     check_shard(self.layout.folder / name, _count_rows(shard, entries))
                 yield shard.number, entries
 
+    def edited_track(self, entries: Sequence[IndexEntry]) -> Path | None:
+        """The first pitch track of a finished shard that is not as it was written; None of features."""
+        for entry in entries:
+            if is_track(entry.shard) and track_checksum(path := self.layout.track(entry.id)) != entry.crc32:
+                return path
+        return None
+
     def take_back(self, number: int) -> None:
         """Remove a finished shard, its index first: without its index, a shard does not count as finished."""
         shard = ShardFiles(self.layout, number)
@@ -47,7 +54,7 @@ class ShardCatalog:
     def _remove_index(self, index: Path, draft: Path, prune: bool = False) -> None:
         """Remove an index and the pitch tracks that it lists. It becomes a draft first: if this is interrupted, the
         next run goes on with it."""
-        tracks = list(indexed_tracks(index))
+        tracks = indexed_tracks(index)
         if tracks:
             index = index.replace(draft)
             remove_tracks(self.layout, tracks, prune)
@@ -84,10 +91,10 @@ class ShardCatalog:
         return sorted(of - {self.layout.part.of})
 
 
-def _removal_order(file: tuple[Path, FileName]) -> tuple[bool, bool, str]:
-    """The index of a shard goes before its data."""
+def _removal_order(file: tuple[Path, FileName]) -> tuple[bool, bool, bool, str]:
+    """The index of a shard goes before its data, and its draft before that: the index becomes the draft."""
     path, name = file
-    return name.kind == _REMOVED_LAST, name.kind != "index", path.name
+    return name.kind == _REMOVED_LAST, name.kind != "index", not name.temporary, path.name
 
 
 def _data_name(shard: ShardFiles, entries: list[IndexEntry]) -> str:

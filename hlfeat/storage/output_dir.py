@@ -77,7 +77,7 @@ class OutputDir:
     def _check_partition(self) -> None:
         for parts in self.catalog.other_partitions():
             raise UsageError(
-                f"{self.folder}: holds features of a run in {_count_parts(parts)}, not in "
+                f"{self.folder}: holds a run in {_count_parts(parts)}, not in "
                 f"{_count_parts(self.part.of)}; choose another folder",
                 remedy="part" if parts > 1 else "",
             )
@@ -94,13 +94,13 @@ class OutputDir:
     def _check_same(self, description: RunDescription) -> None:
         """Raises UsageError where hlfeat.yaml has another fingerprint, or is of parts of other clips."""
         before, now = read_description_dict(self.folder), description.as_dict()
-        if bool(before.get("pitch")) != bool(now.get("pitch")):
-            there, asked = ("pitch tracks", "features") if before.get("pitch") else ("features", "pitch tracks")
+        there, asked = ("pitch tracks" if settings.get("pitch") else "features" for settings in (before, now))
+        if there != asked:
             raise UsageError(f"{self.folder}: holds {there}, not {asked}; choose another folder", remedy="overwrite")
         if before.get("fingerprint") != description.fingerprint:
             keys = ", ".join(differing_settings(before, now)) or "the configuration"
             raise UsageError(
-                f"{self.folder}: holds features of another configuration ({keys} differ); choose another folder",
+                f"{self.folder}: holds {there} of another configuration ({keys} differ); choose another folder",
                 remedy="overwrite",
             )
         inputs_before, inputs_now = before.get("inputs") or {}, now.get("inputs") or {}

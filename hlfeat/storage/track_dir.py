@@ -37,11 +37,6 @@ class TrackDir(RunDir):
             raise OutputError(f"{self.folder}: the index is damaged: {entry.id!r} has its track in {entry.shard!r}")
         return path
 
-    def size(self) -> int:
-        """Bytes of all tracks that are there."""
-        paths = (self.track(entry) for shard in self.shards for entry in self.entries(shard))
-        return sum(path.stat().st_size for path in paths if path.exists())
-
     def mismatch(self, entry: IndexEntry, progress: Callable[[int], object] = lambda n: None) -> str | None:
         """What is wrong with a clip's track: one line; None where it has the frames and the checksum of the index.
 

@@ -1,31 +1,43 @@
 """Publishes pitch tracks: a CSV for each clip, and one index for many of them.
 
-Text is collected in a file without a name, so that nothing half-made is in the folder. To publish, the index is written
-first, as a draft: it says which CSV files may be there. Then these are written beside their names, synced and renamed;
-at last the draft gets its name. A kill on the way leaves the draft, and whoever finds it removes what it lists.
+Each text is written beside its name, as `ID.f0.csv.tmp`. Its line is in a draft of the index before, so that every file
+is listed from the moment that it is there. To publish, all are synced and renamed; at last the draft gets its name. A
+kill on the way leaves the draft, and the next run removes the files it lists.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from itertools import islice
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
-from hlfeat.errors import ClipError, OutputError
+from hlfeat.errors import ClipError
 from hlfeat.files import TEMPORARY, publish, sync, sync_folder
-from hlfeat.storage.layout import TRACK_SUFFIX, Layout, ShardFiles, track_name
-from hlfeat.storage.records import IndexEntry, index_lines, read_index
+from hlfeat.storage.layout import Layout, ShardFiles, track_name
+from hlfeat.storage.records import IndexEntry, index_lines
+from hlfeat.storage.track_files import remove_tracks, temporary_of
 
 _AT_ONCE = 32  # files that are synced together: disks take many requests in the time of one
-_PIECE = 1 << 20  # bytes that are copied at once
+
+# What file systems answer to a name that they refuse (vfat: `a?.wav`); all else is a fault of the disk.
+_REFUSED = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EILSEQ,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EPERM,
+    }
+)
 
 
 class TrackShard:
@@ -41,90 +53,150 @@ class TrackShard:
     def __init__(self, files: ShardFiles) -> None:
         self.files = files
         self.entries: list[IndexEntry] = []
-        self._ends: list[int] = []  # of each clip's text
+        self._starts: list[int] = []  # of each clip's line in the draft
+        self._made: list[Path] = []  # folders, in order
         self._names = _TrackNames(files.layout)
-        self._text: IO[bytes] = TemporaryFile(dir=files.layout.folder)
+        self._draft: IO[bytes] = open(files.draft_index, "wb")
+        self._published = False
 
     def append(self, entry: IndexEntry, chunks: Iterable[tuple[bytes, int]]) -> None:
         """Add a clip: its text, and the frames of each chunk. An exception of `chunks` leaves the shard as it was.
 
-        Raises ClipError where no file can have the clip's name.
+        Raises ClipError where no file can have the clip's name, or another clip's file has it.
         """
         name = self._names.check(entry.id)
-        start, frames, checksum = self._size, 0, 0
+        temporary = temporary_of(self.files.layout.folder / name)
+        start, frames, checksum = self._draft.tell(), 0, 0
+        self._write_line(start, entry.placed(name, 0, 0, 0))
         try:
-            for text, n in chunks:
-                self._text.write(text)
-                checksum = zlib.crc32(text, checksum)
-                frames += n
-            end = self._text.tell()
+            with self._create(temporary) as file:
+                for text, n in chunks:
+                    file.write(text)
+                    checksum = zlib.crc32(text, checksum)
+                    frames += n
+            placed = entry.placed(name, 0, frames, checksum)
+            self._write_line(start, placed)
         except BaseException:
             self._cut(start)
+            self._remove_empty_folders()
             raise
-        self.entries.append(entry.placed(name, 0, frames, checksum))
-        self._ends.append(end)
+        self.entries.append(placed)
+        self._starts.append(start)
 
     def drop(self, clips: int) -> None:
         """Take back the last so many clips."""
         for _ in range(clips):
-            self.entries.pop()
-            self._ends.pop()
-        self._cut(self._size)
+            self._temporary(self.entries.pop()).unlink(missing_ok=True)
+            self._cut(self._starts.pop())
+        self._remove_empty_folders()
 
-    @property
-    def _size(self) -> int:
-        return self._ends[-1] if self._ends else 0
+    def _temporary(self, entry: IndexEntry) -> Path:
+        return temporary_of(self.files.layout.folder / entry.shard)
 
-    def _cut(self, size: int) -> None:
-        self._text.seek(size)
-        self._text.truncate()
+    def _write_line(self, start: int, entry: IndexEntry) -> None:
+        """Write the last line of the draft, or write it again: it is no shorter then, and begins the same."""
+        self._draft.seek(start)
+        self._draft.write(index_lines([entry]))
+        self._draft.flush()
+
+    def _cut(self, start: int) -> None:
+        with suppress(OSError):  # a full disk
+            self._draft.seek(start)
+            self._draft.truncate()
+
+    @contextmanager
+    def _create(self, temporary: Path) -> Iterator[IO[bytes]]:
+        """A new file for a clip's text; an exception removes it.
+
+        Whether the file system takes the name, and for another one than those before, shows itself here only: some
+        do not tell `A` from `a`, or `é` from `e` with an accent, or `a.` from `a`.
+        """
+        try:
+            self._make_folders(temporary)
+            if self._is_of_this_shard(temporary):
+                raise ClipError("exists", f"{temporary}: the folder does not tell this name from another clip's")
+            with suppress(FileNotFoundError):
+                temporary.unlink()  # of a run before a power failure, whose draft is lost
+            file = open(temporary, "xb")
+        except OSError as e:
+            if e.errno not in _REFUSED:
+                raise
+            raise ClipError("bad-id", f"no file for its track: {e.strerror}") from e
+        try:
+            with file:
+                yield file
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def _make_folders(self, file: Path) -> None:
+        """Make the folders of a file, but not the directory of the run: it may have been moved away."""
+        folders = [folder for folder in file.relative_to(self.files.layout.folder).parents if folder.parts]
+        for folder in reversed(folders):
+            path = self.files.layout.folder / folder
+            if not path.is_dir():
+                path.mkdir()
+                self._made.append(path)
+
+    def _remove_empty_folders(self) -> None:
+        for folder in reversed(self._made):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _is_of_this_shard(self, temporary: Path) -> bool:
+        try:
+            there = os.lstat(temporary)
+        except FileNotFoundError:
+            return False
+        return any(os.path.samestat(there, os.lstat(self._temporary(entry))) for entry in self.entries)
 
     def commit(self) -> list[Path]:
         """Publish the tracks, then the index. Returns the paths of the tracks."""
-        layout, draft = self.files.layout, self.files.draft_index
+        layout = self.files.layout
         paths = [layout.track(entry.id) for entry in self.entries]
         try:
-            with open(draft, "wb") as f:
-                f.write(index_lines(self.entries))
-                sync(f)
+            sync(self._draft)
+            self._draft.close()
             sync_folder(layout.folder)
-            folders = _make_folders(layout.folder, paths)
-            self._write(paths)
+            self._sync(paths)
             for path in paths:
                 temporary_of(path).replace(path)
-            for folder in folders:
+            for folder in _folders_of(layout.folder, paths):
                 sync_folder(folder)
-            publish(draft, self.files.index)
+            publish(self.files.draft_index, self.files.index)
         except BaseException:
-            with suppress(OSError):  # on a disk that fails there is still the draft, which the next run finds
-                remove_tracks(layout, [entry.id for entry in self.entries])
-                draft.unlink(missing_ok=True)
+            self._remove()
             raise
+        self._published = True
         return paths
 
-    def _write(self, paths: Sequence[Path]) -> None:
-        """Write all texts beside their names, and sync them."""
-        self._text.seek(0)
-        texts = zip(paths, self._ends, strict=True)
-        start = 0
+    def _sync(self, paths: Sequence[Path]) -> None:
+        """Sync all texts, many at once."""
         with ThreadPoolExecutor(8, thread_name_prefix="sync") as threads:
-            while some := list(islice(texts, _AT_ONCE)):
+            for first in range(0, len(paths), _AT_ONCE):
                 with ExitStack() as opened:
-                    files = []
-                    for path, end in some:
-                        file = opened.enter_context(open(temporary_of(path), "wb"))
-                        _copy(self._text, file, end - start)
-                        start = end
-                        files.append(file)
+                    some = paths[first : first + _AT_ONCE]
+                    files = [opened.enter_context(open(temporary_of(path), "rb+")) for path in some]
                     for _ in threads.map(sync, files):
                         pass
+
+    def _remove(self) -> None:
+        """Remove what is there of the shard."""
+        self._published = True  # or never: there is nothing left to do
+        with suppress(OSError):  # a full disk: what could not be flushed is thrown away
+            self._draft.close()
+        with suppress(OSError):  # on a disk that fails there is still the draft, which the next run finds
+            remove_tracks(self.files.layout, [entry.id for entry in self.entries])
+            self.files.draft_index.unlink(missing_ok=True)
+        self._remove_empty_folders()
 
     def __enter__(self) -> TrackShard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # a full disk: what could not be flushed is thrown away
-            self._text.close()
+        if not self._published:
+            self._remove()
 
 
 class _TrackNames:
@@ -161,68 +233,6 @@ class _TrackNames:
         return name
 
 
-def temporary_of(path: Path) -> Path:
-    """Where a file is written before it gets its name."""
-    return path.with_name(path.name + TEMPORARY)
-
-
-def is_track(name: str) -> bool:
-    """Whether an index calls a clip's data by the name of a track."""
-    return name.endswith(TRACK_SUFFIX)
-
-
-def indexed_tracks(index: Path) -> Iterator[str]:
-    """The ids of the clips whose tracks an index lists; none if it is of features, or a draft that is damaged, which is
-    from before anything was published."""
-    with suppress(OutputError):
-        entries = list(islice(read_index(index), 1))
-        if entries and is_track(entries[0].shard):
-            yield from [entry.id for entry in read_index(index)]
-
-
-def remove_tracks(layout: Layout, ids: Iterable[str], prune: bool = False) -> None:
-    """Remove tracks and what was half-written of them; with `prune`, folders too that are empty then."""
-    folders: set[Path] = set()
-    for id_ in ids:
-        with suppress(ValueError):
-            path = layout.track(id_)
-            for file in (path, temporary_of(path)):
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    file.unlink()
-            folders.update(path.relative_to(layout.folder).parents)
-    if prune:
-        for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
-            with suppress(OSError):  # not empty, or no folder
-                if folder.parts:
-                    (layout.folder / folder).rmdir()
-
-
-def check_tracks(layout: Layout, entries: Iterable[IndexEntry]) -> None:
-    """Raises OutputError where the track of a clip is missing. Does not read it."""
-    for entry in entries:
-        try:
-            path = layout.track(entry.id)
-            there = stat.S_ISREG(os.stat(path).st_mode)
-        except FileNotFoundError:
-            there = False
-        except (OSError, ValueError) as e:
-            raise OutputError(f"{layout.folder}: the track of {entry.id!r} cannot be found: {e}") from e
-        if not there:
-            raise OutputError(f"{path}: is missing, though the index has it", remedy="overwrite")
-
-
-def _make_folders(top: Path, paths: Iterable[Path]) -> list[Path]:
-    """Make the folders of these files. Returns them and all between them and the top, the deepest first."""
-    folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(top)}
-    for folder in sorted(folders):
-        folder.mkdir(exist_ok=True)
-    return sorted(folders, reverse=True)
-
-
-def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
-    while size:
-        data = source.read(min(size, _PIECE))
-        if not data:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        target.write(data)
-        size -= len(data)
+def _folders_of(top: Path, paths: Iterable[Path]) -> list[Path]:
+    """The folders of these files and all between them and the top, the deepest first."""
+    return sorted({folder for path in paths for folder in path.parents if folder.is_relative_to(top)}, reverse=True)

@@ -37,7 +37,7 @@ def test_a_folder_from_start_to_end(hlfeat, clips, tmp_path):
     assert {f["id"]: f["code"] for f in failures} == {f"broken/{name}": code for name, code in codes.items()}
     again = hlfeat("pitch", clips, "-o", out, *CHEAP)
     assert (again.returncode, again.stdout) == (3, "")
-    assert "of 12 clips are done already" not in again.stderr
+    assert f"{12 + len(codes)} of {12 + len(codes)} clips are done already" in again.stderr
     assert hlfeat("inspect", out, "--verify").returncode == 0
     assert "  tracks " in hlfeat("inspect", out).stdout
 
@@ -56,6 +56,35 @@ def test_what_is_wrong_with_the_call_is_one_line(invoke, clips, tmp_path):
     failed(invoke("stats", out, "-o", tmp_path / "s.json"), 2, "not a feature directory: it holds pitch tracks")
     failed(invoke("plot", out, "-o", tmp_path / "s.png"), 1, "holds pitch tracks, a .f0.csv for each clip")
     assert invoke("pitch", clips, "-o", out, *CHEAP, "--viterbi", "--overwrite", "-q").returncode == 0
+
+
+def test_inspect_prints_every_mismatch(invoke, clips, tmp_path):
+    out = tmp_path / "out"
+    assert invoke("pitch", clips, "-o", out, *CHEAP, "--set", "output.shard_size=3", "-q").returncode == 0
+    failed(invoke("inspect", out, "--bands"), 2, f"--bands: {out} holds pitch tracks, which have no bands")
+    first, second, third, _ = sorted(out.glob("shard-*.jsonl"))
+    for index in (first, third):
+        index.write_bytes(index.read_bytes()[:-20])
+    track = out / json.loads(second.read_text().splitlines()[2])["shard"]
+    track.write_text("edited")
+    result = invoke("inspect", out, "--verify")
+    starts = [f"{first}: damaged: line 3: ", f"{track}: expected ", f"{third}: damaged: line 3: "]
+    lines = result.stdout.splitlines()
+    assert (result.returncode, len(lines), result.stderr) == (1, 3, "")
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True)), lines
+    result = invoke("inspect", out, "--verify", "--json")
+    assert (result.returncode, json.loads(result.stdout)) == (1, {"folder": str(out), "off": lines})
+
+
+def test_overwriting_after_an_index_was_damaged(invoke, clips, tmp_path):
+    out = tmp_path / "out"
+    assert invoke("pitch", clips, "-o", out, *CHEAP, "-q").returncode == 0
+    want = contents(out)
+    index = out / "shard-00000.jsonl"
+    index.write_bytes(index.read_bytes()[:-20])
+    failed(invoke("pitch", clips, "-o", out, *CHEAP), 1, "shard-00000.jsonl: damaged: line 12: ")
+    assert invoke("pitch", clips, "-o", out, *CHEAP, "-q", "--overwrite").returncode == 0
+    assert contents(out) == want
 
 
 def test_dry_run_writes_nothing(invoke, clips, tmp_path):
@@ -116,7 +145,7 @@ def test_a_full_disk(hlfeat, tmp_path):
     try:
         result = hlfeat("pitch", folder, "-o", disk / "out", *SLOW, "-q")
         assert result.returncode == 1
-        assert "no space left on the disk" in result.stderr
+        assert "no space left on the disk; what is finished is kept" in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
         assert not list((disk / "out").rglob("*.tmp"))
         assert hlfeat("pitch", folder, "-o", tmp_path / "whole", *SLOW).returncode == 0

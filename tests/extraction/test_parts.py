@@ -213,7 +213,7 @@ def kill_child(run: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     ("stop", "code", "said"),
-    [(stop_parent, 130, "the same command goes on from there"), (kill_child, 1, "died; finished shards are kept")],
+    [(stop_parent, 130, "the same command goes on from there"), (kill_child, 1, "died; what is finished is kept")],
 )
 def test_processes_that_end_early_and_go_on(tmp_path, stop, code, said):
     folder = helpers.good_clips(tmp_path / "clips", 60, longest=3.0)

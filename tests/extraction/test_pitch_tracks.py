@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from functools import partial
@@ -69,6 +70,14 @@ def tracks(out: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def assert_same_track(got: np.ndarray, want: np.ndarray, id_: str) -> None:
+    """In every frame the same, up to the last decimal and float32's rounding, which moves a peak of a salience by up to
+    0.006 cents (measured) when clips are cut into windows or batches."""
+    np.testing.assert_allclose(got[:, 0], want[:, 0], rtol=0, atol=1e-9, err_msg=id_)
+    np.testing.assert_allclose(got[:, 1], want[:, 1], rtol=3e-5, atol=0.001, err_msg=id_)  # 3e-5: 0.05 cents
+    np.testing.assert_allclose(got[:, 2], want[:, 2], rtol=0, atol=1e-5, err_msg=id_)
+
+
 def failed(out: Path) -> dict[str, str]:
     return {f.id: f.code for f in read_failures(out / "failures.jsonl")}
 
@@ -89,11 +98,8 @@ def test_equals_a_plain_loop(clips, tmp_path, viterbi):
         with torch.inference_mode():
             salience = extractor(wave[:1])[0, 0]
             want = pitch(salience, freqs, viterbi=viterbi)
-        track = got[clip.id]
-        np.testing.assert_allclose(track[:, 0], np.arange(len(track)) / 100, atol=1e-9)
-        close = np.abs(track[:, 1] - want.frequency.numpy()) <= 0.01 * want.frequency.numpy() + 0.001
-        assert close.mean() > 0.95, clip  # a filter of two that are as loud is a matter of rounding
-        np.testing.assert_allclose(track[:, 2], want.confidence.numpy(), atol=1e-3)
+        times = np.arange(len(want.frequency)) / 100
+        assert_same_track(got[clip.id], np.stack([times, want.frequency, want.confidence], 1), clip.id)
 
 
 def test_what_a_directory_has(clips, tmp_path):
@@ -141,7 +147,7 @@ def test_features_and_tracks_are_not_mistaken_for_one_another(clips, tmp_path):
         runs.run(clips, tmp_path / "tracks", "output.shard_size=3", config="log-mel")
     with pytest.raises(UsageError, match="holds features, not pitch tracks"):
         run(clips, tmp_path / "features")
-    with pytest.raises(UsageError, match=r"another configuration \(pitch.viterbi differ\)"):
+    with pytest.raises(UsageError, match=r"holds pitch tracks of another configuration \(pitch.viterbi differ\)"):
         run(clips, tmp_path / "tracks", viterbi=True)
     with pytest.raises(UsageError, match=r"another configuration \(frontend.n_filters differ\)"):
         run(clips, tmp_path / "tracks", "frontend.n_filters=40")
@@ -191,13 +197,14 @@ def test_any_number_of_workers_and_parts(tmp_path):
 
 @pytest.mark.parametrize("viterbi", [False, True])
 def test_long_clips_are_tracked_window_by_window(clips, tmp_path, viterbi):
-    run(clips, tmp_path / "whole", viterbi=viterbi)
-    run(clips, tmp_path / "windows", viterbi=viterbi, limits=LONG_IS_SHORT)
+    config, inputs, product = load_config("pitch-salience"), collect_inputs([str(clips)]), PitchTracks(viterbi)
+    extract_clips(config, inputs, tmp_path / "whole", ONE, product=product)
+    limits = replace(LONG_IS_SHORT, window_frames=32)
+    extract_clips(config, inputs, tmp_path / "windows", ONE, limits=limits, product=product)
     whole, windows = tracks(tmp_path / "whole"), tracks(tmp_path / "windows")
     assert list(whole) == list(windows)
     for id_, track in whole.items():
-        np.testing.assert_array_equal(track[:, 0], windows[id_][:, 0])
-        assert (np.abs(track[:, 1] - windows[id_][:, 1]) < 0.01).mean() > 0.95, id_
+        assert_same_track(windows[id_], track, id_)
 
 
 def test_killed_at_every_moment(tmp_path):
@@ -238,6 +245,24 @@ def test_updating_killed_at_every_moment(tmp_path):
     go = partial(run, folder, options=replace(ONE, update=True), shard=2)
     _, want = killed_anywhere(tmp_path, out, go)
     assert want == contents(tmp_path / "anew")
+
+
+def test_an_update_never_takes_back_what_was_edited_by_hand(tmp_path):
+    folder, out = helpers.good_clips(tmp_path / "clips", 6, longest=0.4), tmp_path / "out"
+    run(folder, out, shard=2)
+    for clip in collect_inputs([str(folder)]).clips[1:4:2]:  # of the first shard and the second
+        os.utime(clip.path, (1e9, 1e9))
+    edited = TrackDir(out)
+    last = out / next(iter(edited.entries(edited.shards[1]))).shard
+    last.write_bytes(last.read_bytes().replace(b"0", b"1", 1))
+    before = contents(out)
+    with pytest.raises(UsageError, match=f"update: {last} was edited after it was written"):
+        run(folder, out, options=replace(ONE, update=True), shard=2)
+    assert contents(out) == before
+    first = next(edited.entries(edited.shards[0])).shard
+    (out / first).write_bytes(b"mine")
+    run(folder, out, shard=2)  # without an update they stay as they are
+    assert (out / first).read_bytes() == b"mine"
 
 
 def test_a_clip_that_breaks_loses_its_track_when_it_is_updated(clips, tmp_path):
@@ -361,6 +386,39 @@ def test_silence_has_no_pitch_and_a_tone_has_its_own(tmp_path):
             assert (confidence > 0.9).all()
 
 
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, LONG_IS_SHORT])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_silence_has_no_pitch_after_training_either(tmp_path, limits, kernel):
+    """Biases and norms prefer some rows in silence too, and do so otherwise at the edges, which a kernel over time
+    pads."""
+    norm, last = "{layer: norm, kind: batch}", "{layer: conv, out_channels: 1, kernel: [3, 1]}"
+    conv = f"{{layer: conv, out_channels: 4, kernel: [3, {kernel}]}}"
+    config = load_config("log-mel", [f"stack=[{norm}, {conv}, {norm}, {last}]"])
+    extractor = hlfeat.build(config)
+    torch.manual_seed(1)
+    for _ in range(2):
+        extractor(torch.randn(4, 16000))
+    with torch.no_grad():
+        for parameter in extractor.stack.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    torch.save(extractor.state_dict(), tmp_path / "trained.pt")
+    noise = 0.1 * np.random.default_rng(1).standard_normal(16000)
+    sounds = {"silence.wav": np.zeros(48000), "noise.wav": noise, "both.wav": np.r_[noise, np.zeros(16000), noise]}
+    for name, x in sounds.items():
+        soundfile.write(tmp_path / name, x, 16000)
+    inputs = Inputs([Clip(name, str(tmp_path / name)) for name in sounds])
+    options = replace(ONE, weights=tmp_path / "trained.pt")
+    extract_clips(config, inputs, tmp_path / "out", options, limits=limits, product=PitchTracks())
+    got = tracks(tmp_path / "out")
+    with torch.inference_mode():
+        assert extractor.eval()(torch.zeros(1, 16000))[0, 0, :, 50].std() > 0.01  # it prefers some rows
+    assert not got["silence.wav"][:, 1:].any()
+    assert (got["noise.wav"][:, 1:] > 0).all()
+    assert not got["both.wav"][110:190, 1:].any()
+    assert (got["both.wav"][:95, 1:] > 0).all()
+    assert (got["both.wav"][205:, 1:] > 0).all()
+
+
 @pytest.mark.parametrize("viterbi", [False, True])
 def test_batches_for_a_device_give_the_same_tracks(clips, tmp_path, viterbi):
     config, inputs = load_config("pitch-salience"), collect_inputs([str(clips)])
@@ -369,7 +427,7 @@ def test_batches_for_a_device_give_the_same_tracks(clips, tmp_path, viterbi):
     cpu, batches = tracks(tmp_path / "cpu"), tracks(tmp_path / "batches")
     assert list(cpu) == list(batches)
     for id_, track in cpu.items():
-        assert (np.abs(track - batches[id_]) < 0.01).mean() > 0.99, id_
+        assert_same_track(batches[id_], track, id_)
 
 
 def batch_engine_on_cpu(extractor, postprocessor, loader, device, dtype, batch_samples, limits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from hlfeat.errors import ClipError
 from hlfeat.storage import track_shard
+from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.layout import Layout, ShardFiles, track_name
 from hlfeat.storage.records import IndexEntry, read_index
 from hlfeat.storage.track_shard import TrackShard
@@ -54,6 +56,7 @@ def test_hostile_ids_have_no_track(shard, tmp_path, id_):
         shard.append(IndexEntry(id_, "x.wav"), [(b"text\n", 0)])
     assert caught.value.code == "bad-id"
     assert shard.entries == []
+    shard.__exit__()
     assert names(tmp_path) == []
 
 
@@ -140,3 +143,131 @@ def test_a_disk_that_is_full_leaves_nothing(shard, tmp_path, monkeypatch, at):
     else:
         assert len(shard.commit()) == 4
         assert len(names(tmp_path / "out")) == 5
+
+
+def add(shard: TrackShard, id_: str, text: bytes = b"text\n") -> None:
+    shard.append(IndexEntry(id_, "x.wav"), [(text, 0)])
+
+
+def code_of(shard: TrackShard, id_: str) -> str:
+    with pytest.raises(ClipError) as caught:
+        add(shard, id_)
+    return caught.value.code
+
+
+def test_a_folder_that_does_not_tell_names_apart(shard, tmp_path, monkeypatch):
+    """As of FAT, APFS or a folder of ext4 with casefold: what is written as `A` is there as `a`."""
+    beside = track_shard.temporary_of
+    monkeypatch.setattr(track_shard, "temporary_of", lambda path: beside(path.with_name(path.name.casefold())))
+    add(shard, "A.wav", b"first\n")
+    assert code_of(shard, "a.wav") == "exists"
+    add(shard, "b.wav", b"second\n")
+    assert [p.read_bytes() for p in shard.commit()] == [b"first\n", b"second\n"]
+    assert names(tmp_path / "out") == ["A.wav.f0.csv", "b.wav.f0.csv", "shard-00000.jsonl"]
+
+
+def test_an_ordinary_folder_tells_names_apart(shard):
+    ids = ["A.wav", "a.wav", "\u00e9", "e\u0301", "d/a", "D/a", "a.", "a"]
+    for id_ in ids:
+        add(shard, id_, id_.encode())
+    assert [p.read_bytes() for p in shard.commit()] == [id_.encode() for id_ in ids]
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EILSEQ, errno.EACCES])
+def test_a_name_that_the_file_system_refuses_fails_its_clip_alone(shard, tmp_path, monkeypatch, error):
+    def refusing(path, mode):
+        if "?" in path.name:
+            raise OSError(error, os.strerror(error))
+        return open(path, mode)
+
+    monkeypatch.setattr(track_shard, "open", refusing, raising=False)
+    add(shard, "a.wav")
+    assert code_of(shard, "d/what?.wav") == "bad-id"
+    add(shard, "b.wav")
+    assert len(shard.commit()) == 2
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.wav.f0.csv", "b.wav.f0.csv", "shard-00000.jsonl"]
+
+
+def test_a_disk_that_is_full_fails_the_run(shard, monkeypatch):
+    def full(path, mode):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(track_shard, "open", full, raising=False)
+    with pytest.raises(OSError, match="No space"):
+        add(shard, "a.wav")
+
+
+def test_leaving_without_a_commit_leaves_nothing(shard, tmp_path):
+    (tmp_path / "out/mine").mkdir()
+    add(shard, "d/e/a.wav")
+    add(shard, "mine/a.wav")
+    assert set(names(tmp_path / "out")) > {"d/e/a.wav.f0.csv.tmp", "mine/a.wav.f0.csv.tmp"}
+    shard.__exit__()
+    assert [p.name for p in (tmp_path / "out").rglob("*")] == ["mine"]
+
+
+def test_every_file_is_listed_from_the_moment_that_it_is_there(tmp_path):
+    """A run that is killed leaves no file that the next one does not know."""
+    (tmp_path / "out").mkdir()
+    layout = Layout(tmp_path / "out")
+    left: list[list[str]] = []
+
+    def killed(id_):
+        """While a clip is written, and before: what a kill leaves, and what the next run leaves of that."""
+        for text in (b"", b"text\n"):
+            yield text, 0
+            copy = tmp_path / f"killed {len(left)}"
+            shutil.copytree(layout.folder, copy)
+            ShardCatalog(Layout(copy)).clean(everything=False)
+            left.append(names(copy))
+
+    with TrackShard(ShardFiles(layout, 0)) as shard:
+        for id_ in ("a.wav", "d/b.wav"):
+            shard.append(IndexEntry(id_, "x.wav"), killed(id_))
+    assert left == [[]] * 4
+
+
+def published(folder: Path, number: int, *ids: str) -> Path:
+    """The index of a shard of these clips."""
+    files = ShardFiles(Layout(folder), number)
+    with TrackShard(files) as shard:
+        for id_ in ids:
+            add(shard, id_)
+        shard.commit()
+    return files.index
+
+
+@pytest.mark.parametrize("lost", [1, 20, 60])
+@pytest.mark.parametrize("ids", [["a.wav", 'd/\u00e9 "b".wav'], ["only.wav"]])
+def test_a_damaged_index_does_not_orphan_tracks(tmp_path, lost, ids):
+    index = published(tmp_path, 0, *ids)
+    data = index.read_bytes()
+    index.write_bytes(data[:-lost])
+    (tmp_path / "mine.wav.f0.csv").write_text("annotated by hand")
+    ShardCatalog(Layout(tmp_path)).clean(everything=True)
+    assert names(tmp_path) == ["mine.wav.f0.csv"]
+
+
+def test_a_line_that_cannot_be_read_does_not_hide_those_after_it(tmp_path):
+    index = published(tmp_path, 0, "a.wav", "b.wav", "c.wav")
+    lines = index.read_bytes().splitlines(keepends=True)
+    index.write_bytes(lines[0] + b"\xff\0" + lines[1][2:] + lines[2])
+    ShardCatalog(Layout(tmp_path)).clean(everything=True)
+    assert names(tmp_path) == ["b.wav.f0.csv"]  # whose id is lost: it may be anybody's
+
+
+def test_a_line_that_names_another_file_removes_none(tmp_path):
+    index = published(tmp_path, 0, "a.wav")
+    (tmp_path / "b.wav.f0.csv").write_text("annotated by hand")
+    index.write_bytes(index.read_bytes().replace(b'"id": "a.wav"', b'"id": "b.wav"'))
+    ShardCatalog(Layout(tmp_path)).clean(everything=True)
+    assert "b.wav.f0.csv" in names(tmp_path)
+
+
+def test_a_draft_beside_its_index_is_read_before_it_is_replaced(tmp_path):
+    index = published(tmp_path, 0, "a.wav")
+    draft = index.rename(tmp_path / "draft")
+    published(tmp_path, 0, "b.wav")
+    draft.rename(tmp_path / "shard-00000.jsonl.tmp")
+    ShardCatalog(Layout(tmp_path)).clean(everything=True)
+    assert names(tmp_path) == []
