@@ -83,7 +83,7 @@ def _axes(features: FeatureShape) -> str:
     if features.pool:
         return f"; pooled: {features.pool}"
     rate = f"; {features.frames_per_second:g} frames a second" if features.frames_per_second else ""
-    return rate + (f"; bands at {min(features.freqs):g} to {max(features.freqs):g} Hz" if features.freqs else "")
+    return rate + (f"; bands at {min(features.freqs):.4g} to {max(features.freqs):.4g} Hz" if features.freqs else "")
 
 
 def _size(n: int) -> str:
