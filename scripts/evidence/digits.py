@@ -1,4 +1,4 @@
-"""Where harmonics should not help: which digit was spoken, by a speaker whom the training has not heard.
+"""Is there a gain beyond pitch? Which digit was spoken, by a speaker whom the training has not heard.
 
     python -m scripts.evidence --only digits --digits FOLDER -o results.jsonl
 
