@@ -32,14 +32,14 @@ BARS = {"harmonic": "C0", "dilated": "C1", "plain": "0.6", "wrong": "C3"}
 def draw_trackers(axes: Axes, records: Sequence[Record]) -> None:
     for method, colour in LINES.items():
         found = [where(records, source="fluid", method=method, noise=noise) for noise in NOISES]
-        if all(found):
-            shares = [100 * accuracy(of[0]).value for of in found]
-            ours = method.startswith("pitch-")
-            axes.plot(shares, "o-" if ours else "s--", color=colour, label=method, markersize=4)
+        places = [i for i, of in enumerate(found) if of]
+        shares = [100 * accuracy(found[i][0]).value for i in places]
+        ours = method.startswith("pitch-")
+        axes.plot(places, shares, "o-" if ours else "s--", color=colour, label=method, markersize=4)
     axes.set_xticks(range(len(NOISES)), ["clean" if n is None else f"{n:g} dB" for n in NOISES])
     axes.set_xlabel("white noise, level of the note over it")
     axes.set_ylabel("frames within 50 cents, %")
-    axes.set_title("without training on notes", fontsize=9)
+    axes.set_title("pitch trackers", fontsize=9)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
 
@@ -55,7 +55,7 @@ def draw_stacks(axes: Axes, records: Sequence[Record]) -> None:
                 label = NAMES[stack] if j == 0 else None
                 axes.bar(j + (i - 1.5) * width, mean, width, color=colour, label=label, yerr=error, capsize=2)
     axes.set_xticks(range(len(ROWS)), [f"{rows} rows" if rows != "moving mel" else "mel, trained" for rows in ROWS])
-    axes.set_title("learned, two layers of equal cost", fontsize=9)
+    axes.set_title("learned stacks: two layers of equal cost", fontsize=9)
     axes.legend(fontsize=8, loc="lower left")
     axes.grid(axis="y", alpha=0.3)
 
