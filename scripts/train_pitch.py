@@ -9,8 +9,7 @@ The loss is the cross-entropy over rows, frame by frame. A frequency between two
 in log frequency.
 
 Centre frequencies of filters are not trained: they are the scale that pitch is read from. If they moved, the place of
-each pitch among the rows would move too, which the loss's gradient knows nothing of. (In a trial with `pitch-salience`,
-steps along that gradient raised the loss, from 0.37 to 0.59 in twelve, where those of all others lowered it.)
+each pitch among the rows would move too, which the loss's gradient knows nothing of.
 """
 
 from __future__ import annotations

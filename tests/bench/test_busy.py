@@ -63,7 +63,8 @@ def test_one_that_does_not_start_or_ends_is_an_error(monkeypatch):
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background of a shell
 from hlfeat.bench.busy import busy_processes
 with busy_processes(2) as processes:
     print(*(process.pid for process in processes), flush=True)
