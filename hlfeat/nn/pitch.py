@@ -142,7 +142,7 @@ def _path(probability: Tensor, octaves: Tensor) -> Tensor:
         return torch.zeros(shape, dtype=torch.long, device=probability.device)
     clips = probability.reshape(-1, *probability.shape[-2:]).cpu().numpy()
     cents = 1200 * octaves.cpu().numpy()
-    near = np.maximum(JUMP - np.abs(cents[:, None] - cents), 1e-9)  # [F, F], a triangle over the rows around each
+    near = np.maximum(JUMP - np.abs(cents[:, None] - cents), 0)  # [F, F], a triangle over the rows around each
     transition = (1 - LEAP) * near / near.sum(1, keepdims=True) + LEAP / len(cents)
     paths = np.stack([viterbi(clip, transition) for clip in clips]).astype(np.int64)
     return torch.from_numpy(paths).reshape(shape).to(probability.device)

@@ -234,6 +234,16 @@ def test_viterbi_leaves_no_frame_alone():
     assert np.abs(cents(path[30:], rows[1])).max() < 10
 
 
+def test_viterbi_follows_a_short_leap_that_is_sure():
+    """Three frames an octave up: 24 nats for them, against two leaps of 1 % over 49 rows, 17 nats."""
+    y = np.zeros((49, 60))
+    y[24] = 6.0
+    y[24, 30:33], y[36, 30:33] = 0.0, 8.0
+    path = hlfeat.pitch(y, SEMITONES, viterbi=True).frequency
+    assert np.abs(cents(path[30:33], SEMITONES[36])).max() < 10
+    assert np.abs(cents(path[[29, 33]], SEMITONES[24])).max() < 10
+
+
 def test_viterbi_on_few_rows_and_frames():
     for rows, frames in ((1, 4), (2, 1), (3, 0), (2, 5)):
         found = hlfeat.pitch(np.ones((rows, frames)), SEMITONES[:rows], viterbi=True)
