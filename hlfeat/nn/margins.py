@@ -51,7 +51,7 @@ def inside(extractor: Extractor, before: int, length: int, lengths: Tensor | Non
 
 
 def features_within(extractor: Extractor, x: Tensor, clip: Inside, lengths: Tensor | None = None) -> Tensor:
-    """Features of clips that have more samples around them.
+    """Features of clips that have more samples around them. In training mode, batch norms count the frames around too.
 
     Args:
         clip: `inside(extractor, ...)`.
