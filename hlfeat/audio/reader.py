@@ -49,12 +49,27 @@ class Shortfall(NamedTuple):
     there: float
 
 
+Around = Callable[[int, int], tuple[int, int]]
+
+
 def decode(clip: Clip, channels: str | int = "mix", cancelled: Callable[[], bool] = lambda: False) -> Waveform:
     """Read a clip whole. Arguments and errors are those of Reader."""
-    with Reader(clip, channels, cancelled) as reader:
-        blocks = list(reader.blocks())
-    samples = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+    samples, reader = decode_with_margins(clip, channels, None, cancelled)
     return Waveform(samples, reader.sample_rate, reader.file_channels)
+
+
+def decode_with_margins(
+    clip: Clip, channels: str | int, around: Around | None, cancelled: Callable[[], bool] = lambda: False
+) -> tuple[np.ndarray, Reader]:
+    """Read a clip whole, and what is read around a segment; what was read of it says the reader, which is closed.
+
+    Arguments and errors are those of Reader.
+
+    Shape: -> float32 [kept, before + T + after].
+    """
+    with Reader(clip, channels, cancelled, around=around) as reader:
+        blocks = list(reader.blocks())
+    return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0], reader
 
 
 class Reader:
@@ -67,12 +82,17 @@ class Reader:
         cancelled: asked between blocks; when true, reading ends with a ClipError "cancelled".
         keep_truncated: use what is there of a recording that was cut short or never finished.
         passes: open files that neighbouring segments share; only for a reader that is read at once.
+        around: how many samples are read before and after a segment, by the file's rate and the segment's first sample.
+            Before it, there are as many, with zeros in front of the file; after it, as many as the file has.
 
     Attributes:
         file: what the file system said of the file before it was opened.
         sample_rate: hertz.
         file_channels: channels of the file; kept: of these, what the policy keeps.
+        first: sample of the file with which the clip begins.
         samples: of the clip, as the header promises; None where it does not, or is not to be believed.
+        before, after: samples that are read around a segment; `after` is known once the samples have been read, if
+            `samples` is None.
         decoder: what reads the file, if it is not libsndfile.
         overshoots: whether the segment ends a little after its file.
         shortfall: what is missing at the end, once the samples have been read.
@@ -90,10 +110,11 @@ class Reader:
         cancelled: Callable[[], bool] = lambda: False,
         keep_truncated: bool = False,
         passes: SharedPasses | None = None,
+        around: Around | None = None,
     ) -> None:
         self.clip, self._cancelled, self._keep = clip, cancelled, keep_truncated
         self._channels = channels if clip.channel is None else clip.channel
-        self._passes = passes
+        self._passes, self._around = passes, around if clip.is_segment else None
         self.file = _check_file(clip)
         self._file = self._open()
         decoder = self._file.decoder
@@ -102,22 +123,36 @@ class Reader:
         self.decoder, self.sample_rate, self.file_channels = decoder.name, decoder.sample_rate, decoder.channels
         try:
             self._check()
-            self._first, self._stop = self._bounds()
+            self.first, self._stop = self._bounds()
         except ClipError:
             self._file.close()
             raise
         self.kept = self.file_channels if self._channels == "each" else 1
         end = decoder.length if self._stop is None else self._stop
         believed = end is not None and decoder.length is not None and not keep_truncated
-        self.samples: int | None = end - self._first if end is not None and believed else None
+        self.samples: int | None = end - self.first if end is not None and believed else None
+        self.before, most = self._to_read(self.sample_rate, self.first)
+        # the sample after the last one that is read: never beyond a promised end, as decoders stumble over what may
+        # follow there, such as a tag
+        self._last = decoder.length if self._stop is None and not keep_truncated else self._stop
+        if self._stop is not None:
+            self._last = self._stop + most
+            if decoder.length is not None and not keep_truncated:
+                self._last = min(self._last, decoder.length)
+        self.after = self._last - self._stop if self._last is not None and self._stop is not None else 0
+
+    def _to_read(self, rate: int, first: int) -> tuple[int, int]:
+        return (0, 0) if self._around is None else self._around(rate, first)
 
     def _open(self) -> OpenFile:
         """The file, at the clip's start or before it."""
         stamp = self.file.st_size, self.file.st_mtime_ns
         waiting = None if self._passes is None else self._passes.take(self.clip)
         if waiting is not None:
-            first = round((self.clip.start or 0) * waiting.decoder.sample_rate)
-            if waiting.stamp == stamp and waiting.can_reach(first):  # else the index would not know of the change
+            rate = waiting.decoder.sample_rate
+            first = round((self.clip.start or 0) * rate)
+            begin = max(0, first - self._to_read(rate, first)[0])
+            if waiting.stamp == stamp and waiting.can_reach(begin):  # else the index would not know of the change
                 return waiting
             waiting.close()
         return OpenFile(open_decoder(self.clip, self._keep), stamp)
@@ -173,17 +208,21 @@ class Reader:
             self._file.close()
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The samples from start to end, once: float32 [kept, T] each, T from 1 up.
+        """The samples from start to end, with those around a segment, once: float32 [kept, T] each, T from 1 up.
 
         A header's length is a promise, not a fact: it is checked at the end.
         """
-        file, first, stop = self._file, self._first, self._stop
+        begin = max(0, self.first - self.before)
+        if self.first - begin < self.before:
+            yield np.zeros((self.kept, self.before - (self.first - begin)), np.float32)
+        yield from self._blocks_from(begin)
+        if self._stop is not None:
+            self.after = max(0, self._file.position - self._stop)
+
+    def _blocks_from(self, begin: int) -> Iterator[np.ndarray]:
+        file, last = self._file, self._last
         size = max(1, BLOCK_SAMPLES // self.file_channels)
-        length = file.decoder.length
-        # never beyond a promised end: decoders stumble over what may follow there, such as a tag
-        last = length if stop is None and not self._keep else stop
-        file.go_to(first)
-        any_kept = False
+        file.go_to(begin)
         while last is None or file.position < last:
             if self._cancelled():
                 raise ClipError("cancelled", "the run was stopped")
@@ -192,43 +231,44 @@ class Reader:
             try:
                 block = file.read(wanted)  # [T, channels]
             except ClipError as e:
-                self._use_what_is_there(e, any_kept)
+                self._use_what_is_there(e)
                 return
             self._check_finite(block, start)
-            part = block[max(0, first - start) :]
+            part = block[max(0, begin - start) :]
             if len(part):
-                any_kept = True
                 yield _keep(part, self._channels)
             if file.ended:
                 try:
-                    self._check_end(last)
+                    self._check_end()
                 except ClipError as e:
-                    self._use_what_is_there(e, any_kept)
+                    self._use_what_is_there(e)
                     return
                 break
-        if not any_kept:
+        if file.position <= self.first:
             raise ClipError("empty", "no samples") if file.position == 0 else self._beyond(file.position)
         if file.ended and file.decoder.shortfall is not None:
             self._note_shortfall(file.decoder.shortfall)
 
-    def _check_end(self, last: int | None) -> None:
+    def _check_end(self) -> None:
         """The file has ended: is that all of it, and of the segment?"""
         file = self._file
         if not self._keep or file.decoder.shortfall is None:
             file.decoder.check_end(file.position)
         if file.position == 0:
             raise ClipError("empty", "no samples")
-        if self._stop is not None and last is not None and self._first < file.position < last:
-            self._cut_overshoot(last, file.position)
+        if self._stop is not None and self.first < file.position < self._stop:
+            self._cut_overshoot(self._stop, file.position)
 
     def _check_finite(self, block: np.ndarray, start: int) -> None:
         if not np.isfinite(block).all():
             where = start + int(np.flatnonzero(~np.isfinite(block).all(1))[0])
-            raise ClipError("non-finite", f"sample {where} is not a finite number")
+            outside = where < self.first or (self._stop is not None and where >= self._stop)
+            place = ", outside of the segment" if outside and self._around is not None else ""
+            raise ClipError("non-finite", f"sample {where} is not a finite number{place}")
 
-    def _use_what_is_there(self, error: ClipError, any_kept: bool) -> None:
+    def _use_what_is_there(self, error: ClipError) -> None:
         """Go on with the samples so far, if that is wanted; else raise the error, with the time of the break."""
-        if self._keep and any_kept and error.code in ("truncated", "corrupt"):
+        if self._keep and self._file.position > self.first and error.code in ("truncated", "corrupt"):
             self._note_shortfall(error)
             return
         if self._file.position and error.code == "corrupt":
@@ -238,10 +278,12 @@ class Reader:
 
     def _note_shortfall(self, error: ClipError) -> None:
         length, end = self._file.decoder.length, self._file.position
+        if self._stop is not None and end >= self._stop:  # nothing is missing of the segment, only around it
+            return
         promised = error.promised if isinstance(error, TruncatedError) else None
         if promised is None and length is not None and length > end:
             promised = length / self.sample_rate
-        self.shortfall = Shortfall(promised, (end - self._first) / self.sample_rate)
+        self.shortfall = Shortfall(promised, (end - self.first) / self.sample_rate)
 
 
 def open_decoder(clip: Clip, salvage: bool = False) -> Decoder:

@@ -36,7 +36,7 @@ class MemoryLoader(ClipLoader):
     """A loader of clips that have been read before."""
 
     def __init__(self, loader: ClipLoader, held: Held) -> None:
-        super().__init__(loader.resampler, loader.channels, DEFAULT_LIMITS)
+        super().__init__(loader.resampler, loader.channels, DEFAULT_LIMITS, edges=loader.edges)
         self.held = held
 
     def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:

@@ -46,7 +46,7 @@ from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.run import Hooks
-from hlfeat.extraction.setup import make_engine, make_shard_plan, prepare
+from hlfeat.extraction.setup import make_engine, make_loader, make_shard_plan, prepare
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.extractor import Extractor
 from hlfeat.storage.layout import Layout, ShardFiles
@@ -182,7 +182,7 @@ def measure(
     extractor = extractor.eval().to(device)
     dtype = np.dtype(config.output.dtype)
     batch = options.batch_samples(config.audio.sample_rate)
-    loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits)
+    loader = make_loader(config, extractor, limits)
     held = hold(loader, clips, resample=device.type == "cpu")
     computing = make(extractor, finish, MemoryLoader(loader, held), device, dtype, batch, limits)
     hand_over = device.type != "cpu"

@@ -72,8 +72,8 @@ def plot(
 
     The picture of a clip has its waveform, features, stack output and filters; that of a folder is a contact sheet of
     its clips. A salience, such as that of pitch-salience, has the pitch drawn in. --set, --weights and --pitch apply to
-    the first configuration. A part of a clip is computed as extract computes a segment, without the audio before and
-    after it. Standard output has the path of the picture.
+    the first configuration. A part of a clip is computed as extract computes a segment: audio.edges says what is
+    before and after it. Standard output has the path of the picture.
     """
     set_up_logging(verbose)
     folder = what.is_dir()

@@ -6,3 +6,4 @@ from typing import Literal
 
 ShardFormat = Literal["npy", "pt"]
 Dtype = Literal["float32", "float16"]
+EdgeMode = Literal["zeros", "reflect", "context"]

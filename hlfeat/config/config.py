@@ -6,11 +6,19 @@ hlfeat/config/loading.py reads them from YAML. Every field has a short descripti
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 from hlfeat.config.base import StrictModel
+from hlfeat.config.choices import EdgeMode
 from hlfeat.config.fingerprint import digest, frames_fingerprint
 from hlfeat.config.frontends import EleafConfig, FrontendConfig
 from hlfeat.config.layers import LayerConfig
@@ -32,12 +40,22 @@ ChannelPolicy = Annotated[
 
 
 class AudioConfig(StrictModel):
-    """What is read from a file: its samples at one rate, and which of its channels."""
+    """What is read from a file: its samples at one rate, which of its channels, and what counts as beyond its ends."""
 
     sample_rate: Annotated[int, Field(strict=True, ge=1000, le=768000)] = Field(
         default=16000, description="hertz; every clip is resampled to this"
     )
     channels: ChannelPolicy = Field(default="mix", description="mix, first, each, or the number of a channel from 0")
+    edges: EdgeMode = Field(
+        default="zeros",
+        description="beyond a clip's ends: zeros, reflect (the clip mirrored) or context (a segment's recording)",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_zeros(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain data, which fingerprints are made of: as in versions that knew no other edges."""
+        data = dump(self)
+        return {k: v for k, v in data.items() if (k, v) != ("edges", "zeros")}
 
 
 class Config(StrictModel):
@@ -47,7 +65,7 @@ class Config(StrictModel):
 
     Attributes:
         description: a line for people; changes no features.
-        audio: what is read from a file: `sample_rate` in hertz, and `channels`.
+        audio: what is read from a file: `sample_rate` in hertz, `channels`, and `edges`.
         frontend: what makes bands and frames of a waveform; its `kind` says which.
         stack: the layers after it, in order.
         output: what is written: `format`, `dtype`, `shard_size`, `pool`.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.edges import NO_MARGINS, Margins
 from hlfeat.errors import ClipError
 from hlfeat.extraction.batch_size import BatchSize, find_batch_samples
 from hlfeat.extraction.batching import plan_batches
@@ -33,6 +34,7 @@ from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
 from hlfeat.extraction.read_ahead import ClipRead, ReadAhead
 from hlfeat.nn.extractor import Extractor
+from hlfeat.nn.margins import features_within, inside
 
 
 class BatchEngine:
@@ -115,21 +117,21 @@ class BatchEngine:
                 yield from self._collect(block, finisher, scratch)
 
     def _launch(self, block: Block, finisher: Finisher, cancelled: Cancelled) -> None:
-        """Give the device the block's work; clips of one rate and of similar length make a batch."""
+        """Give the device the block's work; clips of one rate and of similar length make a batch, with margins of one
+        length before them."""
         start = time.perf_counter()
-        by_rate: dict[int, list[tuple[tuple[int, int], Channel]]] = {}  # place, channel
+        alike: dict[tuple[int, int], list[tuple[tuple[int, int], Channel]]] = {}  # place, channel
         for i, event in enumerate(block.events):
             if isinstance(event, LoadedClip) and not event.long:
-                channels = by_rate.setdefault(event.info.sample_rate, [])
+                channels = alike.setdefault((event.info.sample_rate, event.info.margins.before), [])
                 for c, (waveform, silent) in enumerate(zip(event.waveforms, event.silent, strict=True)):
-                    channels.append(((i, c), Channel(waveform, silent)))
-        for rate, placed in by_rate.items():
-            old, new, _ = self.loader.resampler.ratio(rate)
-            lengths = [-(-len(channel.waveform) * new // old) for _, channel in placed]
+                    channels.append(((i, c), Channel(waveform, silent, event.info)))
+        for placed in alike.values():
+            lengths = [channel.info.extended_length for _, channel in placed]
             for batch in plan_batches(lengths, self._size.samples):
                 if cancelled():
                     break
-                finished = self._compute([placed[j][1] for j in batch], rate, finisher)
+                finished = self._compute([placed[j][1] for j in batch], finisher)
                 block.finished.update((placed[j][0], result) for j, result in zip(batch, finished, strict=True))
         block.seconds = time.perf_counter() - start
 
@@ -162,35 +164,53 @@ class BatchEngine:
             for read in reads:
                 read.close()
 
-    def _compute(self, channels: Sequence[Channel], rate: int, finisher: Finisher) -> list[Any]:
+    def _compute(self, channels: Sequence[Channel], finisher: Finisher) -> list[Any]:
         """Functions that wait for what is written of each channel of a batch."""
 
         def compute(part: Sequence[Channel]) -> list[Any]:
-            return finisher.begin(self._forward(part, rate))
+            return finisher.begin(self._forward(part))
 
-        old, new, _ = self.loader.resampler.ratio(rate)
-        results = self._size.compute(channels, lambda c: -(-len(c.waveform) * new // old), compute, "clip")
+        results = self._size.compute(channels, lambda c: c.info.extended_length, compute, "clip")
         return [_failed(result) if isinstance(result, ClipError) else result for result in results]
 
-    def _forward(self, channels: Sequence[Channel], rate: int) -> ComputedBatch:
+    def _forward(self, channels: Sequence[Channel]) -> ComputedBatch:
         """A batch on its way through the device."""
-        waveforms = [channel.waveform for channel in channels]
-        old, new, _ = self.loader.resampler.ratio(rate)
-        lengths = torch.tensor([-(-len(w) * new // old) for w in waveforms])
+        rate = channels[0].info.sample_rate
+        lengths = torch.tensor([channel.info.length for channel in channels])
         frames = self._extractor.num_frames(lengths)
         with torch.inference_mode(), self._queue.computing():
-            x = self._queue.upload(waveforms)
-            y, sums = self._features(self.loader.resampler(x, rate), *self._queue.upload([lengths, frames]))
+            x = self.loader.resampler(self._queue.upload([channel.waveform for channel in channels]), rate)
+            if all(channel.info.margins == NO_MARGINS for channel in channels):
+                lengths, numbers = self._queue.upload([lengths, frames])
+                y = self._extractor(x, lengths)
+            else:
+                y, numbers = self._within_margins(channels, x, lengths, frames)
+            y, sums = self._downloads(y, numbers)
             y = self._queue.download(y)
             sums = None if sums is None else self._queue.download(sums)
         return ComputedBatch(channels, y, sums, frames.tolist(), self._queue.done())
 
-    def _features(self, x: Tensor, lengths: Tensor, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _within_margins(
+        self, channels: Sequence[Channel], x: Tensor, lengths: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features of clips, whose margins are computed with them, and their frames, on the device.
+
+        Shape: x [B, T'] resampled, lengths [B] and frames [B] of the clips alone -> [B, C, F, N], [B].
+        """
+        info, longest = channels[0].info, int(lengths.max())
+        extended = torch.tensor([channel.info.extended_length for channel in channels])
+        margins = Margins(info.margins.before, int(extended.max()) - info.margins.before - longest)
+        lengths, extended, frames = self._queue.upload([lengths, extended, frames])
+        x = self.loader.edges.apply(x, info.sample_rate, margins, longest, lengths)
+        clip = inside(self._extractor, margins.before, longest, lengths)
+        return features_within(self._extractor, x, clip, extended), frames
+
+    def _downloads(self, y: Tensor, frames: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is downloaded of a batch: features, as they are written unless they are changed, and their sums.
 
-        Shape: x [B, T], lengths [B], frames [B] -> [B, N, C, F], [B, 5, C, F].
+        Shape: y [B, C, F, N], frames [B] -> [B, N, C, F], [B, 5, C, F].
         """
-        y = self._extractor(x, lengths).permute(0, 3, 1, 2)
+        y = y.permute(0, 3, 1, 2)
         if self._postprocessor.changes:
             return y.contiguous(), None
         y = y.to(self._arrays.torch_dtype).contiguous()
@@ -202,8 +222,8 @@ class BatchEngine:
         def compute(waveforms: Sequence[Tensor]) -> None:
             lengths = torch.tensor([len(w) for w in waveforms])
             with torch.inference_mode(), self._queue.computing():
-                lengths_and_frames = self._queue.upload([lengths, self._extractor.num_frames(lengths)])
-                self._features(self._queue.upload(waveforms), *lengths_and_frames)
+                lengths, frames = self._queue.upload([lengths, self._extractor.num_frames(lengths)])
+                self._downloads(self._extractor(self._queue.upload(waveforms), lengths), frames)
 
         return find_batch_samples(self._queue, self._extractor.sample_rate, compute)
 

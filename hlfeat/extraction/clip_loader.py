@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.edges import Edges
 from hlfeat.audio.passes import SharedPasses
 from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
@@ -35,6 +36,7 @@ class ClipLoader:
         channels: the channel policy (see `Reader`).
         limits: when a clip is long.
         keep_truncated: use what is there of recordings that were cut short.
+        edges: what is computed around clips; default: nothing.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class ClipLoader:
         channels: str | int,
         limits: Limits,
         keep_truncated: bool = False,
+        edges: Edges | None = None,
     ) -> None:
         self.resampler, self.channels, self._limits = resampler, channels, limits
         self._keep_truncated, self._passes = keep_truncated, SharedPasses()
+        self.edges = edges or Edges(resampler)
 
     def close(self) -> None:
         """Close the files that are open for further segments."""
@@ -65,7 +69,8 @@ class ClipLoader:
         return clip.is_segment and not self._passes.is_exact(clip)
 
     def load(self, clip: Clip, cancelled: Cancelled, resample: bool = True) -> LoadedClip | FailedClip:
-        """One clip; of a long one, only its length. Without `resample`, waveforms stay at the file's rate.
+        """One clip; of a long one, only its length. Without `resample`, waveforms stay at the file's rate, and without
+        margins but those that are read.
 
         Whatever a reader or a file system raises is one clip's failure, not the run's.
 
@@ -92,15 +97,19 @@ class ClipLoader:
         info = self._info(clip, reader, samples)
         if not blocks:
             return LoadedClip(info, seconds={"decode": decoded - start})
-        whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]  # [channels, T]
-        silent = [is_silent(x) for x in whole]
+        whole = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]  # [channels, before + T + after]
+        silent = [is_silent(x[reader.before : reader.before + samples]) for x in whole]
         x = torch.from_numpy(whole)
-        waveforms = list((self.resampler(x, reader.sample_rate) if resample else x).unbind())
+        if resample:
+            x = self.resampler(x, reader.sample_rate)
+            x = self.edges.apply(x, reader.sample_rate, info.margins, info.length)
+        waveforms = list(x.unbind())
         seconds = {"decode": decoded - start, "resample": time.perf_counter() - decoded}
         return LoadedClip(info, waveforms, silent, seconds)
 
     def _reader(self, clip: Clip, cancelled: Cancelled, passes: SharedPasses | None = None) -> Reader:
-        return Reader(clip, self.channels, cancelled, self._keep_truncated, passes)
+        around = self.edges.to_read if self.edges.reads_context else None
+        return Reader(clip, self.channels, cancelled, self._keep_truncated, passes, around)
 
     def _info(self, clip: Clip, reader: Reader, samples: int) -> ClipInfo:
         old, new, _ = self.resampler.ratio(reader.sample_rate)
@@ -116,24 +125,27 @@ class ClipLoader:
             decoder=reader.decoder,
             shortfall=reader.shortfall,
             overshoots=reader.overshoots,
+            margins=self.edges.margins(reader, samples),
         )
 
     def _read(self, reader: Reader) -> tuple[int, list[np.ndarray]]:
-        """The number of samples, and the samples in blocks; without those of a long clip, which are only counted if
-        the header does not say how many there are."""
+        """The number of samples, and the samples in blocks, with those around the clip; without those of a long clip,
+        which are only counted if the header does not say how many there are."""
         most = self._limits.long_samples * reader.sample_rate // self.resampler.rate
         if reader.samples is not None and reader.samples > most:
             return reader.samples, []
         blocks, samples = [], 0
+        around = self.edges.to_read(reader.sample_rate, 0)[1] if self.edges.reads_context else 0  # most after it
         for block in reader.blocks():
             samples += block.shape[1]
             blocks.append(block)
-            if samples > most:
+            if samples > reader.before + most + around:
                 blocks = []
+        samples -= reader.before + reader.after
         return samples, blocks if samples <= most else []
 
     def channel_chunks(self, info: ClipInfo, channel: int, cancelled: Cancelled) -> Generator[Tensor, None, None]:
-        """The samples of one channel of a long clip, at the file's rate: [1, t] each.
+        """The samples of one channel of a long clip, and those around it, at the file's rate: [1, t] each.
 
         Raises ClipError where the clip turns out to be bad, or was changed since it was loaded.
         """
@@ -151,12 +163,19 @@ def is_silent(samples: np.ndarray) -> bool:
 
 
 class SilenceWatch:
-    """Passes on the samples of one channel and notes whether all of them are 0."""
+    """Passes on the samples of one channel and notes whether all those of the clip are 0.
 
-    def __init__(self, chunks: Iterable[Tensor]) -> None:
-        self._chunks, self.silent = chunks, True
+    Args:
+        first, samples: of the clip; others are around it.
+    """
+
+    def __init__(self, chunks: Iterable[Tensor], first: int, samples: int) -> None:
+        self._chunks, self._first, self._samples, self.silent = chunks, first, samples, True
 
     def __iter__(self) -> Iterator[Tensor]:
+        position = 0
         for x in self._chunks:  # [1, t]
-            self.silent = self.silent and is_silent(x[0].numpy())
+            clip = x[0, max(0, self._first - position) : max(0, self._first + self._samples - position)]
+            self.silent = self.silent and is_silent(clip.numpy())
+            position += x.shape[1]
             yield x

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +24,14 @@ from hlfeat.errors import ClipError
 from hlfeat.extraction.batching import pad, plan_batches
 from hlfeat.extraction.clip_loader import Cancelled, ClipLoader
 from hlfeat.extraction.engine import ClipStreamer, FeatureArrays, hold, join_channels, largest_sample
-from hlfeat.extraction.events import Event, FeatureChunk, HeldFeatures, LoadedClip, WorkerEvent
+from hlfeat.extraction.events import ClipInfo, Event, FeatureChunk, HeldFeatures, LoadedClip, WorkerEvent
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
 from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
+from hlfeat.nn.margins import inside, layers_within
+from hlfeat.nn.masking import Inside
 from hlfeat.statistics.moments import moments_of_each
 
 
@@ -65,7 +68,7 @@ class CpuEngine:
         events = self.loader.load_all(clips, cancelled)
         short = [event for event in events if isinstance(event, LoadedClip) and not event.long]
         start = time.perf_counter()
-        features = self._features([w for clip in short for w in clip.waveforms], cancelled)
+        features = self._features([_Waveform.of(w, clip.info) for clip in short for w in clip.waveforms], cancelled)
         channels = [[self._hold(next(features), silent) for silent in clip.silent] for clip in short]
         seconds = {"compute": time.perf_counter() - start}  # of all, counted with the first
         computed = {id(clip): clip_channels for clip, clip_channels in zip(short, channels, strict=True)}
@@ -89,10 +92,10 @@ class CpuEngine:
             else:
                 yield event
 
-    def _features(self, waveforms: Sequence[Tensor], cancelled: Cancelled) -> Iterator[FeatureChunk | ClipError]:
-        """What is written of each waveform [T]: [rows, *shape], or why nothing is."""
+    def _features(self, waveforms: Sequence[_Waveform], cancelled: Cancelled) -> Iterator[FeatureChunk | ClipError]:
+        """What is written of each waveform: [rows, *shape], or why nothing is."""
         results: dict[int, FeatureChunk | ClipError] = {}
-        for batch in plan_batches([len(w) for w in waveforms], self._batch_samples):
+        for batch in plan_batches([len(w.samples) for w in waveforms], self._batch_samples):
             if cancelled():
                 results.update(dict.fromkeys(batch, ClipError("cancelled", "the run was stopped")))
                 continue
@@ -103,7 +106,7 @@ class CpuEngine:
     def _hold(features: FeatureChunk | ClipError, silent: bool) -> HeldFeatures | ClipError:
         return features if isinstance(features, ClipError) else hold(features, silent)
 
-    def _compute(self, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+    def _compute(self, waveforms: list[_Waveform]) -> list[FeatureChunk | ClipError]:
         """A batch; one clip at a time where memory does not suffice."""
         try:
             return self._forward(waveforms)
@@ -114,41 +117,62 @@ class CpuEngine:
             return [y for w in waveforms for y in self._compute([w])]
         return [ClipError("out-of-memory", "too long for the memory of cpu")]
 
-    def _forward(self, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+    def _forward(self, waveforms: list[_Waveform]) -> list[FeatureChunk | ClipError]:
         """Features of a batch: the filterbank of all at once, the rest of clips with the same number of frames."""
         frontend = self._extractor.frontend
         results: list[FeatureChunk | ClipError] = []
         with torch.inference_mode():
-            x, lengths = pad(waveforms)
-            equal = all(len(w) == len(waveforms[0]) for w in waveforms)  # then nothing has to be masked
+            x, lengths = pad([w.samples for w in waveforms])
+            equal = all(len(w.samples) == len(waveforms[0].samples) for w in waveforms)  # then nothing is masked
             bands = frontend.compute_bands(x, None if equal else lengths)  # [B, F, N]
             first = 0
-            for n, group in groupby(frontend.num_frames(lengths).tolist()):
+            clips = [self._clip_in(w) for w in waveforms]
+            for (n, clip), group in groupby(zip(frontend.num_frames(lengths).tolist(), clips, strict=True)):
                 after = first + sum(1 for _ in group)
-                features = self._after_bands(bands[first:after, :, :n].contiguous())
+                features = self._after_bands(bands[first:after, :, :n].contiguous(), clip)
                 results += self._finish(features, waveforms[first:after])
                 first = after
         return results
 
-    def _after_bands(self, bands: Tensor) -> Tensor:
+    def _clip_in(self, waveform: _Waveform) -> Inside | None:
+        """The frames of the clip alone; None: it has no margins."""
+        if waveform.length == len(waveform.samples):
+            return None
+        return inside(self._extractor, waveform.before, waveform.length)
+
+    def _after_bands(self, bands: Tensor, clip: Inside | None) -> Tensor:
         """Compression and stack of clips of the same length; each clip by itself where a batch would round otherwise.
 
         Shape: [B, F, N] -> [B, N', C, F'].
         """
         frontend, extractor = self._extractor.frontend, self._extractor
-        y = apart(lambda y: frontend.compress(y, None), bands, not frontend.compresses_exactly)
-        y = apart(extractor.layers, y, len(extractor.stack) > 0)  # convolutions and activations round otherwise
+        said = frontend.said_inside(clip)
+        y = apart(lambda y: frontend.compress(y, None, *said), bands, not frontend.compresses_exactly)
+        layers = extractor.layers if clip is None else partial(layers_within, extractor, clip=clip)
+        y = apart(layers, y, len(extractor.stack) > 0)  # convolutions and activations round otherwise
         return y.permute(0, 3, 1, 2)
 
-    def _finish(self, features: Tensor, waveforms: list[Tensor]) -> list[FeatureChunk | ClipError]:
+    def _finish(self, features: Tensor, waveforms: list[_Waveform]) -> list[FeatureChunk | ClipError]:
         """What is written of clips of as many frames; if one of them fails, it fails alone. Shape: [B, N, C, F]."""
         try:
-            arrays = self._arrays.make(self._postprocessor.whole(features), largest_sample(waveforms[0]))
+            arrays = self._arrays.make(self._postprocessor.whole(features), largest_sample(waveforms[0].samples))
         except ClipError as e:
             if len(waveforms) == 1:
                 return [e]
             return [y for i, w in enumerate(waveforms) for y in self._finish(features[i : i + 1], [w])]
         return list(zip(arrays, moments_of_each(arrays), strict=True))
+
+
+class _Waveform(NamedTuple):
+    """One channel of a clip with its margins: samples [T], those before the clip, and the clip's length."""
+
+    samples: Tensor
+    before: int
+    length: int
+
+    @classmethod
+    def of(cls, samples: Tensor, info: ClipInfo) -> _Waveform:
+        return cls(samples, info.margins.before, info.length)
 
 
 def apart(apply: Callable[[Tensor], Tensor], x: Tensor, each: bool) -> Tensor:

@@ -26,7 +26,7 @@ from hlfeat.extraction.events import (
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import PoolMap
-from hlfeat.extraction.streaming import MapInOrder, Step, Steps, stream_features
+from hlfeat.extraction.streaming import ClipEdges, MapInOrder, Step, Steps, stream_features
 from hlfeat.extraction.worker_pool import Worker
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
@@ -144,28 +144,31 @@ class ClipStreamer:
         """The clip with streamed features.
 
         Args:
-            reads: the samples of each channel, in blocks [1, t].
+            reads: the samples of each channel, and those around it, in blocks [1, t].
             map_windows: how a step is mapped over windows of the signal.
             map_chunks: how a step is mapped over the chunks of features.
             scratch: a folder for what does not fit into memory.
             to_device, to_host: bring samples to where they are computed, and features [n, C, F] back.
         """
-        log.debug("%s: %s, computed in windows", loaded.info.clip, duration(loaded.info.duration))
+        info, edges = loaded.info, self.loader.edges
+        log.debug("%s: %s, computed in windows", info.clip, duration(info.duration))
 
         def chunks(samples: Iterable[Tensor]) -> Iterator[FeatureChunk]:
             with torch.inference_mode():
                 features = stream_features(
                     self.steps,
                     to_device(samples),
-                    loaded.info.sample_rate,
+                    info.sample_rate,
                     map_windows,
                     lambda: SpillFile(scratch),
                     self.limits,
+                    ClipEdges(edges, info.margins, info.length),
                 )
                 yield from map_chunks(Step("chunk", self.arrays.chunk), self.postprocessor(to_host(features)))
 
-        channels = [StreamedFeatures(SilenceWatch(samples), chunks) for samples in reads]
-        return ComputedClip(loaded.info, channels, loaded.seconds)
+        first = edges.samples_read(info.sample_rate, info.margins)
+        channels = [StreamedFeatures(SilenceWatch(samples, first, info.samples), chunks) for samples in reads]
+        return ComputedClip(info, channels, loaded.seconds)
 
 
 class StreamedFeatures:

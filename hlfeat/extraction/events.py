@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.edges import NO_MARGINS, Margins
 from hlfeat.audio.reader import Shortfall
 from hlfeat.errors import ClipError
 from hlfeat.statistics.moments import Moments
@@ -33,7 +34,8 @@ class ClipInfo:
         duration: in seconds.
         size: of the file, in bytes.
         modified: when the file last changed, in nanoseconds since 1970.
-        length: in samples after resampling.
+        length: in samples after resampling, without margins.
+        margins: what is computed around it, in samples after resampling.
         decoder: what read the file, if it was not libsndfile.
         shortfall: what is missing of a recording that was cut short and is used nevertheless.
         overshoots: whether it is a segment that ends a little after its file.
@@ -50,6 +52,17 @@ class ClipInfo:
     decoder: str | None = None
     shortfall: Shortfall | None = None
     overshoots: bool = False
+    margins: Margins = NO_MARGINS
+
+    @property
+    def samples(self) -> int:
+        """Of the file."""
+        return round(self.duration * self.sample_rate)
+
+    @property
+    def extended_length(self) -> int:
+        """In samples after resampling, with margins."""
+        return self.margins.before + self.length + self.margins.after
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,9 @@ class LoadedClip:
     """A clip that has been read.
 
     Attributes:
-        waveforms: [T] of each channel; empty for a long clip, which is read again while it is computed.
-        silent: whether all samples are 0, of each channel; of a long clip this is not yet known.
+        waveforms: [T] of each channel, with margins if they are resampled, else with what is read around a segment;
+            empty for a long clip, which is read again while it is computed.
+        silent: whether all samples of the clip are 0, of each channel; of a long clip this is not yet known.
         seconds: spent on the clip so far, by stage.
     """
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from hlfeat.errors import ClipError
 from hlfeat.extraction.device_queue import Wait
 from hlfeat.extraction.engine import FeatureArrays, hold, largest_sample
-from hlfeat.extraction.events import HeldFeatures
+from hlfeat.extraction.events import ClipInfo, HeldFeatures
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.prefetch import map_ahead
 from hlfeat.statistics.moments import from_sums, moments
@@ -32,10 +32,11 @@ Finished = HeldFeatures | ClipError
 
 
 class Channel(NamedTuple):
-    """One channel of a clip: its samples [T], and whether they are silence."""
+    """One channel of a clip: its samples [T] as they were read, and whether the clip is silence."""
 
     waveform: Tensor
     silent: bool
+    info: ClipInfo
 
 
 def sums_of(y: Tensor, frames: Tensor) -> Tensor:

@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
-from hlfeat.extraction.clip_loader import ClipLoader
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
@@ -24,7 +22,7 @@ from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
-from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine
+from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, make_loader
 from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
@@ -108,8 +106,7 @@ def _prepare_job(
     pipeline = product.prepare(config, options.weights, options.stats)
     extractor, postprocessor, _ = pipeline
     stack = extractor.eval().stack
-    keep_truncated = options.on_truncated == "keep"
-    loader = ClipLoader(Resampler(extractor.sample_rate), config.audio.channels, limits, keep_truncated)
+    loader = make_loader(config, extractor, limits, options.on_truncated == "keep")
     batch_samples, dtype = options.batch_samples(config.audio.sample_rate), np.dtype(config.output.dtype)
     engine = (engine_maker or make_engine)(extractor, postprocessor, loader, device, dtype, batch_samples, limits)
     with (

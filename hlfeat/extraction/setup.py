@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.edges import Edges
+from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.config.output import shard_bytes
 from hlfeat.errors import ConfigError
@@ -23,6 +25,7 @@ from hlfeat.extraction.options import Limits
 from hlfeat.extraction.postprocess import PostProcessor, make_postprocessor
 from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
+from hlfeat.nn.margins import margin_of
 from hlfeat.nn.weights import load_weights
 from hlfeat.storage.description import FeatureShape, HashedFile, HashedInputs, RunDescription
 from hlfeat.storage.shard_writer import ShardPlan
@@ -57,6 +60,13 @@ def make_engine(
     if device.type == "cpu":
         return CpuEngine(extractor, postprocessor, loader, dtype, limits)
     return BatchEngine(extractor, postprocessor, loader, device, dtype, batch_samples, limits)
+
+
+def make_loader(config: Config, extractor: Extractor, limits: Limits, keep_truncated: bool = False) -> ClipLoader:
+    """What reads clips for these modules."""
+    resampler = Resampler(extractor.sample_rate)
+    edges = Edges(resampler, config.audio.edges, *margin_of(extractor))
+    return ClipLoader(resampler, config.audio.channels, limits, keep_truncated, edges)
 
 
 def prepare(config: Config, weights: Path | None, stats: Path | None) -> Pipeline:

@@ -16,10 +16,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from hlfeat.audio.edges import NO_MARGINS, Edges, Margins, part_of
 from hlfeat.audio.resample import Resampler
 from hlfeat.extraction.options import Limits
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
+from hlfeat.nn.margins import inside
 
 Y = TypeVar("Y")
 _ALL = 1 << 62  # units: a window that no clip is longer than
@@ -66,6 +68,15 @@ class Steps:
     def layers(self, y: Tensor) -> Tensor:
         """Shape: [1, F, n] or [1, C, F, n] -> [1, C, F, n]."""
         return self.extractor.layers(y)
+
+
+@dataclass(frozen=True)
+class ClipEdges:
+    """What is computed around a clip, and the clip's length in samples after resampling."""
+
+    edges: Edges
+    margins: Margins
+    length: int
 
 
 class _Cutter:
@@ -157,13 +168,15 @@ def stream_features(
     map_in_order: MapInOrder,
     open_spill: Callable[[], SpillFile],
     limits: Limits,
+    around: ClipEdges | None = None,
 ) -> Iterator[Tensor]:
     """Features of one clip, chunk by chunk, equal to those in one piece up to rounding.
 
     Args:
-        samples: of one channel, at `sample_rate`.
+        samples: of one channel, with what was read around it, at `sample_rate`.
         map_in_order: how a step is mapped over windows.
         open_spill: opens a file for what does not fit into memory.
+        around: margins, whose frames are computed and left out.
 
     Shape: samples [1, t] each -> [n, C, F] each.
     """
@@ -180,6 +193,10 @@ def stream_features(
             receptive_field=receptive_field,
             units=max(1, limits.window_samples // old),
         )
+    clip = None  # the frames of the clip alone, where there are others
+    if around is not None and around.margins != NO_MARGINS:
+        samples = around.edges.apply_to_stream(samples, sample_rate, around.margins, around.length)
+        clip = inside(steps.extractor, around.margins.before, around.length)
     bands = apply_in_windows(
         samples,
         Step("bands", steps.bands),
@@ -189,9 +206,11 @@ def stream_features(
         receptive_field=frontend.receptive_field(),
         units=max(1, limits.window_samples // frontend.hop),
     )
-    features = frontend.compress_stream(bands, open_spill)
+    features = frontend.compress_stream(bands, open_spill, *frontend.said_inside(clip))
+    local = stack.receptive_field is not None
+    if clip is not None and not local:
+        features = part_of(features, clip.first, clip.n)
     if len(stack.layers):
-        local = stack.receptive_field is not None
         if not local:
             features = iter([torch.cat(list(features), -1)])
         features = apply_in_windows(
@@ -203,5 +222,7 @@ def stream_features(
             receptive_field=stack.receptive_field or 0,
             units=max(1, limits.window_frames // stack.stride) if local else _ALL,
         )
+    if clip is not None and local:
+        features = part_of(features, clip.first // stack.stride, stack.num_frames(clip.n))
     for y in features:  # [1, F, n] or [1, C, F, n]
         yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,24 @@ def past_end(counts: Tensor, n: int) -> Tensor:
     Shape: counts int64 [B] -> bool [B, n].
     """
     return torch.arange(n, device=counts.device) >= counts[:, None]
+
+
+class Inside(NamedTuple):
+    """Which frames are a clip's own, where some before and after it are computed with it.
+
+    Attributes:
+        first: of all clips of a batch.
+        n: of the longest clip.
+        frames: [B], of each clip; None: all clips have n.
+    """
+
+    first: int
+    n: int
+    frames: Tensor | None = None
+
+    def of(self, x: Tensor) -> Tensor:
+        """The frames of the longest clip; what follows a shorter one may be anything. Shape: [..., N] -> [..., n]."""
+        return x[..., self.first : self.first + self.n]
 
 
 def mask_frames(x: Tensor, frames: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.reader import decode
+from hlfeat.audio.edges import Edges, Margins, read_extended
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, ConfigError, HlfeatError, UsageError
@@ -23,6 +23,7 @@ from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
 from hlfeat.nn.frontends.responses import Responses
+from hlfeat.nn.margins import inside, layers_within, margin_of
 from hlfeat.nn.weights import load_weights
 from hlfeat.plotting.images import Grid, Image
 from hlfeat.plotting.pitch_line import with_pitch
@@ -61,7 +62,8 @@ def view(
 ) -> View:
     """Compute the features of a clip, on the CPU.
 
-    A segment is computed as a clip of its own, as from a manifest: a median over time is that of the segment.
+    A segment is computed as from a manifest: what it sees beyond its ends, `audio.edges` says; a median over time is
+    that of the segment.
 
     Args:
         title: of the view.
@@ -84,12 +86,14 @@ def view(
     except ValueError as e:
         raise ConfigError(f"{weights}: {e}") from e
     extractor.eval()
-    samples = read(clip, config)
+    x, margins, length = read(clip, config, extractor)
+    samples = x[margins.before : margins.before + length]
+    within = inside(extractor, margins.before, length)
     try:
         with torch.inference_mode():
-            features = extractor.frontend(samples[None])
-            features = features if features.dim() == 4 else features[:, None]  # [1, C, F, N]
-            out = extractor.stack(features)[0] if len(extractor.stack.layers) else None
+            y = extractor.frontend(x[None], None, within)  # [1, F, N] or [1, C, F, N]
+            features = within.of(y if y.dim() == 4 else y[:, None])
+            out = layers_within(extractor, y, within) if len(extractor.stack.layers) else None
     except (RuntimeError, MemoryError) as e:
         if not out_of_memory(e):
             raise
@@ -120,21 +124,23 @@ def view(
     return View(title, samples.numpy(), extractor.sample_rate, span, frontend, stack, responses)
 
 
-def read(clip: Clip, config: Config) -> Tensor:
-    """The samples of a clip at the configuration's rate: [T].
+def read(clip: Clip, config: Config, extractor: Extractor) -> tuple[Tensor, Margins, int]:
+    """The samples of a clip at the configuration's rate, with margins [T]; these; and its length without them.
 
     Raises HlfeatError, with path and failure code, if the clip cannot be used.
     """
+    resampler = Resampler(config.audio.sample_rate)
+    edges = Edges(resampler, config.audio.edges, *margin_of(extractor))
     try:
-        wave = decode(clip, config.audio.channels)
+        x, margins, length = read_extended(clip, config.audio.channels, edges)
     except ClipError as e:
         raise HlfeatError(f"{escape_unprintable(clip.path)}: {e.code}: {e}") from e
-    if len(wave.samples) != 1:
+    if len(x) != 1:
         raise UsageError(
-            f"audio.channels: each makes {len(wave.samples)} clips of {escape_unprintable(clip.path)}; "
+            f"audio.channels: each makes {len(x)} clips of {escape_unprintable(clip.path)}; "
             "choose one: audio.channels=0"
         )
-    return Resampler(config.audio.sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)[0]
+    return x[0], margins, length
 
 
 def band_freqs(frontend: Frontend) -> np.ndarray | None:

@@ -14,7 +14,6 @@ import torch
 
 from hlfeat import FeatureStore
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.resample import Resampler
 from hlfeat.bench import pipeline as bench_pipeline
 from hlfeat.bench import stage_engines
 from hlfeat.bench.cut_clips import cut
@@ -22,6 +21,7 @@ from hlfeat.bench.held_clips import Held, MemoryLoader, hold
 from hlfeat.bench.pipeline import COMPUTE, DECODE, PLAIN, RESAMPLE, WHOLE, WRITE, Choices
 from hlfeat.bench.results import Results
 from hlfeat.bench.stage_engines import ReadingEngine
+from hlfeat.config.config import Config
 from hlfeat.config.loading import load_config
 from hlfeat.errors import UsageError
 from hlfeat.extraction import clip_loader, one_device
@@ -48,12 +48,12 @@ def inputs(clips: Path) -> Inputs:
     return collect_inputs([str(clips)], stdin=None)  # type: ignore[arg-type]
 
 
-def loader_of(limits: Limits = DEFAULT_LIMITS) -> ClipLoader:
-    return ClipLoader(Resampler(CONFIG.audio.sample_rate), CONFIG.audio.channels, limits)
+def loader_of(limits: Limits = DEFAULT_LIMITS, config: Config = CONFIG) -> ClipLoader:
+    return extraction_setup.make_loader(config, extraction_setup.prepare(config, None, None).extractor, limits)
 
 
-def held_by(inputs: Inputs, most: int = 1 << 30, limits: Limits = DEFAULT_LIMITS) -> Held:
-    return hold(loader_of(limits), inputs.clips, True, most)
+def held_by(inputs: Inputs, most: int = 1 << 30, limits: Limits = DEFAULT_LIMITS, config: Config = CONFIG) -> Held:
+    return hold(loader_of(limits, config), inputs.clips, True, most)
 
 
 def test_a_row_for_every_stage(inputs, tmp_path):
@@ -204,13 +204,15 @@ class Noting(CpuEngine):
 
 
 @pytest.mark.parametrize("long", [8000, 1 << 30])
-def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch, long):
+@pytest.mark.parametrize("edges", ["zeros", "reflect"])
+def test_compute_gives_the_features_of_a_run_without_reading(inputs, tmp_path, monkeypatch, long, edges):
     limits = Limits(long_samples=long)
-    extraction_extract.extract_clips(CONFIG, inputs, tmp_path / "out", Options(quiet=True), limits=limits)
-    held = held_by(inputs, limits=limits)
+    config = load_config("log-mel", ["output.shard_size=3", "frontend.n_filters=8", f"audio.edges={edges}"])
+    extraction_extract.extract_clips(config, inputs, tmp_path / "out", Options(quiet=True), limits=limits)
+    held = held_by(inputs, limits=limits, config=config)
     assert any(loaded.long for loaded in held.loaded.values()) == (long == 8000)
     monkeypatch.setattr(clip_loader, "Reader", None)
-    computing = Noting(MemoryLoader(loader_of(), held))
+    computing = Noting(MemoryLoader(loader_of(config=config), held))
     features = computing.features
     expected = np.concatenate([np.load(s) for s in sorted((tmp_path / "out").glob("*.npy"))])
     for _ in range(2):

@@ -41,7 +41,7 @@ NN_LAYERS = [
     "frontends harmonic",
     "layers harmonise",
     "extractor",
-    "weights build summary parameter_groups",
+    "weights build summary parameter_groups margins",
 ]
 
 

@@ -12,13 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hlfeat.audio.clip import Clip
 from hlfeat.errors import ClipError
 from hlfeat.extraction.engine import FeatureArrays
-from hlfeat.extraction.events import HeldFeatures
+from hlfeat.extraction.events import ClipInfo, HeldFeatures
 from hlfeat.extraction.finishing import Channel, ComputedBatch, Finisher, sums_of
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.statistics.moments import moments
 
+INFO = ClipInfo(Clip("", ""), 16000, 1, 1 / 16000, 0, 0, 1, 1)
 BAD = [None, torch.nan, torch.inf, -torch.inf, 7e4]  # the last is too large for float16
 
 
@@ -35,7 +37,7 @@ def test_each_channel_is_checked_and_summed_as_by_itself(frames, bad, dtype, wit
         if bad[i] is not None:
             y[i, n // 2, 1, 2] = bad[i]
     arrays, post = FeatureArrays(np.dtype(dtype)), PostProcessor(2, 3, Fraction(100), None, pool)
-    channels = [Channel(torch.tensor([0.5, -float(i)]), silent=bool(i % 2)) for i in range(len(frames))]
+    channels = [Channel(torch.tensor([0.5, -float(i)]), bool(i % 2), INFO) for i in range(len(frames))]
     converted = y if pool else y.to(arrays.torch_dtype)
     sums = sums_of(converted, torch.tensor(frames)) if with_sums else None
     with Finisher(arrays, post) as finisher:
@@ -71,7 +73,7 @@ def test_a_batch_is_finished_once_it_is_on_the_host_in_another_thread():
         host.fill_(3)
 
     with Finisher(FeatureArrays(np.dtype("float32")), PostProcessor(1, 1, Fraction(100))) as finisher:
-        (result,) = finisher.begin(ComputedBatch([Channel(torch.ones(1), False)], host, None, [2], wait))
+        (result,) = finisher.begin(ComputedBatch([Channel(torch.ones(1), False, INFO)], host, None, [2], wait))
         there.set()
         assert result().features.tolist() == [[[3]], [[3]]]
     assert threads[0].startswith("finish")
@@ -82,7 +84,7 @@ def test_an_error_of_the_device_is_raised_where_features_are_wanted():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with Finisher(FeatureArrays(np.dtype("float32")), PostProcessor(1, 1, Fraction(100))) as finisher:
-        batch = ComputedBatch([Channel(torch.ones(1), False)], torch.zeros(1, 1, 1, 1), None, [1], wait)
+        batch = ComputedBatch([Channel(torch.ones(1), False, INFO)], torch.zeros(1, 1, 1, 1), None, [1], wait)
         (result,) = finisher.begin(batch)
         with pytest.raises(RuntimeError, match="illegal"):
             result()

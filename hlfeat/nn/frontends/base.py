@@ -19,7 +19,7 @@ from hlfeat.nn.axes import Axis, centre_axis
 from hlfeat.nn.frontends.compression import Quantity
 from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.nn.masking import Count, past_end, zero_where
+from hlfeat.nn.masking import Count, Inside, past_end, zero_where
 
 
 class Frontend(nn.Module):
@@ -73,11 +73,18 @@ class Frontend(nn.Module):
         """
         raise NotImplementedError
 
-    def compress(self, bands: Tensor, frames: Tensor | None) -> Tensor:
-        """Shape: bands [B, F, N] of `compute_bands`, frames [B] or None -> [B, F, N] or [B, C, F, N]."""
+    def compress(self, bands: Tensor, frames: Tensor | None, inside: Inside | None = None) -> Tensor:
+        """Shape: bands [B, F, N] of `compute_bands`, frames [B] or None -> [B, F, N] or [B, C, F, N].
+
+        Args:
+            inside: the frames of the clips alone, which decide what is found out about a whole clip. It is given to
+                frontends that look at whole clips, as `compression_summary` says, and only where there are others.
+        """
         return bands
 
-    def compress_stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def compress_stream(
+        self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile], inside: Inside | None = None
+    ) -> Iterator[Tensor]:
         """`compress` of one clip in chunks [1, F, n], in order. A spill file keeps what needs all of them."""
         return iter(chunks)
 
@@ -101,6 +108,10 @@ class Frontend(nn.Module):
         """The compression's name, and which frames it looks at beside its own: "", "all before" or "whole clip"."""
         return "", ""
 
+    def said_inside(self, inside: Inside | None) -> tuple[Inside, ...]:
+        """What is given to `compress` and `compress_stream` after their other arguments."""
+        return () if inside is None or self.compression_summary()[1] != "whole clip" else (inside,)
+
     @property
     def frame_rate(self) -> float:
         """Frames a second."""
@@ -110,7 +121,7 @@ class Frontend(nn.Module):
         """Frames of clips of these lengths in samples, one or a tensor of them: ceil(T / hop)."""
         return (lengths + (self.hop - 1)) // self.hop
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, inside: Inside | None = None) -> Tensor:
         if x.dim() == 3 and x.shape[1] == 1:
             x = x[:, 0]
         if x.dim() != 2 or x.shape[-1] == 0:
@@ -122,11 +133,11 @@ class Frontend(nn.Module):
         if x.shape[0] == 0 and not self.training:  # the FFT and the matrix products cannot take an empty batch
             return self.compress(self.compute_bands(x.new_zeros(1, x.shape[1]), None), None)[:0]
         if lengths is None:
-            return self.compress(self.compute_bands(x, None), None)
+            return self.compress(self.compute_bands(x, None), None, *self.said_inside(inside))
         absent = past_end(lengths, x.shape[1])  # [B, T]
         y = self.compute_bands(x if self.masks_samples else zero_where(absent, x), lengths)
         if type(self).compress is not Frontend.compress:  # which does not ask how many frames there are
-            y = self.compress(y, self.num_frames(lengths))
+            y = self.compress(y, self.num_frames(lengths), *self.said_inside(inside))
         return zero_where(absent[:, :: self.hop], y)  # a frame exists where the sample that it is centred on does
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hlfeat.nn._private_torch import differentiated_elsewhere, exporting, operations_watched
 from hlfeat.nn.frontends.spill import SpillFile
-from hlfeat.nn.masking import batch_norm, frame_mask, past_end
+from hlfeat.nn.masking import Inside, batch_norm, frame_mask, past_end
 
 
 class Quantity(NamedTuple):
@@ -27,6 +27,9 @@ class Quantity(NamedTuple):
 
 class Compression(nn.Module):
     """Base class of compressions that tell existing frames from padding: forward(x [B, F, N], frames [B] or None).
+
+    One that depends on the whole clip takes `inside` too, in `forward` and `stream`: frames that are not inside are
+    compressed as the clip's, but have no say in what is found out about the clip.
 
     Attributes:
         n_channels: C of the output: [B, F, N] for one channel, [B, C, F, N] for more.
@@ -41,7 +44,9 @@ class Compression(nn.Module):
     depends_on = ""
     exact_in_batches = False
 
-    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def stream(
+        self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile], inside: Inside | None = None
+    ) -> Iterator[Tensor]:
         """One clip in chunks of [1, F, n], in order. As it is here, for what treats every frame alone."""
         return map(self, chunks)
 
@@ -181,9 +186,12 @@ class LogTBN(Compression):
             return channels
         return [Quantity(f"{channel.name}, normalised", "") for channel in channels]
 
-    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, frames: Tensor | None = None, inside: Inside | None = None) -> Tensor:
         x = self.log1p(x)
-        return self._normalise(x, median_over_time(x, frames) if self.median_filter else None, frames)
+        if not self.median_filter:
+            return self._normalise(x, None, frames)
+        clip, clip_frames = (x, frames) if inside is None else (inside.of(x), inside.frames)
+        return self._normalise(x, median_over_time(clip, clip_frames), frames)
 
     def _normalise(self, x: Tensor, median: Tensor | None, frames: Tensor | None = None) -> Tensor:
         if median is not None:
@@ -191,13 +199,15 @@ class LogTBN(Compression):
             x = torch.stack([x, filtered], dim=1) if self.append_filtered else filtered
         return self.TBN(x, frames)  # type: ignore[no-any-return]
 
-    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def stream(
+        self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile], inside: Inside | None = None
+    ) -> Iterator[Tensor]:
         if not self.median_filter:
             yield from map(self, chunks)
             return
         with open_spill() as logs:  # the median is known after the last chunk
             for chunk in chunks:
                 logs.append(self.log1p(chunk))
-            median = logs.median()
+            median = logs.median() if inside is None else logs.median(inside.first, inside.n)
             for x in logs:
                 yield self._normalise(x, median)

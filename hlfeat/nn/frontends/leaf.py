@@ -23,6 +23,7 @@ from hlfeat.nn.frontends.responses import Responses, gabor_responses
 from hlfeat.nn.frontends.scales import Scale, initial_filters, outer_frequencies
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.nn.frontends.taps import Grouping, odd
+from hlfeat.nn.masking import Inside
 
 
 class LearnableFrontend(Frontend):
@@ -71,14 +72,18 @@ class LearnableFrontend(Frontend):
     def compute_bands(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return self.filterbank(x, lengths)  # type: ignore[no-any-return]
 
-    def compress(self, bands: Tensor, frames: Tensor | None) -> Tensor:
+    def compress(self, bands: Tensor, frames: Tensor | None, inside: Inside | None = None) -> Tensor:
         if isinstance(self.compression, Compression):
-            return self.compression(bands, frames)  # type: ignore[no-any-return]
+            more = {} if inside is None else {"inside": inside}
+            return self.compression(bands, frames, **more)  # type: ignore[no-any-return]
         return self.compression(bands)  # type: ignore[no-any-return]
 
-    def compress_stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def compress_stream(
+        self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile], inside: Inside | None = None
+    ) -> Iterator[Tensor]:
         if isinstance(self.compression, Compression):
-            return self.compression.stream(chunks, open_spill)
+            more = {} if inside is None else {"inside": inside}
+            return self.compression.stream(chunks, open_spill, **more)
         return map(self.compression, chunks)
 
     def quantities(self) -> list[Quantity]:

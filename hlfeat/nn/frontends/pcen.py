@@ -16,6 +16,7 @@ from hlfeat.nn.device import without_autocast
 from hlfeat.nn.frontends.compression import Compression, Quantity
 from hlfeat.nn.frontends.gabor import clamp_keep_grad
 from hlfeat.nn.frontends.spill import SpillFile
+from hlfeat.nn.masking import Inside
 
 BLOCK = 32  # frames that one triangular product covers
 
@@ -171,7 +172,9 @@ class PCEN(Compression):
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         return self._normalise(x, None)[0]
 
-    def stream(self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile]) -> Iterator[Tensor]:
+    def stream(
+        self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile], inside: Inside | None = None
+    ) -> Iterator[Tensor]:
         smoothed = None
         for chunk in chunks:
             y, smoothed = self._normalise(chunk, smoothed)

@@ -43,22 +43,28 @@ class SpillFile:
         for n in self._frames:
             yield torch.from_numpy(self._read(self._bands, n))[None].to(self._device)
 
-    def median(self) -> Tensor:
-        """Of each band over all chunks; of an even count the lower of the two middle values: [1, F, 1]."""
+    def median(self, first: int = 0, count: int | None = None) -> Tensor:
+        """Of each band over so many frames; of an even count the lower of the two middle values: [1, F, 1].
+
+        Args:
+            first, count: of the frames; default: all.
+        """
         total = sum(self._frames)
+        count = total - first if count is None else count
         bands_in_memory = max(1, MEDIAN_BYTES // (4 * total))
         medians = np.empty(self._bands, np.float32)
-        for first in range(0, self._bands, bands_in_memory):
-            some = min(bands_in_memory, self._bands - first)
+        for band in range(0, self._bands, bands_in_memory):
+            some = min(bands_in_memory, self._bands - band)
             bands, start, done = np.empty((some, total), np.float32), 0, 0
             for n in self._frames:
-                self._file.seek(start + 4 * first * n)
+                self._file.seek(start + 4 * band * n)
                 bands[:, done : done + n] = self._read(some, n)
                 start += 4 * self._bands * n
                 done += n
-            middle = (total - 1) // 2
-            bands.partition(middle, axis=1)
-            medians[first : first + some] = bands[:, middle]
+            middle = (count - 1) // 2
+            clip = bands[:, first : first + count]
+            clip.partition(middle, axis=1)
+            medians[band : band + some] = clip[:, middle]
         return torch.from_numpy(medians)[None, :, None].to(self._device)
 
     def _read(self, bands: int, frames: int) -> np.ndarray:
