@@ -24,11 +24,13 @@ from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
+from hlfeat.extraction.run_log import ONCE
 from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine
 from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
+from hlfeat.nn.weights import UNTRAINED
 from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.storage.output_dir import OutputDir
@@ -120,7 +122,7 @@ def _prepare_job(
     ):
         extractor.to(device)
         if options.weights is None and stack.is_random():
-            log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+            log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits)
