@@ -37,6 +37,7 @@ from hlfeat.cli.options import (
     WorkersOption,
     epilog,
 )
+from hlfeat.cli.own_configuration import Chosen, choose
 from hlfeat.cli.process import StopRequest, set_up_logging
 
 
@@ -71,7 +72,7 @@ def extract(
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
     manifest: ManifestOption = None,
-    config: ConfigOption = DEFAULT,
+    config: ConfigOption = None,
     settings: SetOption = None,
     weights: WeightsOption = None,
     stats: Annotated[
@@ -119,8 +120,9 @@ def extract(
     }
     typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
     overrides = [*(settings or []), *typed]
+    chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, out, overwrite)
     with naming_options(typed):
-        cfg = load_config(config, overrides)
+        cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.product import FEATURES
 
@@ -135,10 +137,10 @@ def extract(
         retry_failed=retry_failed,
         update=update,
         quiet=quiet,
-        weights=weights,
-        stats=stats,
+        weights=chosen.weights,
+        stats=chosen.stats,
         tf32=tf32,
     )
     job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
-    with naming_options(typed), explained(config, overrides):
+    with naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

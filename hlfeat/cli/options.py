@@ -47,7 +47,15 @@ CONFIG: Any = {
     "autocompletion": complete_config,
 }
 ConfigArgument = Annotated[str, typer.Argument(**CONFIG)]
-ConfigOption = Annotated[str, typer.Option("--config", "-c", **CONFIG)]
+
+
+def config_of_folder(default: str) -> Any:
+    """The option of commands that take the configuration of an existing folder if none is given."""
+    text = f"A shipped configuration, a YAML file or a run's hlfeat.yaml; default: that of FOLDER, or {default}."
+    return typer.Option("--config", "-c", **{**CONFIG, "help": text})
+
+
+ConfigOption = Annotated[str | None, config_of_folder(DEFAULT)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),

@@ -8,7 +8,6 @@ import typer
 
 from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
 from hlfeat.cli.options import (
-    CONFIG,
     WORKERS,
     BatchSecondsOption,
     ClipsArgument,
@@ -31,8 +30,10 @@ from hlfeat.cli.options import (
     VerboseOption,
     WeightsOption,
     WorkersOption,
+    config_of_folder,
     epilog,
 )
+from hlfeat.cli.own_configuration import Chosen, choose
 from hlfeat.cli.process import StopRequest, set_up_logging
 
 PITCH_CONFIG = "pitch-salience"
@@ -52,9 +53,7 @@ def pitch(
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the tracks go.")],
     manifest: ManifestOption = None,
-    config: Annotated[
-        str, typer.Option("--config", "-c", **{**CONFIG, "help": "A configuration of a salience, or a YAML file."})
-    ] = PITCH_CONFIG,
+    config: Annotated[str | None, config_of_folder(PITCH_CONFIG)] = None,
     settings: SetOption = None,
     weights: WeightsOption = None,
     viterbi: Annotated[
@@ -87,7 +86,9 @@ def pitch(
     from hlfeat.config.loading import explained, load_config
 
     overrides = settings or []
-    cfg = load_config(config, overrides)
+    given = Chosen(config or "", overrides, weights, viterbi=viterbi)
+    chosen = choose(given, PITCH_CONFIG, out, overwrite, pitch=True)
+    cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.pitch_tracks import PitchTracks
 
@@ -102,9 +103,9 @@ def pitch(
         retry_failed=retry_failed,
         update=update,
         quiet=quiet,
-        weights=weights,
+        weights=chosen.weights,
         tf32=tf32,
     )
     job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
-    with explained(config, overrides):
-        job.run(cfg, PitchTracks(viterbi), stop)
+    with explained(chosen.name, overrides):
+        job.run(cfg, PitchTracks(chosen.viterbi), stop)
