@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,24 +75,34 @@ class Tally:
         clips, seconds: each channel of its own counted, and their duration in seconds.
         truncated: recordings that were cut short and are used nevertheless.
         cut_segments: segments that end a little after their file, and were cut to its end.
+        sample_rates: how many of the clips have files of each rate (hertz).
     """
 
     clips: int = 0
     seconds: float = 0.0
     truncated: int = 0
     cut_segments: int = 0
+    sample_rates: Counter[int] = field(default_factory=Counter)
+
+    def copy(self) -> Tally:
+        return replace(self, sample_rates=Counter(self.sample_rates))
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClipRun:
-    """The loop over clips, and what it adds to."""
+    """The loop over clips, and what it adds to.
+
+    Attributes:
+        tally: of what the sink has taken; committed: as it was when the last shard was closed.
+    """
 
     job: Job
     sink: Sink
     failures: Failures
     progress: Progress
     clock: Clock
-    tally: Tally
+    tally: Tally = field(default_factory=Tally)
+    committed: Tally = field(default_factory=Tally)
 
     def process(self, clips: Sequence[Clip], fills_gap: frozenset[str], scratch: Path) -> None:
         """Read, compute and write the clips.
@@ -159,6 +170,7 @@ class ClipRun:
         self.tally.seconds += seconds
         self.tally.truncated += info.shortfall is not None
         self.tally.cut_segments += info.overshoots
+        self.tally.sample_rates[info.sample_rate] += info.channels_out
         self.progress.add(1, seconds)
 
     def _fail(self, failed: FailedClip) -> None:
@@ -170,6 +182,7 @@ class ClipRun:
         """Close the shard and report it."""
         with self.clock("write"):
             paths = self.sink.commit()
+        self.committed = self.tally.copy()
         for path in paths:
             self.job.hooks.finished_shard(path)
 
