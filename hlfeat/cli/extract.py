@@ -18,6 +18,8 @@ from hlfeat.cli.options import (
     ConfigOption,
     DevicesOption,
     DryRunOption,
+    LogFormat,
+    LogFormatOption,
     ManifestOption,
     MaxFailuresOption,
     NullOption,
@@ -27,6 +29,8 @@ from hlfeat.cli.options import (
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    ProgressMode,
+    ProgressOption,
     QuietOption,
     RetryFailedOption,
     SetOption,
@@ -38,7 +42,7 @@ from hlfeat.cli.options import (
     epilog,
 )
 from hlfeat.cli.own_configuration import Chosen, choose
-from hlfeat.cli.process import StopRequest, set_up_logging
+from hlfeat.cli.process import Display, StopRequest, set_up_logging
 
 
 class Format(str, Enum):
@@ -100,6 +104,8 @@ def extract(
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+    log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -108,7 +114,8 @@ def extract(
     Writes them to FOLDER as sharded arrays with an index. Standard output has the path of each finished shard, one per
     line. The same command resumes a run that was stopped.
     """
-    set_up_logging(verbose, quiet)
+    display = Display(progress.value, log_format.value)
+    set_up_logging(verbose, quiet, display)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config
 
@@ -141,6 +148,6 @@ def extract(
         stats=chosen.stats,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
+    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options, display)
     with naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

@@ -13,6 +13,8 @@ from hlfeat.cli.options import (
     ClipsArgument,
     DevicesOption,
     DryRunOption,
+    LogFormat,
+    LogFormatOption,
     ManifestOption,
     MaxFailuresOption,
     NullOption,
@@ -22,6 +24,8 @@ from hlfeat.cli.options import (
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    ProgressMode,
+    ProgressOption,
     QuietOption,
     RetryFailedOption,
     SetOption,
@@ -34,7 +38,7 @@ from hlfeat.cli.options import (
     epilog,
 )
 from hlfeat.cli.own_configuration import Chosen, choose
-from hlfeat.cli.process import StopRequest, set_up_logging
+from hlfeat.cli.process import Display, StopRequest, set_up_logging
 
 PITCH_CONFIG = "pitch-salience"
 PITCH_EPILOG = epilog(
@@ -72,6 +76,8 @@ def pitch(
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+    log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -81,7 +87,8 @@ def pitch(
     confidence from 0 to 1. Standard output has the path of each finished file, one per line. The same command resumes
     a run that was stopped.
     """
-    set_up_logging(verbose, quiet)
+    display = Display(progress.value, log_format.value)
+    set_up_logging(verbose, quiet, display)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config
 
@@ -106,6 +113,6 @@ def pitch(
         weights=chosen.weights,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
+    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options, display)
     with explained(chosen.name, overrides):
         job.run(cfg, PitchTracks(chosen.viterbi), stop)

@@ -47,8 +47,8 @@ class _RemoteProgress(Progress):
         self.parent = parent
         parent.send("begin", done)
 
-    def show(self, clips: int, seconds: float) -> None:
-        self.parent.send("progress", (clips, seconds))
+    def show(self, clips: int, seconds: float, part: float) -> None:
+        self.parent.send("progress", (clips, seconds, part))
 
 
 def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) -> list[T]:
@@ -126,7 +126,7 @@ class _Child(Generic[T]):
         if kind == "shard":
             hooks.finished_shard(value)
         elif kind == "begin":
-            progress.add(value, 0.0)
+            progress.resume(value)
         elif kind == "progress":
             progress.add(*value)
         elif kind == "log":

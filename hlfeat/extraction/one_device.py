@@ -17,12 +17,12 @@ from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
 from hlfeat.errors import HlfeatError, InterruptedRunError, UsageError
 from hlfeat.extraction.clip_loader import ClipLoader
+from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
-from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job

@@ -14,13 +14,14 @@ import torch
 from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
-from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.events import ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.engine import Engine, StreamedFeatures
+from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.product import Product
-from hlfeat.extraction.progress import Clock, Progress
+from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.setup import Pipeline
 from hlfeat.extraction.sinks import Sink
 from hlfeat.extraction.worker_pool import WorkerPool
@@ -157,12 +158,16 @@ class ClipRun:
         """Write a clip, or record why not."""
         self.clock.add(clip.seconds)
         info = clip.info
+        passage = _Passage(self.progress, info)
+        for channel in clip.channels:
+            if isinstance(channel, StreamedFeatures):
+                channel.passed = passage
         try:
             with self.clock("write"):
                 self.sink.write(clip)
         except ClipError as e:  # of a long clip, which is read and computed while it is written
             self._check_stopped()
-            self._fail(FailedClip(info.clip, e, info))
+            self._fail(FailedClip(info.clip, e, info), passage.seconds, passage.part)
             return
         self.failures.resolve(info.clip.id)
         seconds = info.duration * info.channels_out
@@ -171,11 +176,12 @@ class ClipRun:
         self.tally.truncated += info.shortfall is not None
         self.tally.cut_segments += info.overshoots
         self.tally.sample_rates[info.sample_rate] += info.channels_out
-        self.progress.add(1, seconds)
+        self.progress.add(1, seconds - passage.seconds, -passage.part)
 
-    def _fail(self, failed: FailedClip) -> None:
+    def _fail(self, failed: FailedClip, seconds: float = 0.0, part: float = 0.0) -> None:
+        """Record a clip that failed, of which so much was counted on the way."""
         self.clock.add(failed.seconds)
-        self.progress.add(1, 0.0)
+        self.progress.add(1, -seconds, -part)
         self.failures.add(failed, self.sink.shard_name)
 
     def _commit(self) -> None:
@@ -189,3 +195,22 @@ class ClipRun:
     def _check_stopped(self) -> None:
         if self.job.hooks.stopped():
             raise InterruptedRunError
+
+
+class _Passage:
+    """Counts the audio of a long clip as it goes through, block by block.
+
+    Attributes:
+        seconds, part: that were counted, at most all of the clip.
+    """
+
+    def __init__(self, progress: Progress, info: ClipInfo) -> None:
+        self._progress, self._rate, self._whole = progress, info.sample_rate, info.duration * info.channels_out
+        self.seconds = self.part = 0.0
+
+    def __call__(self, samples: int) -> None:
+        seconds = min(samples / self._rate, self._whole - self.seconds)
+        part = seconds / self._whole if self._whole else 0.0
+        self.seconds += seconds
+        self.part += part
+        self._progress.add(0, seconds, part)

@@ -1,22 +1,40 @@
-"""What a record of the log carries beside its message: facts for machines, and whether it is about the whole run.
+"""What a run says to machines: events in JSON, and facts that a record of the log carries beside its message.
 
 Handlers look for the attributes `fields` and `once`; a record without them is a message and nothing more.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
+
+from tqdm import tqdm
 
 # About the whole run: if several processes say it, it is shown once.
 ONCE: dict[str, Any] = {"once": True}
 
 # Shows a message: its level, text, facts, and whether it is about the whole run.
 Show = Callable[[int, str, dict[str, Any], bool], None]
+
+
+def write_event(event: str, fields: dict[str, Any]) -> None:
+    """Write a JSON object on a line of standard error, whose reader may have ended (2>&1 | head)."""
+    line = json.dumps({"event": event, "time": timestamp(time.time()), **fields})
+    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 has them, in UTC: 2026-01-31T12:00:00.000Z."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def facts(**fields: Any) -> dict[str, Any]:
