@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import traceback
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -21,7 +18,7 @@ from hlfeat.cli.inspect import INSPECT_EPILOG, inspect
 from hlfeat.cli.options import epilog
 from hlfeat.cli.pitch import PITCH_EPILOG, pitch
 from hlfeat.cli.plot import PLOT_EPILOG, plot
-from hlfeat.cli.process import abandon_full_streams, open_streams
+from hlfeat.cli.process import abandon_full_streams, open_streams, print_error
 from hlfeat.cli.stats import STATS_EPILOG, stats
 from hlfeat.text import escape_unprintable
 
@@ -83,11 +80,7 @@ def main() -> None:
             error.show()  # type: ignore[union-attr]
             raise SystemExit(int(Exit.USAGE)) from None
         message, code = report(error)
-        if logging.getLogger("hlfeat").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        with suppress(OSError):
-            line = escape_unprintable(" ".join(message.split()))
-            print(f"hlfeat: error: {line}", file=sys.stderr, flush=True)
+        print_error(error, escape_unprintable(" ".join(message.split())))
         raise SystemExit(int(code)) from None
     finally:
         abandon_full_streams()

@@ -55,6 +55,7 @@ OPTIONS = {
     "seconds": "--seconds",
     "update": "--update",
     "viterbi": "--viterbi",
+    "weights": "--weights",
     "workers": "--workers",
 }
 REMEDIES = {

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
 from hlfeat.cli.parts import choose_part, local_device
-from hlfeat.cli.process import StopRequest, keep_stdout_for_paths, print_path
+from hlfeat.cli.process import Display, StopRequest, keep_stdout_for_paths, print_path
 from hlfeat.errors import UsageError
 from hlfeat.partition import Part
 
@@ -77,6 +79,7 @@ class ClipJob:
         part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
         options: how to run, with the device as typed, or several.
+        display: what standard error shows.
     """
 
     inputs: Sequence[str]
@@ -86,6 +89,7 @@ class ClipJob:
     part: str | None
     dry_run: bool
     options: Options
+    display: Display
 
     def run(self, config: Config, product: Product, stop: StopRequest) -> None:
         """Make the product of the clips, whose finished files are printed.
@@ -106,8 +110,8 @@ class ClipJob:
         if self.dry_run:
             print_plan(config, product, clips.clips[part.slice(len(clips.clips))], options.weights, options.stats)
             return
-        report = _run(config, product, clips, folder, options, stop)
-        _summarise(report, folder, part)
+        report = _run(config, product, clips, folder, options, stop, self.display)
+        _summarise(report, folder, part, self.display)
         if report.failures:
             raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
@@ -124,10 +128,19 @@ def print_plan(
         log.debug("%s", clip)
 
 
-def _run(config: Config, product: Product, clips: Inputs, folder: Path, options: Options, stop: StopRequest) -> Report:
+def _run(
+    config: Config,
+    product: Product,
+    clips: Inputs,
+    folder: Path,
+    options: Options,
+    stop: StopRequest,
+    display: Display,
+) -> Report:
     """A stop request ends the command with Exit.INTERRUPTED."""
     from hlfeat.errors import InterruptedRunError
     from hlfeat.extraction.extract import extract_clips
+    from hlfeat.extraction.progress import Progress
     from hlfeat.extraction.run import Hooks
     from hlfeat.nn.device import choose_device
 
@@ -135,15 +148,31 @@ def _run(config: Config, product: Product, clips: Inputs, folder: Path, options:
         choose_device(name)
     keep_stdout_for_paths()
     stop.working = True
-    hooks = Hooks(stopped=lambda: stop.asked, finished_shard=print_path)
+    progress = partial(Progress, mode=display.mode)
+    hooks = Hooks(stopped=lambda: stop.asked, finished_shard=print_path, progress=progress)
     try:
         return extract_clips(config, clips, folder, options, hooks, product=product)
     except InterruptedRunError:
-        log.warning("interrupted; what is finished is in %s, and the same command goes on from there", folder)
+        log.warning(
+            "interrupted; what is finished is in %s, and the same command goes on from there",
+            folder,
+            extra=display.summary({**_report_there(folder, options.part), "output": str(folder)}),
+        )
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _summarise(report: Report, folder: Path, part: Part) -> None:
+def _report_there(folder: Path, part: Part) -> dict[str, Any]:
+    """The report of a run that was interrupted; that it was, where there is none."""
+    from hlfeat.storage.layout import Layout
+
+    try:
+        report = json.loads(Layout(folder, part).report.read_bytes())
+    except (OSError, ValueError):
+        report = {}
+    return report if report.get("complete") is False else {"complete": False, "interrupted": "asked to stop"}
+
+
+def _summarise(report: Report, folder: Path, part: Part, display: Display) -> None:
     """Log what the run did, and where its failures are listed."""
     from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration
@@ -157,6 +186,7 @@ def _summarise(report: Report, folder: Path, part: Part) -> None:
         facts["real_time_factor"],
         facts["device"],
         folder,
+        extra=display.summary({**facts, "output": str(folder)}),
     )
     if report.truncated:
         log.warning("%s cut short: the index says how much is there", count(report.truncated, "recording"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,24 +14,28 @@ import numpy as np
 
 from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
-from hlfeat.errors import UsageError
+from hlfeat.errors import HlfeatError, InterruptedRunError, UsageError
+from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
-from hlfeat.extraction.progress import Clock
 from hlfeat.extraction.report import STAGES, Report, merge_reports
 from hlfeat.extraction.resume import ResumeState, scan_output
-from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
+from hlfeat.extraction.run import ClipRun, Hooks, Job
+from hlfeat.extraction.run_log import ONCE
 from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, make_loader
 from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
+from hlfeat.nn.weights import UNTRAINED
 from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.records import FailureRecord
+from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
 
@@ -79,7 +84,7 @@ def statistics_on_device(
         clock, started = Clock(), time.perf_counter()
         sink = StatisticsSink(job.pipeline.postprocessor.shape, clock)
         failures = Failures((), {}, options)
-        run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock, Tally())
+        run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock)
         try:
             run.process(clips, frozenset(), scratch)
         except OSError as e:
@@ -117,7 +122,7 @@ def _prepare_job(
     ):
         extractor.to(device)
         if options.weights is None and stack.is_random():
-            log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+            log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits)
@@ -151,28 +156,61 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
 
     sink = job.product.sink(job.config, job.pipeline, SinkPlace(output, job.each, state.shards, clock, failures))
     progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
-    run = ClipRun(job, sink, failures, progress, clock, Tally())
+    run = ClipRun(job, sink, failures, progress, clock)
+    earlier = earlier_versions(output, state.entries)
+
+    def report(failed: Sequence[FailureRecord], interrupted: str | None = None) -> Report:
+        made_now = [versions()] if run.committed.clips or not earlier else []
+        used = distinct([*earlier, *made_now])
+        return replace(
+            _report(run, state, failed, started),
+            skipped=dict(inputs.skipped),
+            hidden_folders=inputs.hidden_folders,
+            interrupted=interrupted,
+            versions=used,
+            notes=version_notes(used),
+        )
+
+    ended: BaseException | None = None
     try:
         if state.todo:
             output.begin()
+            for note in version_notes(distinct([*earlier, versions()])):
+                log.warning("%s", note, extra=ONCE)
         run.process(state.todo, state.fills_gap, output.folder)
         assert progress.clips == len(clips), "a clip is neither in the index nor among the failures"
+    except BaseException as e:
+        ended = e
+        raise
     finally:
         progress.close()
         output.check_place()
         failed = failures.save_in_order(order)
-    report = _report(run, state, failed, started)
-    report = replace(report, skipped=dict(inputs.skipped), hidden_folders=inputs.hidden_folders)
-    return replace(report, complete=output.finish(report.as_dict(), merge_reports))
+        if ended is not None:
+            with suppress(Exception):  # as what has ended the run, which is raised: a full disk, a lost GPU
+                output.interrupt(report(failed, _reason(ended, output.folder)).as_dict())
+    done = report(failed)
+    return replace(done, complete=output.finish(done.as_dict(), merge_reports))
+
+
+def _reason(error: BaseException, folder: Path) -> str:
+    """Why a run ended early, on one line."""
+    if isinstance(error, InterruptedRunError | KeyboardInterrupt):
+        return "asked to stop"
+    if isinstance(error, OSError):
+        error = disk_error(error, folder)
+    return " ".join(str(error).split()) if isinstance(error, HlfeatError) else f"{type(error).__name__}: {error}"
 
 
 def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], started: float) -> Report:
-    seconds = {stage: run.clock.seconds[stage] for stage in STAGES}
+    """What the run has finished."""
+    seconds, tally = {stage: run.clock.seconds[stage] for stage in STAGES}, run.committed
     return Report(
-        clips=run.tally.clips,
-        audio_seconds=run.tally.seconds,
-        truncated=run.tally.truncated,
-        cut_segments=run.tally.cut_segments,
+        clips=tally.clips,
+        audio_seconds=tally.seconds,
+        truncated=tally.truncated,
+        cut_segments=tally.cut_segments,
+        sample_rates=Counter(state.sample_rates) + tally.sample_rates,
         failures=[failure.as_dict() for failure in failed],
         clips_before=state.entries,
         seconds_before=state.seconds,

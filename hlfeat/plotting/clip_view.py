@@ -24,7 +24,7 @@ from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
 from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.margins import inside, layers_within, margin_of
-from hlfeat.nn.weights import load_weights
+from hlfeat.nn.weights import UNTRAINED, load_weights
 from hlfeat.plotting.images import Grid, Image
 from hlfeat.plotting.pitch_line import with_pitch
 from hlfeat.text import escape_unprintable
@@ -80,7 +80,7 @@ def view(
     if weights is not None:
         load_weights(extractor, weights)
     elif extractor.stack.is_random():
-        log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+        log.warning(UNTRAINED, config.seed)
     try:
         extractor.follow_centre_freqs()
     except ValueError as e:
