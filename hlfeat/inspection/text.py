@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hlfeat.inspection.damage import Damage
 from hlfeat.inspection.summary import Inspection, histogram
 from hlfeat.statistics.moments import Moments
 from hlfeat.storage.description import FeatureShape, RunDescription
@@ -34,6 +35,7 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
     yield from directory_lines(
         folder.folder, inspection.durations, ("features", features), inspection.failures, inspection.missing
     )
+    yield from damaged_lines(inspection.damaged)
     if verified:
         yield "  verified  yes: sums, rows, ids and statistics are those of the data"
     unknown = len(inspection.without_statistics)
@@ -60,6 +62,14 @@ def directory_lines(
     codes = ", ".join(f"{code} {k}" for code, k in sorted(failures.items()))
     yield f"  failures  {failures.total()}" + (f": {codes}" if codes else "")
     yield "  complete  " + ("yes" if not missing else f"no: {'; '.join(missing)}")
+
+
+def damaged_lines(damaged: Sequence[Damage]) -> Iterator[str]:
+    """What could not be read, a line each, and what to do about it; nothing where all is well."""
+    if damaged:
+        yield f"  damaged   {len(damaged)}, which the figures leave out (hlfeat repair):"
+        for damage in damaged:
+            yield f"            {escape_unprintable(damage.reason)}"
 
 
 def duration_lines(durations: np.ndarray) -> Iterator[str]:
