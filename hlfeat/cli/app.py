@@ -19,6 +19,7 @@ from hlfeat.cli.options import epilog
 from hlfeat.cli.pitch import PITCH_EPILOG, pitch
 from hlfeat.cli.plot import PLOT_EPILOG, plot
 from hlfeat.cli.process import abandon_full_streams, open_streams, print_error
+from hlfeat.cli.repair import REPAIR_EPILOG, repair
 from hlfeat.cli.stats import STATS_EPILOG, stats
 from hlfeat.text import escape_unprintable
 
@@ -58,6 +59,7 @@ def _main(
 app.command("extract", epilog=EXTRACT_EPILOG)(extract)
 app.command("pitch", epilog=PITCH_EPILOG)(pitch)
 app.command("inspect", epilog=INSPECT_EPILOG)(inspect)
+app.command("repair", epilog=REPAIR_EPILOG)(repair)
 app.command("plot", epilog=PLOT_EPILOG)(plot)
 app.command("stats", epilog=STATS_EPILOG)(stats)
 app.command("import-weights", epilog=IMPORT_WEIGHTS_EPILOG)(import_weights)

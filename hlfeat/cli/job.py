@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.product import Product
     from hlfeat.extraction.report import Report
+    from hlfeat.extraction.setup import Pipeline
     from hlfeat.inputs.collect import Inputs
+    from hlfeat.storage.layout import Layout
 
 log = logging.getLogger("hlfeat")
 
@@ -101,6 +103,8 @@ class ClipJob:
             raise UsageError("-o: expected a folder for the output, got an empty name")
         if not self.inputs and not self.manifests:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
+        from hlfeat.storage.layout import Layout
+
         clips, folder = collect_clips(self.inputs, self.manifests, self.null), Path(self.out)
         part, source = choose_part(self.part, folder, devices=len(self.options.devices))
         if source:
@@ -108,7 +112,8 @@ class ClipJob:
         device = self.options.device
         options = replace(self.options, part=part, device=local_device(device, os.environ) if source else device)
         if self.dry_run:
-            print_plan(config, product, clips.clips[part.slice(len(clips.clips))], options.weights, options.stats)
+            some = clips.clips[part.slice(len(clips.clips))]
+            print_plan(config, product, some, options.weights, options.stats, Layout(folder, part))
             return
         report = _run(config, product, clips, folder, options, stop, self.display)
         _summarise(report, folder, part, self.display)
@@ -117,15 +122,49 @@ class ClipJob:
 
 
 def print_plan(
-    config: Config, product: Product, clips: Sequence[Clip], weights: Path | None = None, stats: Path | None = None
+    config: Config,
+    product: Product,
+    clips: Sequence[Clip],
+    weights: Path | None = None,
+    stats: Path | None = None,
+    layout: Layout | None = None,
 ) -> None:
-    """Print what a run would make of the clips, and check that it can be built."""
+    """Print what a run would make of the clips, and how much of it; and check that it can be built.
+
+    Args:
+        layout: of the output.
+    """
     from hlfeat.text import count
 
-    what = product.describe(config, product.prepare(config, weights, stats))
+    pipeline = product.prepare(config, weights, stats)
+    what = product.describe(config, pipeline)
     print(f"hlfeat: {count(len(clips), 'clip')}; {what}; nothing was written", file=sys.stderr)
+    if layout is not None:
+        _print_size(config, product, pipeline, clips, layout)
     for clip in clips:
         log.debug("%s", clip)
+
+
+def _print_size(config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], layout: Layout) -> None:
+    """Print about how much a run would write, and what is free; warn where that is too little."""
+    from hlfeat.extraction.estimate import estimate, free_bytes, written_bytes
+    from hlfeat.text import count, duration, escape_unprintable, size
+
+    found = estimate(config, product, pipeline, clips)
+    if not found.answered:
+        print(f"hlfeat: none of {count(found.asked, 'header')} says how long its clip is", file=sys.stderr)
+        return
+    free, written = free_bytes(layout.folder), written_bytes(layout)
+    there = f", {size(written)} of which are there" if written else ""
+    of = f"; from {count(found.asked, 'header')}" if found.asked < len(clips) else ""
+    room = "" if free is None else f"; {size(free)} are free"
+    print(
+        f"hlfeat: about {size(found.size)} for about {duration(found.seconds)} of audio{there}{room}{of}",
+        file=sys.stderr,
+    )
+    if free is not None and found.size - written > free:
+        place = escape_unprintable(str(layout.folder))
+        log.warning("%s: about %s do not fit, %s are free", place, size(found.size - written), size(free))
 
 
 def _run(

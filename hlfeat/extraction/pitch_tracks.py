@@ -112,6 +112,9 @@ class PitchTracks:
         how = " along the best path" if self.viterbi else ""
         return f"pitch from {extractor.n_bands} rows of salience{how}, {rate:g} frames a second"
 
+    def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
+        return LINE_BYTES
+
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         size = config.output.shard_size
         if isinstance(size, int):

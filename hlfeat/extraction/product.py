@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,9 @@ class Product(Protocol):
     def describe(self, config: Config, pipeline: Pipeline) -> str:
         """What is made, in half a line."""
 
+    def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
+        """What a row of the post-processor takes on the disk, about."""
+
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         """Where shards end, which are finished and taken back as a whole."""
 
@@ -45,6 +49,9 @@ class Features:
         size = pipeline.postprocessor.shape[0]
         pooled = "" if output.pool is None else f", pooled by {output.pool} to [vectors, {size}]"
         return f"features {shape} {output.dtype}, {rate:g} frames a second{pooled}"
+
+    def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
+        return math.prod(pipeline.postprocessor.shape) * np.dtype(config.output.dtype).itemsize
 
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         return make_shard_plan(config, postprocessor)

@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-from hlfeat.errors import OutputError
+from hlfeat.config.fingerprint import pitch_fingerprint
+from hlfeat.config.loading import config_from_dict
+from hlfeat.errors import ConfigError, OutputError
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.times import window_seconds
 
@@ -235,6 +237,20 @@ def read_description(folder: Path) -> RunDescription:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         path = Layout(folder).description
         raise OutputError(f"{path}: damaged: expected the layout of features") from e
+
+
+def has_its_fingerprint(description: RunDescription) -> bool | None:
+    """Whether the fingerprint is that of the settings; None for settings of another version, which this one cannot
+    read."""
+    weights, stats = description.weights, description.stats
+    try:
+        config = config_from_dict(description.config)
+    except ConfigError:
+        return None
+    fingerprint = config.fingerprint(*(None if file is None else file.sha256 for file in (weights, stats)))
+    if description.pitch is not None:
+        fingerprint = pitch_fingerprint(fingerprint, {"viterbi": description.pitch.viterbi})
+    return fingerprint == description.fingerprint
 
 
 def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -134,7 +134,7 @@ class OutputDir:
         except FileNotFoundError:
             return False
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-            raise OutputError(f"{self.folder}: the report of another part is damaged: run that part again") from e
+            raise OutputError(f"{self.folder}: the report of another part is damaged", remedy="repair") from e
         whole = self.layout.whole
         write_atomically(whole.failures, failures, beside=self.layout.draft(whole.failures))
         self._write_report(whole, merged)

@@ -216,6 +216,22 @@ def read_failures(path: Path) -> Iterator[FailureRecord]:
     return (failure for _, failure in _read_lines(path, FailureRecord.from_line, FAILURE_KEYS))
 
 
+def salvage_failures(path: Path) -> tuple[list[FailureRecord], int]:
+    """The lines of failures.jsonl that can be read, and how many cannot."""
+    records, damaged = [], 0
+    for line in path.read_bytes().split(b"\n"):
+        if not line:
+            continue
+        try:
+            data = json.loads(line)
+            if not isinstance(data, dict):
+                raise ValueError(f"expected {', '.join(FAILURE_KEYS)}")
+            records.append(FailureRecord.from_line(data))
+        except (ValueError, RecursionError):
+            damaged += 1
+    return records, damaged
+
+
 def _read_lines(
     path: Path, parse: Callable[[Mapping[str, Any]], Record], keys: tuple[str, ...]
 ) -> Iterator[tuple[int, Record]]:

@@ -32,6 +32,7 @@ VERBS = {
     "Check",
     "Compute",
     "Draw",
+    "Take",
     "Export",
     "Extract",
     "Import",
