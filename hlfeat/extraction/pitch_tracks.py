@@ -54,8 +54,8 @@ class PitchRows(PostProcessor):
         self._silence = Silence(extractor)
         if viterbi:
             pitch(torch.zeros(len(freqs), 1), self._freqs, viterbi=True)  # raises an error here, and not in a worker
-        hop = Fraction(extractor.frontend.hop, extractor.sample_rate)
-        self.text = TrackText(Fraction(extractor.stack.shift) * hop, extractor.stack.stride * hop)
+        first, hop = Fraction(extractor.first_centre), Fraction(extractor.hop)
+        self.text = TrackText(first / extractor.sample_rate, hop / extractor.sample_rate)
 
     def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Raises ClipError for a salience that is not finite, or too long for Viterbi's algorithm.

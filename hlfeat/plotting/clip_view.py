@@ -149,5 +149,5 @@ def if_rising(freqs: np.ndarray | None) -> np.ndarray | None:
 
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
-    stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
-    return Grid(if_rising(extractor.output_freqs()), span[0] + stack.shift * frame, stack.stride * frame, span)
+    first, step = (samples / extractor.sample_rate for samples in (extractor.first_centre, extractor.hop))
+    return Grid(if_rising(extractor.output_freqs()), span[0] + first, step, span)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
@@ -15,6 +15,7 @@ from hlfeat.errors import OutputError
 from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
+from hlfeat.storage.times import Timing, timing_of
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 
@@ -126,6 +127,37 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         """
         return self._index.record(self._number(id_))
 
+    def times(self, id_: str) -> np.ndarray:
+        """Seconds from the clip's beginning to the centre of each of its frames (or windows).
+
+        Those of a segment count from its start in the recording, which is `record(id_).get("start", 0.0)`.
+
+        Raises KeyError for an unknown id; OutputError where an earlier version has not written enough.
+
+        Shape: -> float64 [frames].
+        """
+        return self._timing.times(*self._rows_and_seconds(id_))
+
+    def intervals(self, id_: str) -> np.ndarray:
+        """Start and end, in seconds from the clip's beginning, of what each frame or pooled vector stands for.
+
+        A frame: the moments that are nearer to its centre than to others'; a window: the seconds of `output.pool`, up
+        to the end of the clip; a clip that was pooled as a whole: 0 to its duration.
+
+        Raises as `times`.
+
+        Shape: -> float64 [frames, 2].
+        """
+        return self._timing.intervals(*self._rows_and_seconds(id_))
+
+    @cached_property
+    def _timing(self) -> Timing:
+        return timing_of(self.description, self.folders[0])
+
+    def _rows_and_seconds(self, id_: str) -> tuple[int, float]:
+        i = self._number(id_)
+        return int(self._index.frames[i]), self._index.record(i)["duration"]
+
     def _number(self, key: str | SupportsIndex) -> int:
         """The number of a clip."""
         if not isinstance(key, str):
@@ -162,9 +194,20 @@ def _check_features(folder: Path, description: dict[str, Any]) -> None:
         raise OutputError(f"{folder}: holds pitch tracks, a .f0.csv for each clip, and no features")
 
 
+# Keys of hlfeat.yaml, below `features`, that earlier versions did not write. Folders with and without go together.
+_LATER = {"freqs", "sample_rate", "first_centre_samples", "window_seconds", "window_hop_seconds"}
+
+
 def _shape_of(features: object) -> object:
-    """What must be the same in all folders: all but the bands' frequencies, which earlier versions did not write."""
-    return {k: v for k, v in features.items() if k != "freqs"} if isinstance(features, dict) else features
+    """What must be the same in all folders."""
+    return {k: v for k, v in features.items() if k not in _LATER} if isinstance(features, dict) else features
+
+
+def _timing_or_none(description: dict[str, Any], folder: Path) -> Timing | None:
+    try:
+        return timing_of(description, folder)
+    except OutputError:
+        return None
 
 
 def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
@@ -176,3 +219,8 @@ def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
     if any(other != first for other in others):
         shapes = "; ".join(f"{folder} has {shape}" for folder, shape in features.items())
         raise OutputError(f"expected features of the same shape: {shapes}")
+    timings = {folder: _timing_or_none(description, folder) for folder, description in described}
+    known = {folder: timing for folder, timing in timings.items() if timing is not None}
+    if len(set(known.values())) > 1:
+        seconds = "; ".join(f"{folder} from {t.first_centre_samples:g} samples" for folder, t in known.items())
+        raise OutputError(f"expected frames at the same times: {seconds}")

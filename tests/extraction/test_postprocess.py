@@ -173,8 +173,11 @@ def test_a_run_writes_vectors(clips, tmp_path, computer, pool, form, dtype):
     assert description["features"]["pool"] == pool
     assert description["features"]["dims"] == dims
     assert set(yaml.safe_load((tmp_path / "frames/hlfeat.yaml").read_text())["features"]) == {
-        "channels", "bands", "frames_per_second", "hop_samples", "freqs"
+        "channels", "bands", "frames_per_second", "hop_samples", "sample_rate", "first_centre_samples", "freqs"
     }  # fmt: skip
+    windows = {key: value for key, value in description["features"].items() if key.startswith("window")}
+    seconds = [float(s) for s in pool.removeprefix("window:").split(",")] if pool.startswith("window") else []
+    assert list(windows.values()) == ([seconds[0], seconds[-1]] if seconds else [])
     assert "freqs" not in description["features"]
     records = [json.loads(line) for line in (tmp_path / "out/shard-00002.jsonl").read_text().splitlines()]
     assert [r["row"] for r in records] == [0, records[0]["frames"]]
