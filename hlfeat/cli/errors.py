@@ -45,6 +45,8 @@ OPTIONS = {
     "batch_seconds": "--batch-seconds",
     "channel": "--channel",
     "device": "--device",
+    "dtype": "--dtype",
+    "frames": "--frames",
     "max_failures": "--max-failures",
     "on_error": "--on-error",
     "on_truncated": "--on-truncated",
@@ -59,9 +61,12 @@ OPTIONS = {
 }
 REMEDIES = {
     "batch": "--batch N takes fewer clips at once",
+    "finish": "the command that wrote it finishes it; then convert it",
+    "frames": "--frames writes a row for each frame, and extract --pool makes vectors",
     "null": "-0 reads such a list",
     "overwrite": "--overwrite starts anew",
     "part": "--part I/N or --part auto goes on with one of its parts",
+    "repair": "hlfeat inspect --verify lists all damage, hlfeat repair takes damaged shards back",
     "replace": "--overwrite replaces it",
     "seconds": "--seconds S exports it for clips of S seconds",
     "segment": "--start and --end choose a part",
