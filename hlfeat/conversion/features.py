@@ -177,6 +177,11 @@ class FeatureShard:
         self._target, self._number, self._shape = target, number, conversion.source.shape
         self._dtype, self._files = conversion.dtype, ShardFiles(target.output.layout, number)
         self._writer = ShardWriter(self._files, conversion.identity.format, self._dtype, *self._shape)
+        self._same_dtype = conversion.dtype == conversion.source.dtype
+        of_source = ShardFiles(Layout(conversion.source.folder), number)
+        # Sums of a GPU, or of windows of long clips, differ in the last bits from those of whole clips: they are kept.
+        same = conversion.plan.kept and self._same_dtype and of_source.statistics.exists()
+        self._of_source = of_source if same else None
         self._lines: list[dict[str, Any]] = []
         self._moments: list[tuple[str, Moments, bool]] = []
         self._group: str | None = None
@@ -197,9 +202,10 @@ class FeatureShard:
         if self._lost:
             return
         total = [no_moments(*self._shape)]
-        crc32 = clip.entry.crc32 if self._dtype == self._target.conversion.source.dtype else None
         try:
-            self._writer.append(clip.entry, self._converted(clip, total), crc32)
+            self._writer.append(
+                clip.entry, self._converted(clip, total), clip.entry.crc32 if self._same_dtype else None
+            )
         except ClipError:  # all channels of the file go, as in a run
             self._writer.drop(self._written)
             del self._lines[len(self._lines) - self._written :], self._moments[len(self._moments) - self._written :]
@@ -216,34 +222,29 @@ class FeatureShard:
         self._written += 1
 
     def _converted(self, clip: SourceClip, total: list[Moments]) -> Iterator[np.ndarray]:
-        """Features of the type that is written; their moments are added to `total[0]`."""
+        """Features of the type that is written; their moments are added to `total[0]`, where they are needed."""
         for chunk in clip.pieces():
             y = to_dtype(chunk, self._dtype)
             if y is None:
                 raise ClipError("non-finite", f"features that {self._dtype.name} cannot hold")
-            total[0] += moments(y)
+            if self._of_source is None:
+                total[0] += moments(y)
             yield y
 
     def commit(self) -> list[Path]:
         if not self._lines:
             return []
+        return [self._target.publish(self._writer, self._statistics().dump(), json_lines(self._lines))]
+
+    def _statistics(self) -> ShardStatistics:
+        """Raises OutputError where those of the source are damaged."""
+        if self._of_source is not None:
+            source = self._target.conversion.source
+            return source.statistics(self._of_source, len(self._lines), self._writer.rows)[0]
         statistics = ShardStatistics.of(*self._shape)
         for clip in self._moments:
             statistics.add(*clip)
-        return [self._target.publish(self._writer, self._stored(statistics).dump(), json_lines(self._lines))]
-
-    def _stored(self, computed: ShardStatistics) -> ShardStatistics:
-        """The statistics of the same features in the source, if they are there: sums of a GPU or of windows differ in
-        the last bits from those of whole clips."""
-        source, plan = self._target.conversion.source, self._target.conversion.plan
-        if not plan.kept or self._dtype != source.dtype:
-            return computed
-        shard = ShardFiles(Layout(source.folder), self._number)
-        return (
-            source.statistics(shard, computed.clips, computed.moments.frames)[0]
-            if shard.statistics.exists()
-            else computed
-        )
+        return statistics
 
 
 def _with_shard(failure: FailureRecord, shard: str) -> FailureRecord:

@@ -6,7 +6,6 @@ ids; characters that Kaldi allows in no key are as in a URL (`%20`).
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import struct
@@ -21,7 +20,7 @@ from hlfeat.conversion.metadata import LANGUAGE, SPEAKER, TEXT, as_unicode, firs
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, DraftFile, Export, cast, key_of
 from hlfeat.errors import UsageError
-from hlfeat.files import write_atomically
+from hlfeat.files import json_lines, write_atomically
 
 _SPACE = re.compile(r"\s")
 
@@ -85,7 +84,7 @@ class KaldiArchives(Export):
         features = conversion.source.description.features
         if features.pool is None and features.frames_per_second:
             self._write("frame_shift", f"{1 / features.frames_per_second:g}\n".encode())
-        self._write("clips.jsonl", "".join(tables.clips).encode("ascii"))
+        self._write("clips.jsonl", json_lines(tables.clips))
         return [self._write("feats.scp", _sorted(scp.splitlines()))]  # the last: whoever sees it sees all
 
     def _write(self, name: str, data: bytes) -> Path:
@@ -148,7 +147,7 @@ class _Tables:
         self.frames: list[_Line] = []
         self.texts: list[_Line] = []
         self.languages: list[_Line] = []
-        self.clips: list[str] = []
+        self.clips: list[dict[str, Any]] = []
 
     def add(self, id_: str, seconds: float, frames: int, meta: dict[str, Any], line: dict[str, Any]) -> None:
         """Add a clip."""
@@ -161,7 +160,7 @@ class _Tables:
             self.texts.append(_Line(key, as_unicode(" ".join(text[1].split()))))
         if language is not None:
             self.languages.append(_Line(key, kaldi_key(language[1])))
-        self.clips.append(json.dumps({"key": key, **line}) + "\n")
+        self.clips.append({"key": key, **line})
 
     def utterances_of_speakers(self) -> list[_Line]:
         """spk2utt."""

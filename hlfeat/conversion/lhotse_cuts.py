@@ -65,7 +65,7 @@ class LhotseCuts(Export):
                     entry, line = next(entries)
                     for name, record in self._cuts.records(entry, line, f"part-{number:05d}", _array_name(i)):
                         drafts[name].write(record)
-            return [drafts[name].publish() for name in MANIFESTS]
+            return [drafts[name].publish() for name in MANIFESTS if drafts[name].records]  # lhotse reads no empty ones
         finally:
             for draft in drafts.values():
                 draft.close()
@@ -109,13 +109,19 @@ class ArrayFolder:
 
 
 class _Manifest:
-    """Lines of JSON in gzip, which has no time in it: the same records make the same bytes."""
+    """Lines of JSON in gzip, which has no time in it: the same records make the same bytes.
+
+    Attributes:
+        records: how many have been written.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.records = 0
         self._draft = DraftFile(path)
         self._gzip = gzip.GzipFile("", "wb", 6, self._draft.file, mtime=0)
 
     def write(self, record: Mapping[str, Any]) -> None:
+        self.records += 1
         self._gzip.write((json.dumps(record) + "\n").encode("ascii"))
 
     def publish(self) -> Path:

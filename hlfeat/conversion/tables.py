@@ -67,8 +67,8 @@ class Table(Export):
             raise UsageError(f"frames: expected with frames, {source.folder} has vectors pooled over time ({pool})")
         if pool is None and not frames and not cls.nested:
             raise UsageError(
-                f"{source.folder}: expected vectors pooled over time (a row of this format has no room for all frames of "
-                "a clip)",
+                f"{source.folder}: expected vectors pooled over time (a row of this format has no room for all frames "
+                "of a clip)",
                 remedy="frames",
             )
         return dtype or source.dtype

@@ -7,7 +7,6 @@ URL (`a%2Ewav.npy`). Archives have no times and no owners: the same features mak
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ import numpy as np
 
 from hlfeat.conversion.source import SourceClip
 from hlfeat.conversion.target import DraftFile, Export, cast, key_of
+from hlfeat.files import json_lines
 from hlfeat.storage.layout import Layout
 
 _DOT = re.compile(r"\.")
@@ -71,7 +71,7 @@ class TarShard:
         chunks = (cast(clip, chunk, self._dtype).data for chunk in clip.chunks())
         _write_member(file, f"{key}.npy", size, chain([header], chunks))
         line = {name: value for name, value in clip.line.items() if name not in _OF_THE_SHARD}
-        text = json.dumps(line).encode("ascii")
+        text = json_lines([line])
         _write_member(file, f"{key}.json", len(text), [text])
 
     def commit(self) -> list[Path]:

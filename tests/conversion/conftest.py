@@ -24,7 +24,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _made(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made_features(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = tmp_path_factory.mktemp("made")
     run(recordings, made / "frames", SHARD)
     run(recordings, made / "pooled", SHARD, "output.pool=mean+std")
@@ -39,26 +39,26 @@ def _made(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.fixture
-def features(_made: dict[str, Path], tmp_path: Path) -> Path:
+def features(made_features: dict[str, Path], tmp_path: Path) -> Path:
     """Frames, four clips in a shard."""
-    return Path(shutil.copytree(_made["frames"], tmp_path / "features"))
+    return Path(shutil.copytree(made_features["frames"], tmp_path / "features"))
 
 
 @pytest.fixture
-def pooled(_made: dict[str, Path], tmp_path: Path) -> Path:
+def pooled(made_features: dict[str, Path], tmp_path: Path) -> Path:
     """Means and deviations of the same clips."""
-    return Path(shutil.copytree(_made["pooled"], tmp_path / "pooled"))
+    return Path(shutil.copytree(made_features["pooled"], tmp_path / "pooled"))
 
 
 @pytest.fixture
-def windows(_made: dict[str, Path], tmp_path: Path) -> Path:
+def windows(made_features: dict[str, Path], tmp_path: Path) -> Path:
     """Means over windows of the same clips."""
-    return Path(shutil.copytree(_made["windows"], tmp_path / "windows"))
+    return Path(shutil.copytree(made_features["windows"], tmp_path / "windows"))
 
 
 @pytest.fixture
-def segments(_made: dict[str, Path], tmp_path: Path) -> Path:
+def segments(made_features: dict[str, Path], tmp_path: Path) -> Path:
     """Segments of one recording, with metadata."""
-    folder = Path(shutil.copytree(_made["segments"], tmp_path / "segments"))
+    folder = Path(shutil.copytree(made_features["segments"], tmp_path / "segments"))
     add_meta(folder, lambda i, id_: {"speaker": f"sp {i % 2}", "text": f"words, number {i}\nand more", "fold": str(i)})
     return folder

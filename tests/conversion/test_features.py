@@ -70,7 +70,10 @@ def test_dtype_and_shard_size_are_those_of_a_run(size, features, recordings, tmp
 def test_channels_of_a_file_stay_in_one_shard(recordings, tmp_path, invoke):
     for name, size in (("first", 4), ("extracted", 3)):
         run(recordings, tmp_path / name, f"output.shard_size={size}", "audio.channels=each")
-    assert invoke("convert", tmp_path / "first", "-o", tmp_path / "new", "--format", "npy", "--shard-size", 3).returncode == 0
+    assert (
+        invoke("convert", tmp_path / "first", "-o", tmp_path / "new", "--format", "npy", "--shard-size", 3).returncode
+        == 0
+    )
     assert but_places_of_failures(tmp_path / "new") == but_places_of_failures(tmp_path / "extracted")
 
 
