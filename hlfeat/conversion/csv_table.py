@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
 from hlfeat.conversion.metadata import as_text, as_unicode
 from hlfeat.conversion.source import SourceClip
@@ -34,20 +32,13 @@ class CsvTable(Table):
         return CsvShard(self.path(number), self)
 
 
-class CsvShard:
+class CsvShard(DraftFile):
     """One file; an OpenShard."""
 
     def __init__(self, path: Path, table: CsvTable) -> None:
-        self._table, self._draft = table, DraftFile(path)
+        super().__init__(path)
+        self._table = table
         self._write([table.header])
-
-    def __enter__(self) -> CsvShard:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._draft.__exit__(kind, error, trace)
 
     def add(self, clip: SourceClip) -> None:
         meta = [as_text(clip.meta.get(name)) for name in self._table.columns]
@@ -57,9 +48,16 @@ class CsvShard:
             self._write([[rows.id, *time, *meta, *row] for time, row in zip(times, values, strict=True)])
 
     def _write(self, rows: Iterable[Iterable[object]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._draft.file.write(as_unicode(text.getvalue()).encode())
+        lines = _Lines()
+        csv.writer(lines, lineterminator="\r\n").writerows(rows)
+        self.file.write(as_unicode("".join(lines)).encode())
 
     def commit(self) -> list[Path]:
-        return [self._draft.publish()]
+        return [self.publish()]
+
+
+class _Lines(list[str]):
+    """Takes lines that end in CR LF, so that both are quoted inside values, and has them with LF alone."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")

@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +92,7 @@ class KaldiArchives(Export):
         return path
 
 
-class ArchiveShard:
+class ArchiveShard(DraftFile):
     """One archive; an OpenShard. Its .scp appears last, and says that it is complete.
 
     Args:
@@ -103,29 +102,21 @@ class ArchiveShard:
     """
 
     def __init__(self, scp: Path, folder: str, columns: int) -> None:
+        super().__init__(scp.with_suffix(".ark"))
         self._scp, self._folder, self._columns = scp, folder, columns
-        self._ark = DraftFile(scp.with_suffix(".ark"))
         self._lines: list[str] = []
 
-    def __enter__(self) -> ArchiveShard:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ark.__exit__(kind, error, trace)
-
     def add(self, clip: SourceClip) -> None:
-        key, file = kaldi_key(clip.entry.id), self._ark.file
+        key, file = kaldi_key(clip.entry.id), self.file
         file.write(f"{key} ".encode())
-        self._lines.append(f"{key} {self._folder}/{self._ark.path.name}:{file.tell()}\n")
+        self._lines.append(f"{key} {self._folder}/{self.path.name}:{file.tell()}\n")
         sizes = struct.pack("<bibi", 4, clip.entry.frames, 4, self._columns)
         file.write(b"\0BFM " + sizes)
         for chunk in clip.chunks():
             file.write(cast(clip, chunk, np.dtype("<f4")).data)
 
     def commit(self) -> list[Path]:
-        path = self._ark.publish()
+        path = self.publish()
         write_atomically(self._scp, "".join(self._lines).encode("utf-8", "surrogateescape"))
         return [path]
 

@@ -57,27 +57,24 @@ class ParquetTable(Table):
         return ParquetShard(self.path(number), self)
 
 
-class ParquetShard:
+class ParquetShard(DraftFile):
     """One file; an OpenShard. Rows are held until they fill a row group."""
 
     def __init__(self, path: Path, table: ParquetTable) -> None:
         import pyarrow.parquet as pq
 
+        super().__init__(path)
         self._table, self._schema = table, table.schema
         self._rows: list[ClipRows] = []
         self._bytes = 0
-        self._draft = DraftFile(path)
         texts = [field.name for field in self._schema if field.type == "string"]
-        self._writer = pq.ParquetWriter(self._draft.file, self._schema, use_dictionary=texts)
-
-    def __enter__(self) -> ParquetShard:
-        return self
+        self._writer = pq.ParquetWriter(self.file, self._schema, use_dictionary=texts)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.is_open = False  # or it would write the end of a file that is thrown away
-        self._draft.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
     def add(self, clip: SourceClip) -> None:
         for rows in [self._table.row_of_clip(clip)] if self._table.by_clip else self._table.rows(clip):
@@ -124,7 +121,7 @@ class ParquetShard:
     def commit(self) -> Sequence[Path]:
         self._write_group()
         self._writer.close()
-        return [self._draft.publish()]
+        return [self.publish()]
 
 
 def arrow_type(kinds: set[type]) -> Any:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -183,10 +183,16 @@ class Export(Target):
         return ()
 
 
+Draft = TypeVar("Draft", bound="DraftFile")
+
+
 class DraftFile:
     """A file beside its name, as a context; without `publish`, nothing is left of it.
 
+    Shards that are one file derive from it.
+
     Attributes:
+        path: that it gets.
         file: to write to.
     """
 
@@ -202,7 +208,7 @@ class DraftFile:
         publish(self._temporary, self.path)
         return self.path
 
-    def __enter__(self) -> DraftFile:
+    def __enter__(self: Draft) -> Draft:
         return self
 
     def __exit__(

@@ -12,7 +12,6 @@ import tarfile
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -50,22 +49,15 @@ class WebDataset(Export):
         return TarShard(self.path(number), self.conversion.dtype, self.conversion.source.shape)
 
 
-class TarShard:
+class TarShard(DraftFile):
     """One archive; an OpenShard."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
-        self._draft, self._dtype, self._row_shape = DraftFile(path), dtype, row_shape
-
-    def __enter__(self) -> TarShard:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._draft.__exit__(kind, error, trace)
+        super().__init__(path)
+        self._dtype, self._row_shape = dtype, row_shape
 
     def add(self, clip: SourceClip) -> None:
-        key, file = web_key(clip.entry.id), self._draft.file
+        key, file = web_key(clip.entry.id), self.file
         header = _npy_header((clip.entry.frames, *self._row_shape), self._dtype)
         size = len(header) + clip.entry.frames * int(np.prod(self._row_shape)) * self._dtype.itemsize
         chunks = (cast(clip, chunk, self._dtype).data for chunk in clip.chunks())
@@ -75,10 +67,10 @@ class TarShard:
         _write_member(file, f"{key}.json", len(text), [text])
 
     def commit(self) -> list[Path]:
-        file = self._draft.file
+        file = self.file
         file.write(bytes(2 * tarfile.BLOCKSIZE))
         file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
-        return [self._draft.publish()]
+        return [self.publish()]
 
 
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
