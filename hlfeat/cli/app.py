@@ -10,6 +10,7 @@ import typer
 from hlfeat import __version__
 from hlfeat.cli.bench import bench_app
 from hlfeat.cli.config import config_app
+from hlfeat.cli.convert import CONVERT_EPILOG, convert
 from hlfeat.cli.errors import Exit, InterruptedEarlyError, report
 from hlfeat.cli.export import EXPORT_EPILOG, export
 from hlfeat.cli.extract import EXTRACT_EPILOG, extract
@@ -61,6 +62,7 @@ app.command("pitch", epilog=PITCH_EPILOG)(pitch)
 app.command("inspect", epilog=INSPECT_EPILOG)(inspect)
 app.command("repair", epilog=REPAIR_EPILOG)(repair)
 app.command("plot", epilog=PLOT_EPILOG)(plot)
+app.command("convert", epilog=CONVERT_EPILOG)(convert)
 app.command("stats", epilog=STATS_EPILOG)(stats)
 app.command("import-weights", epilog=IMPORT_WEIGHTS_EPILOG)(import_weights)
 app.command("export", epilog=EXPORT_EPILOG)(export)

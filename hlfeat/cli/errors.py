@@ -45,7 +45,9 @@ OPTIONS = {
     "batch_seconds": "--batch-seconds",
     "channel": "--channel",
     "device": "--device",
+    "dtype": "--dtype",
     "force": "--force",
+    "frames": "--frames",
     "max_failures": "--max-failures",
     "on_error": "--on-error",
     "on_truncated": "--on-truncated",
@@ -61,6 +63,8 @@ OPTIONS = {
 }
 REMEDIES = {
     "batch": "--batch N takes fewer clips at once",
+    "finish": "the command that wrote it finishes it; then convert it",
+    "frames": "--frames writes a row for each frame, and extract --pool makes vectors",
     "null": "-0 reads such a list",
     "overwrite": "--overwrite starts anew",
     "part": "--part I/N or --part auto goes on with one of its parts",

@@ -206,6 +206,11 @@ def read_index(path: Path) -> Iterator[IndexEntry]:
     return (entry for _, entry in _read_lines(path, IndexEntry.from_line, INDEX_KEYS))
 
 
+def read_whole_index(path: Path) -> Iterator[tuple[IndexEntry, dict[str, Any]]]:
+    """As `read_index`, each line also as it is: with the keys that another version has written."""
+    return (both for _, both in _read_lines(path, lambda line: (IndexEntry.from_line(line), dict(line)), INDEX_KEYS))
+
+
 def read_index_offsets(path: Path) -> Iterator[tuple[int, RequiredValues]]:
     """As `read_index`, the values of INDEX_KEYS alone, with the offset of each line's first byte in the file."""
     return _read_lines(path, _required_values, INDEX_KEYS)

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "statistics": "errors files",
     "storage": "config errors files partition statistics text",
     "inspection": "audio errors files partition statistics storage text",
+    "conversion": "config errors files partition statistics storage text",
     "interop": "config errors files nn",
     "hear": "config errors nn",
     "plotting": "audio config errors extraction files nn storage text",

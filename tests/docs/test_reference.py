@@ -48,6 +48,7 @@ COMMANDS = [
     "stats",
     "inspect",
     "repair",
+    "convert",
     "plot",
     "export",
     "import-weights",
