@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -162,16 +163,25 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     run = ClipRun(job, sink, failures, progress, clock)
     earlier = earlier_versions(output, state.entries)
 
+    def notes(sample_rates: Mapping[int, int]) -> list[str]:
+        return job.product.notes(job.config, sample_rates, options)
+
+    def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        merged = merge_reports(reports)
+        rates = {int(rate): clips for rate, clips in merged["sample_rates"].items()}
+        return {**merged, "notes": [*merged["notes"], *notes(rates)]}
+
     def report(failed: Sequence[FailureRecord], interrupted: str | None = None) -> Report:
+        finished = _report(run, state, failed, started)
         made_now = [versions()] if run.committed.clips or not earlier else []
         used = distinct([*earlier, *made_now])
         return replace(
-            _report(run, state, failed, started),
+            finished,
             skipped=dict(inputs.skipped),
             hidden_folders=inputs.hidden_folders,
             interrupted=interrupted,
             versions=used,
-            notes=version_notes(used),
+            notes=[*version_notes(used), *notes(finished.sample_rates)],
         )
 
     ended: BaseException | None = None
@@ -193,7 +203,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
             with suppress(Exception):  # as what has ended the run, which is raised: a full disk, a lost GPU
                 output.interrupt(report(failed, _reason(ended, output.folder)).as_dict())
     done = report(failed)
-    return replace(done, complete=output.finish(done.as_dict(), merge_reports))
+    return replace(done, complete=output.finish(done.as_dict(), merge))
 
 
 def _reason(error: BaseException, folder: Path) -> str:
