@@ -77,8 +77,11 @@ _NAMES = "|".join(OPTIONS)
 
 
 def in_terms_of_options(message: str) -> str:
-    """A message of the library with `--update` instead of `the option update`."""
-    return re.sub(rf"\bthe option ({_NAMES})\b", lambda name: OPTIONS[name[1]], message)
+    """A message of the library with what would be typed: `--update` for `the option update`, `-c log-mel` for
+    `the shipped configuration log-mel`, and `--set a=1 --set b=2` for `the settings a=1 b=2`."""
+    message = re.sub(rf"\bthe option ({_NAMES})\b", lambda name: OPTIONS[name[1]], message)
+    message = re.sub(r"\bthe shipped configuration (?=[\w.-])", "-c ", message)
+    return re.sub(r"\bthe settings ((?:[\w.]+=\S+ ?)+)", lambda s: re.sub(r"([\w.]+=)", r"--set \1", s[1]), message)
 
 
 def message_of(error: HlfeatError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -14,27 +13,27 @@ import numpy as np
 
 from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
-from hlfeat.errors import HlfeatError, InterruptedRunError, UsageError
+from hlfeat.errors import UsageError
 from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
-from hlfeat.extraction.report import STAGES, Report, merge_reports
+from hlfeat.extraction.report import Report
 from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job
 from hlfeat.extraction.run_log import ONCE
+from hlfeat.extraction.run_report import DirectoryReporter, reason_of, run_report
 from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, make_loader
 from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
-from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
+from hlfeat.nn.device import choose_device, on_device
 from hlfeat.nn.weights import UNTRAINED
 from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import FailureRecord
 from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
@@ -91,7 +90,7 @@ def statistics_on_device(
             raise disk_error(e, scratch) from e
         finally:
             run.progress.close()
-        return _report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
+        return run_report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
 
 
 @contextmanager
@@ -155,22 +154,10 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
     sink = job.product.sink(job.config, job.pipeline, SinkPlace(output, job.each, state.shards, clock, failures))
+    earlier = earlier_versions(output, state.entries)
     progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
     run = ClipRun(job, sink, failures, progress, clock)
-    earlier = earlier_versions(output, state.entries)
-
-    def report(failed: Sequence[FailureRecord], interrupted: str | None = None) -> Report:
-        made_now = [versions()] if run.committed.clips or not earlier else []
-        used = distinct([*earlier, *made_now])
-        return replace(
-            _report(run, state, failed, started),
-            skipped=dict(inputs.skipped),
-            hidden_folders=inputs.hidden_folders,
-            interrupted=interrupted,
-            versions=used,
-            notes=version_notes(used),
-        )
-
+    reporter = DirectoryReporter(run, state, earlier, inputs, started)
     ended: BaseException | None = None
     try:
         if state.todo:
@@ -188,34 +175,6 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
         failed = failures.save_in_order(order)
         if ended is not None:
             with suppress(Exception):  # as what has ended the run, which is raised: a full disk, a lost GPU
-                output.interrupt(report(failed, _reason(ended, output.folder)).as_dict())
-    done = report(failed)
-    return replace(done, complete=output.finish(done.as_dict(), merge_reports))
-
-
-def _reason(error: BaseException, folder: Path) -> str:
-    """Why a run ended early, on one line."""
-    if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-        return "asked to stop"
-    if isinstance(error, OSError):
-        error = disk_error(error, folder)
-    return " ".join(str(error).split()) if isinstance(error, HlfeatError) else f"{type(error).__name__}: {error}"
-
-
-def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], started: float) -> Report:
-    """What the run has finished."""
-    seconds, tally = {stage: run.clock.seconds[stage] for stage in STAGES}, run.committed
-    return Report(
-        clips=tally.clips,
-        audio_seconds=tally.seconds,
-        truncated=tally.truncated,
-        cut_segments=tally.cut_segments,
-        sample_rates=Counter(state.sample_rates) + tally.sample_rates,
-        failures=[failure.as_dict() for failure in failed],
-        clips_before=state.entries,
-        seconds_before=state.seconds,
-        seconds={**seconds, "total": time.perf_counter() - started},
-        device=device_name(run.job.device),
-        tf32=run.job.options.tf32,
-        peak_bytes=peak_memory(run.job.device) + (run.job.pool.peak_bytes if run.job.device.type == "cpu" else 0),
-    )
+                output.interrupt(reporter.report(failed, reason_of(ended, output.folder)).as_dict())
+    report = reporter.report(failed)
+    return replace(report, complete=output.finish(report.as_dict(), reporter.merge))

@@ -6,7 +6,7 @@ a clip, its salience is held in memory. The process of the run writes the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from hlfeat.config.fingerprint import pitch_fingerprint
 from hlfeat.config.output import OutputConfig, shard_bytes
 from hlfeat.errors import ClipError, LayerError
 from hlfeat.extraction.events import ChannelFeatures, ComputedClip, HeldFeatures
+from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor, check_finite
 from hlfeat.extraction.setup import Pipeline, prepare
 from hlfeat.extraction.silence import Silence
@@ -114,6 +115,9 @@ class PitchTracks:
 
     def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
         return LINE_BYTES
+
+    def notes(self, config: Config, sample_rates: Mapping[int, int], options: Options) -> list[str]:
+        return []  # the rows of a salience end where pitches do
 
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         size = config.output.shard_size
