@@ -167,19 +167,41 @@ def stream_features(
 
     Shape: samples [1, t] each -> [n, C, F] each.
     """
-    frontend, stack, resampler = steps.extractor.frontend, steps.extractor.stack, steps.resampler
     steps.extractor.follow_centre_freqs()
-    if sample_rate != resampler.rate:
-        old, new, receptive_field = resampler.ratio(sample_rate)
-        samples = apply_in_windows(
-            samples,
-            Step("resample", steps.resample, (sample_rate,)),
-            map_in_order,
-            unit=old,
-            outputs=new,
-            receptive_field=receptive_field,
-            units=max(1, limits.window_samples // old),
-        )
+    samples = stream_resampled(steps, samples, sample_rate, map_in_order, limits)
+    features = stream_frontend(steps, samples, map_in_order, open_spill, limits)
+    for y in stream_stack(steps, features, map_in_order, limits):  # [1, F, n] or [1, C, F, n]
+        yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)
+
+
+def stream_resampled(
+    steps: Steps, samples: Iterable[Tensor], sample_rate: int, map_in_order: MapInOrder, limits: Limits
+) -> Iterable[Tensor]:
+    """The samples at the extractor's rate. Shape: [1, t] each -> [1, t'] each."""
+    resampler = steps.resampler
+    if sample_rate == resampler.rate:
+        return samples
+    old, new, receptive_field = resampler.ratio(sample_rate)
+    return apply_in_windows(
+        samples,
+        Step("resample", steps.resample, (sample_rate,)),
+        map_in_order,
+        unit=old,
+        outputs=new,
+        receptive_field=receptive_field,
+        units=max(1, limits.window_samples // old),
+    )
+
+
+def stream_frontend(
+    steps: Steps,
+    samples: Iterable[Tensor],
+    map_in_order: MapInOrder,
+    open_spill: Callable[[], SpillFile],
+    limits: Limits,
+) -> Iterator[Tensor]:
+    """The output of the frontend. Shape: [1, t] each -> [1, F, n] or [1, C, F, n] each."""
+    frontend = steps.extractor.frontend
     bands = apply_in_windows(
         samples,
         Step("bands", steps.bands),
@@ -189,19 +211,30 @@ def stream_features(
         receptive_field=frontend.receptive_field(),
         units=max(1, limits.window_samples // frontend.hop),
     )
-    features = frontend.compress_stream(bands, open_spill)
-    if len(stack.layers):
-        local = stack.receptive_field is not None
-        if not local:
-            features = iter([torch.cat(list(features), -1)])
-        features = apply_in_windows(
-            features,
-            Step("layers", steps.layers),
-            map_in_order if local else map,  # a whole clip stays where it is
-            unit=stack.stride,
-            outputs=1,
-            receptive_field=stack.receptive_field or 0,
-            units=max(1, limits.window_frames // stack.stride) if local else _ALL,
-        )
-    for y in features:  # [1, F, n] or [1, C, F, n]
-        yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)
+    return frontend.compress_stream(bands, open_spill)
+
+
+def stream_stack(
+    steps: Steps, features: Iterator[Tensor], map_in_order: MapInOrder, limits: Limits
+) -> Iterator[Tensor]:
+    """The output of the stack, or the features themselves where there is none. Shape: [1, F, n] or [1, C, F, n] each,
+    both."""
+    stack = steps.extractor.stack
+    if not len(stack.layers):
+        return features
+    local = stack.receptive_field is not None
+    if not local:
+        features = _in_one_piece(features)
+    return apply_in_windows(
+        features,
+        Step("layers", steps.layers),
+        map_in_order if local else map,  # a whole clip stays where it is
+        unit=stack.stride,
+        outputs=1,
+        receptive_field=stack.receptive_field or 0,
+        units=max(1, limits.window_frames // stack.stride) if local else _ALL,
+    )
+
+
+def _in_one_piece(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+    yield torch.cat(list(chunks), -1)
