@@ -50,6 +50,13 @@ class FeatureShape:
         """The shape of a row of a shard: (channels, bands), or (dims,) of pooled features."""
         return (self.channels, self.bands) if self.dims is None else (self.dims,)
 
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """What the parts of a pooled vector are, each of channels x bands numbers; nothing for frames as they are."""
+        if self.pool is None:
+            return ()
+        return ("mean", "std") if self.pool == "mean+std" else ("max" if self.pool == "max" else "mean",)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, the keys in the order of the file; those of which earlier versions knew nothing may be left out.
 
