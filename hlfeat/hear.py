@@ -56,7 +56,7 @@ class Embedder(nn.Module):
         A last frame that pools the remaining frames may be centred past the end. It is left out, unless it is alone.
         """
         n = self.extractor.num_frames(samples)
-        first = self.extractor.stack.shift * 1000 * self.extractor.frontend.hop / self.sample_rate
+        first = 1000 * self.extractor.first_centre / self.sample_rate
         centres = first + self.hop * torch.arange(n, dtype=torch.float64)
         return centres[: max(1, int((centres <= 1000 * samples / self.sample_rate).sum()))]
 

@@ -32,6 +32,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
+def size(n: int) -> str:
+    """Bytes in a readable unit: '640 bytes', '2.44 MB', '1.2 GB'."""
+    for unit, of in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= of:
+            return f"{n / of:.3g} {unit}" if n < 1000 * of else f"{n / of:.0f} {unit}"
+    return f"{n} bytes"
+
+
 def escape_unprintable(text: str) -> str:
     """The text on one line: unprintable characters, such as newlines in file names, become escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import traceback
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -13,6 +10,7 @@ import typer
 from hlfeat import __version__
 from hlfeat.cli.bench import bench_app
 from hlfeat.cli.config import config_app
+from hlfeat.cli.convert import CONVERT_EPILOG, convert
 from hlfeat.cli.errors import Exit, InterruptedEarlyError, report
 from hlfeat.cli.export import EXPORT_EPILOG, export
 from hlfeat.cli.extract import EXTRACT_EPILOG, extract
@@ -21,7 +19,8 @@ from hlfeat.cli.inspect import INSPECT_EPILOG, inspect
 from hlfeat.cli.options import epilog
 from hlfeat.cli.pitch import PITCH_EPILOG, pitch
 from hlfeat.cli.plot import PLOT_EPILOG, plot
-from hlfeat.cli.process import abandon_full_streams, open_streams
+from hlfeat.cli.process import abandon_full_streams, open_streams, print_error
+from hlfeat.cli.repair import REPAIR_EPILOG, repair
 from hlfeat.cli.stats import STATS_EPILOG, stats
 from hlfeat.text import escape_unprintable
 
@@ -61,7 +60,9 @@ def _main(
 app.command("extract", epilog=EXTRACT_EPILOG)(extract)
 app.command("pitch", epilog=PITCH_EPILOG)(pitch)
 app.command("inspect", epilog=INSPECT_EPILOG)(inspect)
+app.command("repair", epilog=REPAIR_EPILOG)(repair)
 app.command("plot", epilog=PLOT_EPILOG)(plot)
+app.command("convert", epilog=CONVERT_EPILOG)(convert)
 app.command("stats", epilog=STATS_EPILOG)(stats)
 app.command("import-weights", epilog=IMPORT_WEIGHTS_EPILOG)(import_weights)
 app.command("export", epilog=EXPORT_EPILOG)(export)
@@ -83,11 +84,7 @@ def main() -> None:
             error.show()  # type: ignore[union-attr]
             raise SystemExit(int(Exit.USAGE)) from None
         message, code = report(error)
-        if logging.getLogger("hlfeat").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        with suppress(OSError):
-            line = escape_unprintable(" ".join(message.split()))
-            print(f"hlfeat: error: {line}", file=sys.stderr, flush=True)
+        print_error(error, escape_unprintable(" ".join(message.split())))
         raise SystemExit(int(code)) from None
     finally:
         abandon_full_streams()

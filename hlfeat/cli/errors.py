@@ -45,6 +45,9 @@ OPTIONS = {
     "batch_seconds": "--batch-seconds",
     "channel": "--channel",
     "device": "--device",
+    "dtype": "--dtype",
+    "force": "--force",
+    "frames": "--frames",
     "max_failures": "--max-failures",
     "on_error": "--on-error",
     "on_truncated": "--on-truncated",
@@ -55,13 +58,17 @@ OPTIONS = {
     "seconds": "--seconds",
     "update": "--update",
     "viterbi": "--viterbi",
+    "weights": "--weights",
     "workers": "--workers",
 }
 REMEDIES = {
     "batch": "--batch N takes fewer clips at once",
+    "finish": "the command that wrote it finishes it; then convert it",
+    "frames": "--frames writes a row for each frame, and extract --pool makes vectors",
     "null": "-0 reads such a list",
     "overwrite": "--overwrite starts anew",
     "part": "--part I/N or --part auto goes on with one of its parts",
+    "repair": "hlfeat repair takes back what is damaged",
     "replace": "--overwrite replaces it",
     "seconds": "--seconds S exports it for clips of S seconds",
     "segment": "--start and --end choose a part",
@@ -70,8 +77,11 @@ _NAMES = "|".join(OPTIONS)
 
 
 def in_terms_of_options(message: str) -> str:
-    """A message of the library with `--update` instead of `the option update`."""
-    return re.sub(rf"\bthe option ({_NAMES})\b", lambda name: OPTIONS[name[1]], message)
+    """A message of the library with what would be typed: `--update` for `the option update`, `-c log-mel` for
+    `the shipped configuration log-mel`, and `--set a=1 --set b=2` for `the settings a=1 b=2`."""
+    message = re.sub(rf"\bthe option ({_NAMES})\b", lambda name: OPTIONS[name[1]], message)
+    message = re.sub(r"\bthe shipped configuration (?=[\w.-])", "-c ", message)
+    return re.sub(r"\bthe settings ((?:[\w.]+=\S+ ?)+)", lambda s: re.sub(r"([\w.]+=)", r"--set \1", s[1]), message)
 
 
 def message_of(error: HlfeatError) -> str:

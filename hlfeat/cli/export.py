@@ -48,6 +48,7 @@ def export(
     from hlfeat.config.loading import dump_config, explained, load_config
     from hlfeat.interop import export as interop_export
     from hlfeat.nn.build import build
+    from hlfeat.nn.weights import UNTRAINED
 
     interop_export.check_suffix(out.suffix)
     cfg = load_config(name, settings or [])
@@ -55,7 +56,7 @@ def export(
         extractor = build(cfg, weights=weights)
     log = logging.getLogger("hlfeat")
     if weights is None and extractor.stack.is_random():
-        log.warning("no weights were given: the stack's are drawn at random from seed %d, untrained", cfg.seed)
+        log.warning(UNTRAINED, cfg.seed)
     if cfg.output.pool is not None:
         log.warning("output.pool (%s) is not part of the model: it returns frames", cfg.output.pool)
     model = interop_export.export(extractor, out.suffix, seconds, dump_config(cfg))

@@ -18,6 +18,8 @@ from hlfeat.cli.options import (
     ConfigOption,
     DevicesOption,
     DryRunOption,
+    LogFormat,
+    LogFormatOption,
     ManifestOption,
     MaxFailuresOption,
     NullOption,
@@ -27,6 +29,8 @@ from hlfeat.cli.options import (
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    ProgressMode,
+    ProgressOption,
     QuietOption,
     RetryFailedOption,
     SetOption,
@@ -37,7 +41,8 @@ from hlfeat.cli.options import (
     WorkersOption,
     epilog,
 )
-from hlfeat.cli.process import StopRequest, set_up_logging
+from hlfeat.cli.own_configuration import Chosen, choose
+from hlfeat.cli.process import Display, StopRequest, set_up_logging
 
 
 class Format(str, Enum):
@@ -71,7 +76,7 @@ def extract(
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
     manifest: ManifestOption = None,
-    config: ConfigOption = DEFAULT,
+    config: ConfigOption = None,
     settings: SetOption = None,
     weights: WeightsOption = None,
     stats: Annotated[
@@ -99,6 +104,8 @@ def extract(
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+    log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -107,7 +114,8 @@ def extract(
     Writes them to FOLDER as sharded arrays with an index. Standard output has the path of each finished shard, one per
     line. The same command resumes a run that was stopped.
     """
-    set_up_logging(verbose, quiet)
+    display = Display(progress.value, log_format.value)
+    set_up_logging(verbose, quiet, display)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config
 
@@ -119,8 +127,9 @@ def extract(
     }
     typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
     overrides = [*(settings or []), *typed]
+    chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, out, overwrite)
     with naming_options(typed):
-        cfg = load_config(config, overrides)
+        cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.product import FEATURES
 
@@ -135,10 +144,10 @@ def extract(
         retry_failed=retry_failed,
         update=update,
         quiet=quiet,
-        weights=weights,
-        stats=stats,
+        weights=chosen.weights,
+        stats=chosen.stats,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
-    with naming_options(typed), explained(config, overrides):
+    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options, display)
+    with naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

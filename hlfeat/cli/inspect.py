@@ -40,7 +40,8 @@ def inspect(
 
     Prints clips, hours, failures, statistics, durations and configuration. With --verify, everything is read again and
     compared with the index: checksums, rows, ids, statistics, and values that are not finite. Each mismatch is printed
-    on its own line. Folders of pitch tracks are summarised and verified likewise.
+    on its own line. A damaged shard is named, and the others are summarised. Folders of pitch tracks are summarised and
+    verified likewise.
     """
     set_up_logging(verbose)
     from hlfeat.errors import UsageError
@@ -55,6 +56,7 @@ def inspect(
             intact = False
             continue
         facts, lines = _inspect_tracks(folder, verify) if tracks else _inspect_features(folder, verify, bands)
+        intact = intact and not facts.get("damaged")
         if as_json:
             print_line(json.dumps({**facts, **({"off": []} if verify else {})}))
             continue

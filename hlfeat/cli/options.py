@@ -47,7 +47,15 @@ CONFIG: Any = {
     "autocompletion": complete_config,
 }
 ConfigArgument = Annotated[str, typer.Argument(**CONFIG)]
-ConfigOption = Annotated[str, typer.Option("--config", "-c", **CONFIG)]
+
+
+def config_of_folder(default: str) -> Any:
+    """The option of commands that take the configuration of an existing folder if none is given."""
+    text = f"A shipped configuration, a YAML file or a run's hlfeat.yaml; default: that of FOLDER, or {default}."
+    return typer.Option("--config", "-c", **{**CONFIG, "help": text})
+
+
+ConfigOption = Annotated[str | None, config_of_folder(DEFAULT)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
@@ -145,6 +153,30 @@ OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace 
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of errors.")]
+
+
+class ProgressMode(str, Enum):
+    """How a run shows how far it is."""
+
+    auto = "auto"
+    bar = "bar"
+    lines = "lines"
+    json = "json"
+    none = "none"
+
+
+class LogFormat(str, Enum):
+    """What lines of the log are."""
+
+    text = "text"
+    json = "json"
+
+
+ProgressOption = Annotated[
+    ProgressMode,
+    typer.Option(help="A bar; a line, or an event in JSON, every 30 s; auto: a bar on a terminal, lines elsewhere."),
+]
+LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines of the log: text, or JSON objects.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
 

@@ -8,12 +8,13 @@ import typer
 
 from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
 from hlfeat.cli.options import (
-    CONFIG,
     WORKERS,
     BatchSecondsOption,
     ClipsArgument,
     DevicesOption,
     DryRunOption,
+    LogFormat,
+    LogFormatOption,
     ManifestOption,
     MaxFailuresOption,
     NullOption,
@@ -23,6 +24,8 @@ from hlfeat.cli.options import (
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    ProgressMode,
+    ProgressOption,
     QuietOption,
     RetryFailedOption,
     SetOption,
@@ -31,9 +34,11 @@ from hlfeat.cli.options import (
     VerboseOption,
     WeightsOption,
     WorkersOption,
+    config_of_folder,
     epilog,
 )
-from hlfeat.cli.process import StopRequest, set_up_logging
+from hlfeat.cli.own_configuration import Chosen, choose
+from hlfeat.cli.process import Display, StopRequest, set_up_logging
 
 PITCH_CONFIG = "pitch-salience"
 PITCH_EPILOG = epilog(
@@ -52,9 +57,7 @@ def pitch(
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the tracks go.")],
     manifest: ManifestOption = None,
-    config: Annotated[
-        str, typer.Option("--config", "-c", **{**CONFIG, "help": "A configuration of a salience, or a YAML file."})
-    ] = PITCH_CONFIG,
+    config: Annotated[str | None, config_of_folder(PITCH_CONFIG)] = None,
     settings: SetOption = None,
     weights: WeightsOption = None,
     viterbi: Annotated[
@@ -73,6 +76,8 @@ def pitch(
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+    log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -82,12 +87,15 @@ def pitch(
     confidence from 0 to 1. Standard output has the path of each finished file, one per line. The same command resumes
     a run that was stopped.
     """
-    set_up_logging(verbose, quiet)
+    display = Display(progress.value, log_format.value)
+    set_up_logging(verbose, quiet, display)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config
 
     overrides = settings or []
-    cfg = load_config(config, overrides)
+    given = Chosen(config or "", overrides, weights, viterbi=viterbi)
+    chosen = choose(given, PITCH_CONFIG, out, overwrite, pitch=True)
+    cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.pitch_tracks import PitchTracks
 
@@ -102,9 +110,9 @@ def pitch(
         retry_failed=retry_failed,
         update=update,
         quiet=quiet,
-        weights=weights,
+        weights=chosen.weights,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
-    with explained(config, overrides):
-        job.run(cfg, PitchTracks(viterbi), stop)
+    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options, display)
+    with explained(chosen.name, overrides):
+        job.run(cfg, PitchTracks(chosen.viterbi), stop)

@@ -5,16 +5,20 @@ Results go to standard output, everything else to standard error. A stream that 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hlfeat.cli.errors import InterruptedEarlyError, in_terms_of_options
+from hlfeat.errors import UsageError
 from hlfeat.extraction.stop_signals import when_stopped
 
 # --- standard output ---------------------------------------------------------------------------------------------
@@ -79,6 +83,49 @@ def abandon_full_streams() -> None:
 # --- log -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Display:
+    """What standard error shows of a run.
+
+    Attributes:
+        progress: auto, bar, lines, json or none.
+        log_format: text or json.
+    """
+
+    progress: str = "auto"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        if self.log_format == "json" and self.progress == "bar":
+            raise UsageError("--progress bar: expected json, lines or none with --log-format json")
+
+    @property
+    def mode(self) -> str:
+        """What progress is shown as: in a log for machines, events too."""
+        return "json" if self.log_format == "json" and self.progress == "auto" else self.progress
+
+    def summary(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """What the log line of a run's end takes as `extra`. With JSON for progress only, it is an event beside it."""
+        from hlfeat.extraction.run_log import facts, write_event
+
+        if self.log_format == "text" and self.mode == "json":
+            write_event("summary", fields)
+        return facts(event="summary", **fields)
+
+
+def print_error(error: BaseException, message: str) -> None:
+    """Print the line about what has ended the command, as the log has its lines; with -v, the traceback too."""
+    log = logging.getLogger("hlfeat")
+    verbose = log.isEnabledFor(logging.DEBUG)
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in log.handlers):
+        log.error("%s", message, exc_info=error if verbose else None)
+        return
+    if verbose:
+        traceback.print_exception(error)
+    with suppress(OSError):
+        print(f"hlfeat: error: {message}", file=sys.stderr, flush=True)
+
+
 class TqdmHandler(logging.Handler):
     """Writes log lines to standard error without breaking the progress bar."""
 
@@ -86,14 +133,42 @@ class TqdmHandler(logging.Handler):
         from tqdm import tqdm
 
         with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # its reader may have ended (2>&1 | head)
-            print(in_terms_of_options(self.format(record)), file=sys.stderr, flush=True)
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
 
 
-def set_up_logging(verbose: bool, quiet: bool = False) -> None:
+class TextFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def __init__(self) -> None:
+        super().__init__("hlfeat: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return in_terms_of_options(super().format(record))
+
+
+class JsonFormatter(logging.Formatter):
+    """A JSON object on each line: time, level and message, and the facts that the record has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from hlfeat.extraction.run_log import facts_of, timestamp
+
+        line: dict[str, Any] = {
+            "time": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "message": in_terms_of_options(record.getMessage()),
+            **facts_of(record),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def set_up_logging(verbose: bool, quiet: bool = False, display: Display | None = None) -> None:
     """Send the package's log and Python's warnings to standard error."""
     log = logging.getLogger("hlfeat")
     handler = TqdmHandler()
-    handler.setFormatter(logging.Formatter("hlfeat: %(message)s"))
+    handler.setFormatter(JsonFormatter() if display and display.log_format == "json" else TextFormatter())
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     warnings.showwarning = lambda message, *_: log.warning("%s", " ".join(str(message).split()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +18,15 @@ from hlfeat.cli.options import (
     WORKERS,
     BatchSecondsOption,
     DevicesOption,
+    LogFormat,
+    LogFormatOption,
     ManifestOption,
     MaxFailuresOption,
     NullOption,
     OnTruncated,
     OnTruncatedOption,
+    ProgressMode,
+    ProgressOption,
     QuietOption,
     SetOption,
     Tf32Option,
@@ -31,7 +36,7 @@ from hlfeat.cli.options import (
     epilog,
     refuse,
 )
-from hlfeat.cli.process import print_path, set_up_logging
+from hlfeat.cli.process import Display, print_path, set_up_logging
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.extraction.stop_signals import when_stopped
 
@@ -74,6 +79,8 @@ def stats(
     workers: WorkersOption = WORKERS,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    progress: ProgressOption = ProgressMode.auto,
+    log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -83,7 +90,8 @@ def stats(
     features, the statistics beside their shards are merged. For clips, features are computed as by extract, but not
     written. Standard output has the path of the file.
     """
-    set_up_logging(verbose, quiet)
+    display = Display(progress.value, log_format.value)
+    set_up_logging(verbose, quiet, display)
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"-o {out}: expected a file in an existing folder")
     from hlfeat.storage.layout import Layout
@@ -120,21 +128,24 @@ def stats(
             weights=weights,
             tf32=tf32,
         )
-        failed = _of_clips(cfg, clip_list, out, options)
+        failed = _of_clips(cfg, clip_list, out, options, display)
     if failed:
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-def _of_clips(cfg: Config, clips: Inputs, out: Path, options: Options) -> int:
+def _of_clips(cfg: Config, clips: Inputs, out: Path, options: Options, display: Display) -> int:
     """Compute and write the statistics of clips.
 
     Returns how many clips failed.
     """
+    from hlfeat.extraction.progress import Progress
+    from hlfeat.extraction.run import Hooks
     from hlfeat.extraction.statistics_run import statistics_of_clips
     from hlfeat.text import count
 
     try:
-        statistics, report = statistics_of_clips(cfg, clips, out, options)
+        hooks = Hooks(progress=partial(Progress, mode=display.mode))
+        statistics, report = statistics_of_clips(cfg, clips, out, options, hooks=hooks)
     except KeyboardInterrupt:
         log.warning("interrupted; nothing was written")
         raise typer.Exit(Exit.INTERRUPTED) from None

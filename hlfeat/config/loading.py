@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from hlfeat.config.config import Config
 from hlfeat.config.messages import explain, kind_of, parse_key, place_of
+from hlfeat.config.run_file import configuration_of_run, is_of_run
 from hlfeat.config.yaml12 import Key, Yaml12Dumper, YamlDocument, dotted, read_yaml
 from hlfeat.errors import ConfigError, LayerError
 from hlfeat.text import nearest
@@ -28,7 +29,8 @@ def load_config(name: str | Path = DEFAULT_CONFIG, overrides: Iterable[str] = ()
     """Read a configuration, apply overrides, check everything.
 
     Args:
-        name: a shipped configuration (see `config_names`), or the path of a YAML file.
+        name: a shipped configuration (see `config_names`), or the path of a YAML file; of the hlfeat.yaml that a run
+            has written, its configuration is taken.
         overrides: `key.path=value`, such as `frontend.n_filters=64` or `stack.0.kernel=[5, 3]`.
 
     Returns:
@@ -145,7 +147,7 @@ def _read(path: Path) -> YamlDocument:
         raise ConfigError(
             f"{path}:1: expected keys such as audio, frontend, stack, output; got {kind_of(document.data)}"
         )
-    return document
+    return configuration_of_run(document) if is_of_run(document.data) else document
 
 
 def _override(data: dict[str, Any], override: str, places: dict[Key, str]) -> None:

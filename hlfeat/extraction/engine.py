@@ -172,14 +172,24 @@ class ClipStreamer:
 
 
 class StreamedFeatures:
-    """The features of one channel of a long clip; iterating over them reads and computes."""
+    """The features of one channel of a long clip; iterating over them reads and computes.
+
+    Attributes:
+        passed: is told how many samples each block has, at the file's rate, as it goes on to be computed.
+    """
 
     def __init__(self, samples: SilenceWatch, compute: Callable[[Iterable[Tensor]], Iterator[FeatureChunk]]) -> None:
         self._samples, self._compute = samples, compute
+        self.passed: Callable[[int], object] = lambda samples: None
 
     @property
     def silent(self) -> bool:
         return self._samples.silent
 
     def __iter__(self) -> Iterator[FeatureChunk]:
-        return self._compute(self._samples)
+        return self._compute(self._passing())
+
+    def _passing(self) -> Iterator[Tensor]:
+        for block in self._samples:  # [1, t]
+            self.passed(block.shape[-1])
+            yield block

@@ -8,13 +8,16 @@ and writes the same bytes.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
+from hlfeat.extraction.contributors import version_notes
 from hlfeat.extraction.multi_device import run_on_devices
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
@@ -23,6 +26,8 @@ from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
+
+log = logging.getLogger("hlfeat")
 
 
 def extract(
@@ -91,9 +96,14 @@ def extract_clips(
     check_channels(config, inputs)
     task = partial(extract_on_device, config, inputs, out, limits, product=product)
     if len(options.devices) == 1:
-        return task(options, hooks)
-    product.prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
-    return Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
+        report = task(options, hooks)
+    else:
+        product.prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
+        report = Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
+    notes = product.notes(config, report.sample_rates, options)
+    for note in notes:
+        log.warning("%s", note)
+    return replace(report, notes=[*version_notes(report.versions), *notes])
 
 
 def check_channels(config: Config, inputs: Inputs) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hlfeat.errors import TooManyFailuresError
 from hlfeat.extraction.events import FailedClip
 from hlfeat.extraction.options import Options
+from hlfeat.extraction.run_log import facts
 from hlfeat.storage.records import FailureRecord
 from hlfeat.text import escape_unprintable
 
@@ -45,7 +46,8 @@ class Failures:
             shard = before.shard  # so that resumed runs write identical bytes
         member = None if clip.span is None else clip.span.member
         self._records.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member))
-        log.warning("%s: %s: %s", clip, error.code, escape_unprintable(str(error)))
+        fields = facts(event="failure", id=clip.id, path=clip.path, code=error.code)
+        log.warning("%s: %s: %s", clip, error.code, escape_unprintable(str(error)), extra=fields)
         most = self._options.max_failures
         if self._options.on_error == "stop":
             raise TooManyFailuresError(f"on_error: stopped at {clip}: {error.code}: {error}")

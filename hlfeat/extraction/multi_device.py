@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.run import Hooks
+from hlfeat.extraction.run_log import ForwardedLog, ForwardingHandler
 from hlfeat.extraction.stop_signals import STOPS, when_stopped
 
 T = TypeVar("T")
@@ -26,16 +28,27 @@ log = logging.getLogger("hlfeat")
 POLL = 0.2  # seconds between looks at whether the run is to stop
 
 
+class _Parent:
+    """The process that shows what this one does; for any number of threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._lock = connection, threading.Lock()
+
+    def send(self, kind: str, value: Any) -> None:
+        with self._lock:
+            self._connection.send((kind, value))
+
+
 class _RemoteProgress(Progress):
     """Progress that another process shows."""
 
-    def __init__(self, parent: Connection, total: int, done: int, quiet: bool) -> None:
+    def __init__(self, parent: _Parent, total: int, done: int, quiet: bool) -> None:
         super().__init__(total, done, quiet=True)
         self.parent = parent
-        parent.send(("begin", done))
+        parent.send("begin", done)
 
-    def show(self, clips: int, seconds: float) -> None:
-        self.parent.send(("progress", (clips, seconds)))
+    def show(self, clips: int, seconds: float, part: float) -> None:
+        self.parent.send("progress", (clips, seconds, part))
 
 
 def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) -> list[T]:
@@ -50,6 +63,7 @@ def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) ->
     Raises what the first process raised that failed, after all have ended: the others do not stop for it.
     """
     children: list[_Child[T]] = []
+    shown = ForwardedLog(log)
     progress = hooks.progress(len(range(clips)[options.part.slice(clips)]), 0, options.quiet)
     terminated = finished = False
     errors: list[Exception] = []
@@ -64,7 +78,7 @@ def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) ->
                     child.process.terminate()
             for connection in wait(list(running), POLL):
                 child = running[connection]
-                if child.receive(hooks, progress):
+                if child.receive(hooks, progress, shown):
                     del running[connection]
                     if child.error is not None:
                         errors.append(child.error)
@@ -97,12 +111,13 @@ class _Child(Generic[T]):
         self.connection: Any
         self.connection, theirs = processes.Pipe(duplex=False)
         arguments = (theirs, task, options, log.level)
+        self._device = options.device
         self.process = processes.Process(target=_child, args=arguments, name=options.device)
         with _signals_blocked():
             self.process.start()
         theirs.close()
 
-    def receive(self, hooks: Hooks, progress: Progress) -> bool:
+    def receive(self, hooks: Hooks, progress: Progress, shown: ForwardedLog) -> bool:
         """Take one message. Returns whether it is the last."""
         try:
             kind, value = self.connection.recv()
@@ -111,9 +126,11 @@ class _Child(Generic[T]):
         if kind == "shard":
             hooks.finished_shard(value)
         elif kind == "begin":
-            progress.add(value, 0.0)
+            progress.resume(value)
         elif kind == "progress":
             progress.add(*value)
+        elif kind == "log":
+            shown.show(self._device, *value)
         elif kind == "done":
             self.result = value
         else:
@@ -132,24 +149,23 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(parent: Connection, task: Task[Any], options: Options, level: int) -> None:
+def _child(connection: Connection, task: Task[Any], options: Options, level: int) -> None:
     """The process of one device: does the task, and sends its parent what becomes of it."""
     signals = []
     when_stopped(lambda *_: signals.append(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"hlfeat: {options.device}: %(message)s"))
-    log.handlers[:], log.level = [handler], level
+    parent = _Parent(connection)
+    log.handlers[:], log.level = [ForwardingHandler(lambda *record: parent.send("log", record))], level
     hooks = Hooks(
         stopped=lambda: bool(signals),
-        finished_shard=lambda path: parent.send(("shard", path)),
+        finished_shard=lambda path: parent.send("shard", path),
         progress=lambda *arguments: _RemoteProgress(parent, *arguments),
     )
     with suppress(BrokenPipeError):  # the parent was killed: finished shards stay, and nobody listens
         try:
-            parent.send(("done", task(options, hooks)))
+            parent.send("done", task(options, hooks))
         except HlfeatError as e:
-            parent.send(("failed", e))
+            parent.send("failed", e)
         except Exception as e:
             log.debug("", exc_info=True)
-            parent.send(("failed", RuntimeError(f"{options.device}: {type(e).__name__}: {e}")))
+            parent.send("failed", RuntimeError(f"{options.device}: {type(e).__name__}: {e}"))

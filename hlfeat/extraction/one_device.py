@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,23 +14,27 @@ import numpy as np
 from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
+from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
-from hlfeat.extraction.progress import Clock
-from hlfeat.extraction.report import STAGES, Report, merge_reports
+from hlfeat.extraction.report import Report
 from hlfeat.extraction.resume import ResumeState, scan_output
-from hlfeat.extraction.run import ClipRun, Hooks, Job, Tally
+from hlfeat.extraction.run import ClipRun, Hooks, Job
+from hlfeat.extraction.run_log import ONCE
+from hlfeat.extraction.run_report import DirectoryReporter, reason_of, run_report
 from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, make_loader
 from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
-from hlfeat.nn.device import choose_device, device_name, on_device, peak_memory
+from hlfeat.nn.device import choose_device, on_device
+from hlfeat.nn.weights import UNTRAINED
 from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import FailureRecord
+from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
 
@@ -79,14 +83,14 @@ def statistics_on_device(
         clock, started = Clock(), time.perf_counter()
         sink = StatisticsSink(job.pipeline.postprocessor.shape, clock)
         failures = Failures((), {}, options)
-        run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock, Tally())
+        run = ClipRun(job, sink, failures, hooks.progress(len(clips), 0, options.quiet), clock)
         try:
             run.process(clips, frozenset(), scratch)
         except OSError as e:
             raise disk_error(e, scratch) from e
         finally:
             run.progress.close()
-        return _report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
+        return run_report(run, ResumeState(clips), failures.save_in_order(order), started), sink.shards
 
 
 @contextmanager
@@ -117,7 +121,7 @@ def _prepare_job(
     ):
         extractor.to(device)
         if options.weights is None and stack.is_random():
-            log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+            log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits)
@@ -150,34 +154,27 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
     sink = job.product.sink(job.config, job.pipeline, SinkPlace(output, job.each, state.shards, clock, failures))
+    earlier = earlier_versions(output, state.entries)
     progress = job.hooks.progress(len(clips), len(clips) - len(state.todo), options.quiet)
-    run = ClipRun(job, sink, failures, progress, clock, Tally())
+    run = ClipRun(job, sink, failures, progress, clock)
+    reporter = DirectoryReporter(run, state, earlier, inputs, started)
+    ended: BaseException | None = None
     try:
         if state.todo:
             output.begin()
+            for note in version_notes(distinct([*earlier, versions()])):
+                log.warning("%s", note, extra=ONCE)
         run.process(state.todo, state.fills_gap, output.folder)
         assert progress.clips == len(clips), "a clip is neither in the index nor among the failures"
+    except BaseException as e:
+        ended = e
+        raise
     finally:
         progress.close()
         output.check_place()
         failed = failures.save_in_order(order)
-    report = _report(run, state, failed, started)
-    report = replace(report, skipped=dict(inputs.skipped), hidden_folders=inputs.hidden_folders)
-    return replace(report, complete=output.finish(report.as_dict(), merge_reports))
-
-
-def _report(run: ClipRun, state: ResumeState, failed: Sequence[FailureRecord], started: float) -> Report:
-    seconds = {stage: run.clock.seconds[stage] for stage in STAGES}
-    return Report(
-        clips=run.tally.clips,
-        audio_seconds=run.tally.seconds,
-        truncated=run.tally.truncated,
-        cut_segments=run.tally.cut_segments,
-        failures=[failure.as_dict() for failure in failed],
-        clips_before=state.entries,
-        seconds_before=state.seconds,
-        seconds={**seconds, "total": time.perf_counter() - started},
-        device=device_name(run.job.device),
-        tf32=run.job.options.tf32,
-        peak_bytes=peak_memory(run.job.device) + (run.job.pool.peak_bytes if run.job.device.type == "cpu" else 0),
-    )
+        if ended is not None:
+            with suppress(Exception):  # as what has ended the run, which is raised: a full disk, a lost GPU
+                output.interrupt(reporter.report(failed, reason_of(ended, output.folder)).as_dict())
+    report = reporter.report(failed)
+    return replace(report, complete=output.finish(report.as_dict(), reporter.merge))

@@ -6,7 +6,7 @@ a clip, its salience is held in memory. The process of the run writes the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from hlfeat.config.fingerprint import pitch_fingerprint
 from hlfeat.config.output import OutputConfig, shard_bytes
 from hlfeat.errors import ClipError, LayerError
 from hlfeat.extraction.events import ChannelFeatures, ComputedClip, HeldFeatures
+from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor, check_finite
 from hlfeat.extraction.setup import Pipeline, prepare
 from hlfeat.extraction.silence import Silence
@@ -54,8 +55,8 @@ class PitchRows(PostProcessor):
         self._silence = Silence(extractor)
         if viterbi:
             pitch(torch.zeros(len(freqs), 1), self._freqs, viterbi=True)  # raises an error here, and not in a worker
-        hop = Fraction(extractor.frontend.hop, extractor.sample_rate)
-        self.text = TrackText(Fraction(extractor.stack.shift) * hop, extractor.stack.stride * hop)
+        first, hop = Fraction(extractor.first_centre), Fraction(extractor.hop)
+        self.text = TrackText(first / extractor.sample_rate, hop / extractor.sample_rate)
 
     def __call__(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Raises ClipError for a salience that is not finite, or too long for Viterbi's algorithm.
@@ -111,6 +112,12 @@ class PitchTracks:
         rate = extractor.sample_rate / extractor.hop
         how = " along the best path" if self.viterbi else ""
         return f"pitch from {extractor.n_bands} rows of salience{how}, {rate:g} frames a second"
+
+    def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
+        return LINE_BYTES
+
+    def notes(self, config: Config, sample_rates: Mapping[int, int], options: Options) -> list[str]:
+        return []  # the rows of a salience end where pitches do
 
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         size = config.output.shard_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from hlfeat.config.config import Config
+from hlfeat.extraction.coverage import coverage_notes
+from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.setup import Pipeline, make_shard_plan, prepare
 from hlfeat.extraction.sinks import ShardSink, Sink, SinkPlace
@@ -23,6 +27,12 @@ class Product(Protocol):
 
     def describe(self, config: Config, pipeline: Pipeline) -> str:
         """What is made, in half a line."""
+
+    def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
+        """What a row of the post-processor takes on the disk, about."""
+
+    def notes(self, config: Config, sample_rates: Mapping[int, int], options: Options) -> list[str]:
+        """A line about each thing that the user of the output should know, of so many clips of each sample rate."""
 
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         """Where shards end, which are finished and taken back as a whole."""
@@ -45,6 +55,12 @@ class Features:
         size = pipeline.postprocessor.shape[0]
         pooled = "" if output.pool is None else f", pooled by {output.pool} to [vectors, {size}]"
         return f"features {shape} {output.dtype}, {rate:g} frames a second{pooled}"
+
+    def row_bytes(self, config: Config, pipeline: Pipeline) -> int:
+        return math.prod(pipeline.postprocessor.shape) * np.dtype(config.output.dtype).itemsize
+
+    def notes(self, config: Config, sample_rates: Mapping[int, int], options: Options) -> list[str]:
+        return coverage_notes(config, sample_rates, files=options.weights is not None or options.stats is not None)
 
     def shard_plan(self, config: Config, postprocessor: PostProcessor) -> ShardPlan:
         return make_shard_plan(config, postprocessor)

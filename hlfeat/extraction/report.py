@@ -1,4 +1,4 @@
-"""What a run did: clips, hours, failures, seconds of each stage, device, memory, versions."""
+"""What a run did, or had done when it was interrupted: clips, hours, failures, seconds of each stage, versions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hlfeat.extraction.contributors import distinct, version_notes, versions_in
 from hlfeat.versions import versions
 
 STAGES = ("decode", "resample", "compute", "wait", "write", "total")
@@ -30,6 +31,10 @@ class Report:
         skipped: files of the inputs' folders and archives that are not audio, by extension.
         hidden_folders: folders that were not searched, as their names begin with a dot.
         tf32: whether a GPU was allowed to multiply in TF32.
+        interrupted: why the run ended early; None if it did not. The clips are then those of finished shards.
+        sample_rates: how many clips of the directory, or of the part, have files of each rate (hertz).
+        versions: of the libraries, of each run that made what is there.
+        notes: a line about each thing that the features' user should know.
 
     >>> Report(clips=2, audio_seconds=7200.0).as_dict()["hours"]
     2.0
@@ -50,6 +55,10 @@ class Report:
     skipped: dict[str, int] = field(default_factory=dict)
     hidden_folders: int = 0
     tf32: bool = False
+    interrupted: str | None = None
+    sample_rates: Mapping[int, int] = field(default_factory=dict)
+    versions: Sequence[Mapping[str, str]] = field(default_factory=lambda: [versions()])
+    notes: Sequence[str] = ()
 
     @classmethod
     def of_parts(cls, reports: Sequence[Report]) -> Report:
@@ -71,12 +80,17 @@ class Report:
             skipped=_most(r.skipped for r in reports),
             hidden_folders=max(r.hidden_folders for r in reports),
             tf32=any(r.tf32 for r in reports),
+            sample_rates=sum((Counter(r.sample_rates) for r in reports), Counter[int]()),
+            versions=distinct(entry for r in reports for entry in r.versions),
+            notes=list(dict.fromkeys(note for r in reports for note in r.notes)),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """As report.json has it."""
         wall = self.seconds["total"]
         return {
+            "complete": self.interrupted is None,
+            **({} if self.interrupted is None else {"interrupted": self.interrupted}),
             "clips": self.clips + self.clips_before,
             "clips_this_run": self.clips,
             "hours": (self.seconds_before + self.audio_seconds) / 3600,
@@ -87,13 +101,15 @@ class Report:
             "failures_by_code": dict(sorted(Counter(f["code"] for f in self.failures).items())),
             "skipped": dict(sorted(self.skipped.items())),
             "hidden_folders": self.hidden_folders,
+            "sample_rates": {str(rate): self.sample_rates[rate] for rate in sorted(self.sample_rates)},
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "real_time_factor": self.audio_seconds / wall if wall else 0.0,
             "device": self.device,
             "tf32": self.tf32,
             "peak_memory_bytes": self.peak_bytes,
             **({} if self.parts is None else {"parts": self.parts}),
-            "versions": versions(),
+            "versions": list(self.versions),
+            "notes": list(self.notes),
         }
 
 
@@ -106,14 +122,20 @@ def _most(skipped: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report.json of a run in parts, from those of its parts: sums, the longest time and the largest memory."""
+    """The report.json of a run in parts, from those of its parts, which are complete: sums, the longest time and the
+    largest memory."""
     codes: Counter[str] = Counter()
     for r in reports:
         codes.update(r["failures_by_code"])
     seconds = {k: round(sum(r["seconds"].get(k, 0.0) for r in reports), 3) for k in STAGES}
     seconds["total"] = max(r["seconds"]["total"] for r in reports)
+    rates: Counter[int] = Counter()
+    for r in reports:
+        rates.update({int(rate): clips for rate, clips in r.get("sample_rates", {}).items()})
+    used = distinct(entry for r in reports for entry in versions_in(r))
     hours, this_run = (sum(r[key] for r in reports) for key in ("hours", "hours_this_run"))
     return {
+        "complete": True,
         **{k: sum(r[k] for r in reports) for k in ("clips", "clips_this_run")},
         "hours": hours,
         "hours_this_run": this_run,
@@ -122,11 +144,13 @@ def merge_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "failures_by_code": dict(sorted(codes.items())),
         "skipped": _most(r.get("skipped", {}) for r in reports),
         "hidden_folders": max(r.get("hidden_folders", 0) for r in reports),
+        "sample_rates": {str(rate): rates[rate] for rate in sorted(rates)},
         "seconds": seconds,
         "real_time_factor": this_run * 3600 / seconds["total"] if seconds["total"] else 0.0,
         "device": ", ".join(dict.fromkeys(r["device"] for r in reports)),
         "tf32": any(r.get("tf32", False) for r in reports),
         "peak_memory_bytes": max(r["peak_memory_bytes"] for r in reports),
         "parts": len(reports),
-        "versions": reports[0]["versions"],
+        "versions": used,
+        "notes": version_notes(used),
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
@@ -26,6 +27,7 @@ class ResumeState:
         todo: clips that are neither done nor failed for good.
         shards: the numbers of finished shards.
         entries, seconds: of the index of finished shards: how many, and how long the clips are together.
+        sample_rates: how many of these have files of each rate (hertz).
         standing: failures that stand.
         retried: failures whose clips are tried again, by the clip's id.
         fills_gap: ids of clips with which a shard begins because a shard was removed that began with them.
@@ -35,6 +37,7 @@ class ResumeState:
     shards: frozenset[int] = frozenset()
     entries: int = 0
     seconds: float = 0.0
+    sample_rates: Mapping[int, int] = field(default_factory=dict)
     standing: Sequence[FailureRecord] = ()
     retried: Mapping[str, FailureRecord] | None = None
     fills_gap: frozenset[str] = frozenset()
@@ -71,6 +74,7 @@ class _Finished:
     shards: set[int]
     entries: int = 0
     seconds: float = 0.0
+    sample_rates: Counter[int] = field(default_factory=Counter)
 
 
 def scan_output(
@@ -102,7 +106,9 @@ def scan_output(
     fills_gap: frozenset[str] = frozenset()
     if shards != set(range(len(shards))):  # one is missing: it began after a clip that is done
         fills_gap = frozenset(c.id for before, c in zip(finished.done, clips[1:], strict=False) if before)
-    return ResumeState(todo, shards, finished.entries, finished.seconds, standing, retried, fills_gap)
+    return ResumeState(
+        todo, shards, finished.entries, finished.seconds, finished.sample_rates, standing, retried, fills_gap
+    )
 
 
 def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
@@ -123,6 +129,7 @@ def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
         finished.shards.add(number)
         finished.entries += len(entries)
         finished.seconds += sum(entry.duration for entry in entries)
+        finished.sample_rates.update(entry.sample_rate for entry in entries if entry.sample_rate is not None)
         for place, _ in known:
             finished.done[place] = 1
     for number in redone:  # now that none of them is refused

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import torch
 from hlfeat.audio.clip import Clip
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, InterruptedRunError
-from hlfeat.extraction.engine import Engine
-from hlfeat.extraction.events import ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
+from hlfeat.extraction.clock import Clock
+from hlfeat.extraction.engine import Engine, StreamedFeatures
+from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.product import Product
-from hlfeat.extraction.progress import Clock, Progress
+from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.setup import Pipeline
 from hlfeat.extraction.sinks import Sink
 from hlfeat.extraction.worker_pool import WorkerPool
@@ -74,24 +76,34 @@ class Tally:
         clips, seconds: each channel of its own counted, and their duration in seconds.
         truncated: recordings that were cut short and are used nevertheless.
         cut_segments: segments that end a little after their file, and were cut to its end.
+        sample_rates: how many of the clips have files of each rate (hertz).
     """
 
     clips: int = 0
     seconds: float = 0.0
     truncated: int = 0
     cut_segments: int = 0
+    sample_rates: Counter[int] = field(default_factory=Counter)
+
+    def copy(self) -> Tally:
+        return replace(self, sample_rates=Counter(self.sample_rates))
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClipRun:
-    """The loop over clips, and what it adds to."""
+    """The loop over clips, and what it adds to.
+
+    Attributes:
+        tally: of what the sink has taken; committed: as it was when the last shard was closed.
+    """
 
     job: Job
     sink: Sink
     failures: Failures
     progress: Progress
     clock: Clock
-    tally: Tally
+    tally: Tally = field(default_factory=Tally)
+    committed: Tally = field(default_factory=Tally)
 
     def process(self, clips: Sequence[Clip], fills_gap: frozenset[str], scratch: Path) -> None:
         """Read, compute and write the clips.
@@ -146,12 +158,16 @@ class ClipRun:
         """Write a clip, or record why not."""
         self.clock.add(clip.seconds)
         info = clip.info
+        passage = _Passage(self.progress, info)
+        for channel in clip.channels:
+            if isinstance(channel, StreamedFeatures):
+                channel.passed = passage
         try:
             with self.clock("write"):
                 self.sink.write(clip)
         except ClipError as e:  # of a long clip, which is read and computed while it is written
             self._check_stopped()
-            self._fail(FailedClip(info.clip, e, info))
+            self._fail(FailedClip(info.clip, e, info), passage.seconds, passage.part)
             return
         self.failures.resolve(info.clip.id)
         seconds = info.duration * info.channels_out
@@ -159,20 +175,42 @@ class ClipRun:
         self.tally.seconds += seconds
         self.tally.truncated += info.shortfall is not None
         self.tally.cut_segments += info.overshoots
-        self.progress.add(1, seconds)
+        self.tally.sample_rates[info.sample_rate] += info.channels_out
+        self.progress.add(1, seconds - passage.seconds, -passage.part)
 
-    def _fail(self, failed: FailedClip) -> None:
+    def _fail(self, failed: FailedClip, seconds: float = 0.0, part: float = 0.0) -> None:
+        """Record a clip that failed, of which so much was counted on the way."""
         self.clock.add(failed.seconds)
-        self.progress.add(1, 0.0)
+        self.progress.add(1, -seconds, -part)
         self.failures.add(failed, self.sink.shard_name)
 
     def _commit(self) -> None:
         """Close the shard and report it."""
         with self.clock("write"):
             paths = self.sink.commit()
+        self.committed = self.tally.copy()
         for path in paths:
             self.job.hooks.finished_shard(path)
 
     def _check_stopped(self) -> None:
         if self.job.hooks.stopped():
             raise InterruptedRunError
+
+
+class _Passage:
+    """Counts the audio of a long clip as it goes through, block by block.
+
+    Attributes:
+        seconds, part: that were counted, at most all of the clip.
+    """
+
+    def __init__(self, progress: Progress, info: ClipInfo) -> None:
+        self._progress, self._rate, self._whole = progress, info.sample_rate, info.duration * info.channels_out
+        self.seconds = self.part = 0.0
+
+    def __call__(self, samples: int) -> None:
+        seconds = min(samples / self._rate, self._whole - self.seconds)
+        part = seconds / self._whole if self._whole else 0.0
+        self.seconds += seconds
+        self.part += part
+        self._progress.add(0, seconds, part)

@@ -91,6 +91,8 @@ def prepare(config: Config, weights: Path | None, stats: Path | None) -> Pipelin
             pool=config.output.pool,
             dims=None if config.output.pool is None else postprocessor.shape[0],
             freqs=_band_freqs(extractor) if config.output.pool is None else None,
+            sample_rate=extractor.sample_rate,
+            first_centre_samples=extractor.first_centre,
         ),
         weights=None if digest is None else HashedFile(str(weights), digest),
         stats=None if stats_digest is None else HashedFile(str(stats), stats_digest),

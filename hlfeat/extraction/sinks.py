@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hlfeat.errors import ClipError
+from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.events import ChannelFeatures, ClipInfo, ComputedClip, FeatureChunk, HeldFeatures
 from hlfeat.extraction.failures import Failures
-from hlfeat.extraction.progress import Clock
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.statistics.shard_statistics import ShardStatistics

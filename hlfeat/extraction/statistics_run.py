@@ -21,7 +21,12 @@ from hlfeat.statistics.moments import no_moments
 
 
 def statistics_of_clips(
-    config: Config, inputs: Inputs, out: Path, options: Options, limits: Limits = DEFAULT_LIMITS
+    config: Config,
+    inputs: Inputs,
+    out: Path,
+    options: Options,
+    limits: Limits = DEFAULT_LIMITS,
+    hooks: Hooks = Hooks(),  # noqa: B008
 ) -> tuple[Statistics | None, Report]:
     """The statistics of all clips' features, frame by frame (None where there are none), and the report of the run.
 
@@ -40,9 +45,9 @@ def statistics_of_clips(
     description = prepare(config, options.weights, options.stats).description
     task = partial(statistics_on_device, config, inputs, scratch, limits)
     if len(options.devices) == 1:
-        report, shards = task(options, Hooks())
+        report, shards = task(options, hooks)
     else:
-        results = run_on_devices(len(inputs.clips), task, options, Hooks())
+        results = run_on_devices(len(inputs.clips), task, options, hooks)
         report = Report.of_parts([report for report, _ in results])
         shards = [shard for _, part in results for shard in part]
     clips, total = 0, no_moments(*description.features.row)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hlfeat.errors import OutputError
+from hlfeat.inspection.damage import Damage, read_failure_codes
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.storage.feature_dir import FeatureDir
@@ -35,6 +36,7 @@ class Inspection:
         without_statistics: names of shards that have no statistics beside them.
         failures: how many clips failed, by code.
         missing: why the directory is not complete.
+        damaged: what could not be read, and is not in the other figures.
     """
 
     folder: FeatureDir
@@ -47,6 +49,7 @@ class Inspection:
     without_statistics: list[str]
     failures: Counter[str]
     missing: list[str]
+    damaged: list[Damage]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; statistics are null where there are no frames."""
@@ -63,6 +66,7 @@ class Inspection:
             "data_bytes": self.data_bytes,
             "complete": not self.missing,
             "missing": self.missing,
+            "damaged": [asdict(damage) for damage in self.damaged],
             "failures": self.failures.total(),
             "failures_by_code": dict(sorted(self.failures.items())),
             "silent": self.silent,
@@ -77,55 +81,74 @@ class Inspection:
 def inspect(path: Path) -> Inspection:
     """What is in a feature directory, from its indexes and statistics.
 
-    Statistics that an earlier version has not written are computed from the data, piece by piece.
+    Statistics that an earlier version has not written are computed from the data, piece by piece. A damaged shard is
+    named and left out.
 
     Raises:
         UsageError: not a feature directory.
-        OutputError: what is read of it is damaged.
+        OutputError: its hlfeat.yaml is damaged.
     """
     folder = FeatureDir(path)
-    durations = array("d")
-    moments = MomentsSum(no_moments(*folder.shape))
-    silent: list[str] = []
-    constant: list[str] = []
-    data_bytes, data_suffix = 0, ""
-    without_statistics = []
+    found = _Shards(MomentsSum(no_moments(*folder.shape)))
+    damaged: list[Damage] = []
     for shard in folder.shards:
-        data, clips, frames = _read_index(folder, shard, durations)
-        check_shard(data, frames)
-        data_bytes, data_suffix = data_bytes + data.stat().st_size, data.suffix
-        statistics, stored = folder.statistics(shard, clips, frames)
-        if not stored:
-            without_statistics.append(data.name)
-        moments.add(statistics.moments)
-        silent += statistics.silent
-        constant += statistics.constant
-    failures = Counter(failure.code for failure in folder.failures())
+        try:
+            found.add(folder, shard)
+        except OutputError as e:
+            damaged.append(Damage(shard.name, str(e)))
+    failures, unreadable = read_failure_codes(folder)
     return Inspection(
         folder=folder,
-        durations=np.array(durations),
-        moments=moments.total,
-        data_bytes=data_bytes,
-        data_suffix=data_suffix,
-        silent=silent,
-        constant=constant,
-        without_statistics=without_statistics,
+        durations=np.array(found.durations),
+        moments=found.moments.total,
+        data_bytes=found.data_bytes,
+        data_suffix=found.data_suffix,
+        silent=found.silent,
+        constant=found.constant,
+        without_statistics=found.without_statistics,
         failures=failures,
-        missing=folder.missing(len(durations), failures.total()),
+        missing=folder.missing(len(found.durations), failures.total()),
+        damaged=damaged + unreadable,
     )
 
 
-def _read_index(folder: FeatureDir, shard: ShardFiles, durations: array[float]) -> tuple[Path, int, int]:
-    """The path of a shard's features, and its numbers of clips and frames; durations are appended."""
-    clips, frames, name = 0, 0, ""
+@dataclass
+class _Shards:
+    """What is in the shards that were read; the attributes are those of Inspection."""
+
+    moments: MomentsSum
+    durations: array[float] = field(default_factory=lambda: array("d"))
+    silent: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+    data_bytes: int = 0
+    data_suffix: str = ""
+    without_statistics: list[str] = field(default_factory=list)
+
+    def add(self, folder: FeatureDir, shard: ShardFiles) -> None:
+        """Add a shard. Raises OutputError, with nothing added, where it is damaged."""
+        durations, frames, data = _read_index(folder, shard)
+        check_shard(data, frames)
+        size = data.stat().st_size
+        statistics, stored = folder.statistics(shard, len(durations), frames)
+        self.durations += durations
+        self.data_bytes, self.data_suffix = self.data_bytes + size, data.suffix
+        self.moments.add(statistics.moments)
+        self.silent += statistics.silent
+        self.constant += statistics.constant
+        if not stored:
+            self.without_statistics.append(data.name)
+
+
+def _read_index(folder: FeatureDir, shard: ShardFiles) -> tuple[array[float], int, Path]:
+    """The durations of a shard's clips, their number of frames, and the path of their features."""
+    durations, frames, name = array("d"), 0, ""
     for entry in folder.entries(shard):
         durations.append(entry.duration)
-        clips += 1
         frames += entry.frames
         name = entry.shard
-    if not clips:
+    if not durations:
         raise OutputError(f"{shard.index}: damaged: there is no clip in it")
-    return folder.folder / name, clips, frames
+    return durations, frames, folder.folder / name
 
 
 def histogram(durations: np.ndarray) -> list[tuple[float, float, int]]:

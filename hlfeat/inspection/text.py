@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hlfeat.inspection.damage import Damage
 from hlfeat.inspection.summary import Inspection, histogram
 from hlfeat.statistics.moments import Moments
 from hlfeat.storage.description import FeatureShape, RunDescription
-from hlfeat.text import count, duration, escape_unprintable
+from hlfeat.text import count, duration, escape_unprintable, size
 
 SHOWN = 8  # ids that are named; the JSON has all
 BAR = 40  # characters of the longest
@@ -29,11 +30,12 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
     shards = count(len(folder.shards), "shard") + (f" ({inspection.data_suffix})" if inspection.data_suffix else "")
     features = (
         f"[{inspection.moments.frames}, {row}] {folder.dtype} in {shards}, "
-        f"{_size(inspection.data_bytes)}{_axes(folder.description.features)}"
+        f"{size(inspection.data_bytes)}{_axes(folder.description.features)}"
     )
     yield from directory_lines(
         folder.folder, inspection.durations, ("features", features), inspection.failures, inspection.missing
     )
+    yield from damaged_lines(inspection.damaged)
     if verified:
         yield "  verified  yes: sums, rows, ids and statistics are those of the data"
     unknown = len(inspection.without_statistics)
@@ -62,6 +64,14 @@ def directory_lines(
     yield "  complete  " + ("yes" if not missing else f"no: {'; '.join(missing)}")
 
 
+def damaged_lines(damaged: Sequence[Damage]) -> Iterator[str]:
+    """What could not be read, a line each, and what to do about it; nothing where all is well."""
+    if damaged:
+        yield f"  damaged   {len(damaged)}, which the figures leave out (hlfeat repair):"
+        for damage in damaged:
+            yield f"            {escape_unprintable(damage.reason)}"
+
+
 def duration_lines(durations: np.ndarray) -> Iterator[str]:
     """An empty line and a histogram; nothing where there are no clips. Shape: [clips]."""
     if len(durations):
@@ -84,13 +94,6 @@ def _axes(features: FeatureShape) -> str:
         return f"; pooled: {features.pool}"
     rate = f"; {features.frames_per_second:g} frames a second" if features.frames_per_second else ""
     return rate + (f"; bands at {min(features.freqs):.4g} to {max(features.freqs):.4g} Hz" if features.freqs else "")
-
-
-def _size(n: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if n >= size:
-            return f"{n / size:.3g} {unit}" if n < 1000 * size else f"{n / size:.0f} {unit}"
-    return f"{n} bytes"
 
 
 def _ids(ids: list[str]) -> str:

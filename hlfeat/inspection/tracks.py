@@ -5,13 +5,15 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hlfeat.inspection.text import directory_lines, duration_lines, made_by
+from hlfeat.errors import OutputError
+from hlfeat.inspection.damage import Damage, read_failure_codes
+from hlfeat.inspection.text import damaged_lines, directory_lines, duration_lines, made_by
 from hlfeat.storage.track_dir import TrackDir
 
 
@@ -25,6 +27,7 @@ class TrackInspection:
         frames: of all clips.
         failures: how many clips failed, by code.
         missing: why the directory is not complete.
+        damaged: what could not be read, and is not in the other figures.
     """
 
     folder: TrackDir
@@ -32,6 +35,7 @@ class TrackInspection:
     frames: int
     failures: Counter[str]
     missing: list[str]
+    damaged: list[Damage]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -43,6 +47,7 @@ class TrackInspection:
             "frames": self.frames,
             "complete": not self.missing,
             "missing": self.missing,
+            "damaged": [asdict(damage) for damage in self.damaged],
             "failures": self.failures.total(),
             "failures_by_code": dict(sorted(self.failures.items())),
             **{key: description[key] for key in ("pitch", "fingerprint", "weights", "versions", "config")},
@@ -55,6 +60,7 @@ class TrackInspection:
         rate = self.folder.description.features.frames_per_second
         holds = f"{self.frames} frames of pitch{f', {rate:g} a second' if rate else ''}{how}"
         yield from directory_lines(self.folder.folder, self.durations, ("tracks", holds), self.failures, self.missing)
+        yield from damaged_lines(self.damaged)
         if verified:
             yield "  verified  yes: sums, frames and ids are those of the tracks"
         yield from made_by(self.folder.description)
@@ -66,14 +72,19 @@ def inspect_tracks(path: Path) -> TrackInspection:
 
     Raises:
         UsageError: it is none.
-        OutputError: what is read of it is damaged.
+        OutputError: its hlfeat.yaml is damaged.
     """
     folder = TrackDir(path)
     durations, frames = array("d"), 0
+    damaged: list[Damage] = []
     for shard in folder.shards:
-        for entry in folder.entries(shard):
-            durations.append(entry.duration)
-            frames += entry.frames
-    failures = Counter(failure.code for failure in folder.failures())
+        try:
+            entries = list(folder.entries(shard))
+        except OutputError as e:
+            damaged.append(Damage(shard.name, str(e)))
+            continue
+        durations.extend(entry.duration for entry in entries)
+        frames += sum(entry.frames for entry in entries)
+    failures, unreadable = read_failure_codes(folder)
     missing = folder.missing(len(durations), failures.total())
-    return TrackInspection(folder, np.array(durations), frames, failures, missing)
+    return TrackInspection(folder, np.array(durations), frames, failures, missing, damaged + unreadable)

@@ -32,10 +32,9 @@ def verify(folder: FeatureDir, progress: Callable[[int], object] = lambda n: Non
         progress: called after each clip with the number of bytes of its features.
     """
     for shard in folder.shards:
-        try:
-            yield from _ShardCheck(folder, shard).mismatches(progress)
-        except OutputError as e:
-            yield str(e)
+        check = ShardCheck(folder, shard)
+        yield from check.data(progress)
+        yield from check.statistics()
     yield from _unreadable_failures(folder)
     yield from _repeated_ids(folder)
 
@@ -66,17 +65,23 @@ def _unreadable_failures(folder: RunDir) -> Iterator[str]:
         yield str(e)
 
 
-class _ShardCheck:
-    """Reads one shard and computes its statistics anew."""
+class ShardCheck:
+    """Reads one shard and computes its statistics anew: `data` first, then `statistics`.
+
+    Attributes:
+        ids: of the clips in its index, as far as it was read.
+        readable: whether all clips could be read, so that their statistics can be compared.
+    """
 
     def __init__(self, folder: FeatureDir, shard: ShardFiles) -> None:
         self.folder, self.shard = folder, shard
         self.computed = ShardStatistics.of(*folder.shape)
         self.ids: set[str] = set()
         self.row = 0  # where the next clip must begin
-        self.readable = True  # whether all clips could be read, so that their statistics can be compared
+        self.readable = True
 
-    def mismatches(self, progress: Callable[[int], object]) -> Iterator[str]:
+    def data(self, progress: Callable[[int], object] = lambda n: None) -> Iterator[str]:
+        """Mismatches between index and features. `progress`: as of `verify`."""
         reader: FeatureReader | None = None
         try:
             for number, entry in enumerate(self.folder.entries(self.shard), 1):
@@ -91,15 +96,27 @@ class _ShardCheck:
                 progress(entry.frames * reader.row_bytes)
             if reader is None:
                 yield f"{self.shard.index}: there is no clip in it"
+                self.readable = False
                 return
             yield from self._check_end(reader)
+        except OutputError as e:
+            yield str(e)
+            self.readable = False
         finally:
             if reader is not None:
                 reader.close()
-        stored = self.folder.stored_statistics(self.shard)
-        if stored is not None and self.readable:
-            for mismatch in _compare_statistics(stored, self.computed, self.ids):
-                yield f"{self.shard.statistics}: {mismatch}"
+
+    def statistics(self) -> Iterator[str]:
+        """Mismatches between the statistics beside the shard and those of its features; nothing if there are none."""
+        if not self.readable:
+            return
+        try:
+            stored = self.folder.stored_statistics(self.shard)
+        except OutputError as e:
+            yield str(e)
+            return
+        for mismatch in [] if stored is None else _compare_statistics(stored, self.computed, self.ids):
+            yield f"{self.shard.statistics}: {mismatch}"
 
     def _check_rows(self, reader: FeatureReader, entry: IndexEntry, number: int) -> Iterator[str]:
         """Whether a clip is in the shard, right after the clip before it. `number`: of its index line."""

@@ -29,6 +29,7 @@ class Extractor(nn.Module):
     Attributes:
         n_channels, n_bands: C and F.
         hop: samples from frame to frame.
+        first_centre: samples from the beginning of a clip to the centre of its first frame; half samples may occur.
         sample_rate: hertz.
 
     Raises:
@@ -50,6 +51,7 @@ class Extractor(nn.Module):
         self.stack = Stack(layers)
         self.n_channels, self.n_bands = self.stack.output_size(frontend.n_channels, frontend.n_bands)
         self.hop = frontend.hop * self.stack.stride
+        self.first_centre = frontend.hop * self.stack.shift
         self.sample_rate = frontend.sample_rate
         self._axis_of: object = None
 

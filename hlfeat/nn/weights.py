@@ -21,6 +21,11 @@ from hlfeat.nn.state_dicts import Found, find_states, is_dense, state_dicts
 log = logging.getLogger("hlfeat")
 
 FRONTEND = "frontend."  # what begins the keys of an extractor's frontend
+# The seed is put in. Said once, whatever the number of processes.
+UNTRAINED = (
+    "no weights were given: the stack's are drawn at random from seed %d, untrained; the option weights loads trained "
+    "ones, and stacks with init: salience (pitch-salience) need no training"
+)
 
 
 def load_weights(extractor: Extractor, path: Path) -> str:

@@ -24,7 +24,7 @@ from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.base import Frontend
 from hlfeat.nn.frontends.responses import Responses
 from hlfeat.nn.margins import inside, layers_within, margin_of
-from hlfeat.nn.weights import load_weights
+from hlfeat.nn.weights import UNTRAINED, load_weights
 from hlfeat.plotting.images import Grid, Image
 from hlfeat.plotting.pitch_line import with_pitch
 from hlfeat.text import escape_unprintable
@@ -80,7 +80,7 @@ def view(
     if weights is not None:
         load_weights(extractor, weights)
     elif extractor.stack.is_random():
-        log.warning("no weights were given: the stack's are drawn at random from seed %d", config.seed)
+        log.warning(UNTRAINED, config.seed)
     try:
         extractor.follow_centre_freqs()
     except ValueError as e:
@@ -155,5 +155,5 @@ def if_rising(freqs: np.ndarray | None) -> np.ndarray | None:
 
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
-    stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
-    return Grid(if_rising(extractor.output_freqs()), span[0] + stack.shift * frame, stack.stride * frame, span)
+    first, step = (samples / extractor.sample_rate for samples in (extractor.first_centre, extractor.hop))
+    return Grid(if_rising(extractor.output_freqs()), span[0] + first, step, span)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hlfeat.errors import OutputError
@@ -29,12 +30,13 @@ class ShardCatalog:
         """
         for shard in indexed_shards(self.layout.folder):
             if shard.layout.part == self.layout.part:
-                entries = list(read_index(shard.index))
-                name = _data_name(shard, entries)
-                if is_track(name):
-                    check_tracks(self.layout, entries)
-                else:
-                    check_shard(self.layout.folder / name, _count_rows(shard, entries))
+                with _repairable():
+                    entries = list(read_index(shard.index))
+                    name = _data_name(shard, entries)
+                    if is_track(name):
+                        check_tracks(self.layout, entries)
+                    else:
+                        check_shard(self.layout.folder / name, _count_rows(shard, entries))
                 yield shard.number, entries
 
     def edited_track(self, entries: Sequence[IndexEntry]) -> Path | None:
@@ -77,7 +79,8 @@ class ShardCatalog:
     def failures(self) -> list[FailureRecord]:
         """The failures that earlier runs recorded."""
         path = self.layout.failures
-        return list(read_failures(path)) if path.exists() else []
+        with _repairable():
+            return list(read_failures(path)) if path.exists() else []
 
     def write_failures(self, failures: Iterable[FailureRecord]) -> None:
         """Replace failures.jsonl, or the part's."""
@@ -89,6 +92,16 @@ class ShardCatalog:
         names = (name for _, name in own_files(self.layout.folder) if name.kind in kinds and not name.temporary)
         of = {name.part.of for name in names if name.kind == "index" or name.part != WHOLE}
         return sorted(of - {self.layout.part.of})
+
+
+@contextmanager
+def _repairable() -> Iterator[None]:
+    """Errors about what is damaged name the remedy."""
+    try:
+        yield
+    except OutputError as e:
+        e.remedy = "repair"
+        raise
 
 
 def _removal_order(file: tuple[Path, FileName]) -> tuple[bool, bool, bool, str]:

@@ -10,8 +10,11 @@ from typing import Any
 
 import yaml
 
-from hlfeat.errors import OutputError
+from hlfeat.config.fingerprint import pitch_fingerprint
+from hlfeat.config.loading import config_from_dict
+from hlfeat.errors import ConfigError, OutputError
 from hlfeat.storage.layout import Layout
+from hlfeat.storage.times import window_seconds
 
 _FILES = {"weights": "the weights", "stats": "the statistics"}  # keys of other files, and what a message calls these
 _MOST = 2**31  # channels, bands or dims
@@ -28,6 +31,8 @@ class FeatureShape:
         pool: how frames were pooled over time; None for frames as they are.
         dims: of a pooled vector.
         freqs: of the bands in hertz; None where they have none, or were not written.
+        sample_rate: in hertz, of the samples that are counted; None in folders of earlier versions.
+        first_centre_samples: from the beginning of a clip to the centre of its first frame; None as above.
     """
 
     channels: int
@@ -37,11 +42,36 @@ class FeatureShape:
     pool: str | None = None
     dims: int | None = None
     freqs: tuple[float, ...] | None = None
+    sample_rate: int | None = None
+    first_centre_samples: float | None = None
 
     @property
     def row(self) -> tuple[int, ...]:
         """The shape of a row of a shard: (channels, bands), or (dims,) of pooled features."""
         return (self.channels, self.bands) if self.dims is None else (self.dims,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, the keys in the order of the file; those of which earlier versions knew nothing may be left out.
+
+        The seconds of windows repeat what `pool` says, for programs that do not take it apart.
+        """
+        data: dict[str, Any] = {
+            "channels": self.channels,
+            "bands": self.bands,
+            "frames_per_second": self.frames_per_second,
+            "hop_samples": self.hop_samples,
+        }
+        for key in ("sample_rate", "first_centre_samples"):
+            if (value := getattr(self, key)) is not None:
+                data[key] = value
+        if self.freqs is not None:
+            data["freqs"] = _FlowList(self.freqs)
+        if self.pool is not None:
+            data |= {"pool": self.pool, "dims": self.dims}
+            window = window_seconds(self.pool)
+            if window is not None:
+                data |= {"window_seconds": float(window[0]), "window_hop_seconds": float(window[1])}
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +126,9 @@ class RunDescription:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, the keys in the order of the file."""
-        shape = self.features
-        features = {
-            "channels": shape.channels,
-            "bands": shape.bands,
-            "frames_per_second": shape.frames_per_second,
-            "hop_samples": shape.hop_samples,
-        }
-        freqs = {} if shape.freqs is None else {"freqs": _FlowList(shape.freqs)}
-        pooled = {} if shape.pool is None else {"pool": shape.pool, "dims": shape.dims}
         data = {
             "fingerprint": self.fingerprint,
-            "features": {**features, **freqs, **pooled},
+            "features": self.features.as_dict(),
             "weights": _hashed(self.weights),
             "stats": _hashed(self.stats),
             "versions": self.versions,
@@ -162,6 +183,7 @@ def _hashed_file(data: Mapping[str, Any] | None) -> HashedFile | None:
 
 def _feature_shape(data: Mapping[str, Any]) -> FeatureShape:
     rate, hop, pool, freqs = (data.get(key) for key in ("frames_per_second", "hop_samples", "pool", "freqs"))
+    sample_rate, first = data.get("sample_rate"), data.get("first_centre_samples")
     shape = FeatureShape(
         channels=int(data["channels"]),
         bands=int(data["bands"]),
@@ -170,6 +192,8 @@ def _feature_shape(data: Mapping[str, Any]) -> FeatureShape:
         pool=pool,
         dims=None if pool is None else int(data["dims"]),
         freqs=band_freqs(freqs, data["bands"]),
+        sample_rate=None if sample_rate is None else int(sample_rate),
+        first_centre_samples=None if first is None else float(first),
     )
     if not all(0 < n < _MOST for n in shape.row):
         raise ValueError(shape.row)
@@ -213,6 +237,20 @@ def read_description(folder: Path) -> RunDescription:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         path = Layout(folder).description
         raise OutputError(f"{path}: damaged: expected the layout of features") from e
+
+
+def has_its_fingerprint(description: RunDescription) -> bool | None:
+    """Whether the fingerprint is that of the settings; None for settings of another version, which this one cannot
+    read."""
+    weights, stats = description.weights, description.stats
+    try:
+        config = config_from_dict(description.config)
+    except ConfigError:
+        return None
+    fingerprint = config.fingerprint(*(None if file is None else file.sha256 for file in (weights, stats)))
+    if description.pitch is not None:
+        fingerprint = pitch_fingerprint(fingerprint, {"viterbi": description.pitch.viterbi})
+    return fingerprint == description.fingerprint
 
 
 def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -282,8 +282,10 @@ def open_reader(path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         return _format_of(path).reader(path, row_shape, dtype)
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
-    except ValueError as e:
-        raise OutputError(f"{path}: damaged: {' '.join(str(e).split())}") from e
+    except MemoryError:
+        raise
+    except Exception as e:  # numpy and torch have no one error for what is damaged
+        raise OutputError(f"{path}: damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
 
 
 def open_lookup(path: Path) -> ClipLookup:
@@ -303,9 +305,9 @@ def check_shard(path: Path, rows: int) -> None:
     except Exception as e:  # numpy has no one error for a header that is none
         if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
             raise
-        raise OutputError(f"{path}: damaged: {e or type(e).__name__}", remedy="overwrite") from e
+        raise OutputError(f"{path}: damaged: {e or type(e).__name__}", remedy="repair") from e
     if not complete:
-        raise OutputError(f"{path}: damaged: shorter or longer than its index says", remedy="overwrite")
+        raise OutputError(f"{path}: damaged: shorter or longer than its index says", remedy="repair")
 
 
 def _format_of(path: Path) -> FeatureFormat:

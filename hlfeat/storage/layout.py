@@ -181,6 +181,11 @@ class ShardFiles:
     number: int
 
     @property
+    def name(self) -> str:
+        """The name of the shard without suffix."""
+        return self.layout.shard_name(self.number)
+
+    @property
     def index(self) -> Path:
         return self.layout.index(self.number)
 

@@ -14,7 +14,7 @@ from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.description import RunDescription, differing_settings, read_description_dict
 from hlfeat.storage.layout import Layout, own_files
 from hlfeat.storage.lock import DirectoryLock
-from hlfeat.storage.run_parts import with_task_numbers
+from hlfeat.storage.run_parts import is_complete, with_task_numbers
 
 
 class OutputDir:
@@ -127,16 +127,22 @@ class OutputDir:
         layouts = [Layout(self.folder, part) for part in WHOLE.split(self.part.of)]
         try:
             reports = [json.loads(layout.report.read_bytes()) for layout in layouts]
+            if not all(map(is_complete, reports)):
+                return False
             failures = b"".join(layout.failures.read_bytes() for layout in layouts)
             merged = merge_reports(reports)
         except FileNotFoundError:
             return False
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-            raise OutputError(f"{self.folder}: the report of another part is damaged: run that part again") from e
+            raise OutputError(f"{self.folder}: the report of another part is damaged", remedy="repair") from e
         whole = self.layout.whole
         write_atomically(whole.failures, failures, beside=self.layout.draft(whole.failures))
         self._write_report(whole, merged)
         return True
+
+    def interrupt(self, report: dict[str, Any]) -> None:
+        """Write the report of a run that ended early, which says so: it completes nothing."""
+        self._write_report(self.layout, with_task_numbers(report, self.part.tasks))
 
     def _write_report(self, layout: Layout, report: dict[str, Any]) -> None:
         text = json.dumps(report, indent=2) + "\n"

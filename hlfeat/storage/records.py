@@ -206,6 +206,11 @@ def read_index(path: Path) -> Iterator[IndexEntry]:
     return (entry for _, entry in _read_lines(path, IndexEntry.from_line, INDEX_KEYS))
 
 
+def read_whole_index(path: Path) -> Iterator[tuple[IndexEntry, dict[str, Any]]]:
+    """As `read_index`, each line also as it is: with the keys that another version has written."""
+    return (both for _, both in _read_lines(path, lambda line: (IndexEntry.from_line(line), dict(line)), INDEX_KEYS))
+
+
 def read_index_offsets(path: Path) -> Iterator[tuple[int, RequiredValues]]:
     """As `read_index`, the values of INDEX_KEYS alone, with the offset of each line's first byte in the file."""
     return _read_lines(path, _required_values, INDEX_KEYS)
@@ -214,6 +219,22 @@ def read_index_offsets(path: Path) -> Iterator[tuple[int, RequiredValues]]:
 def read_failures(path: Path) -> Iterator[FailureRecord]:
     """The lines of failures.jsonl. Raises OutputError as `read_index` does."""
     return (failure for _, failure in _read_lines(path, FailureRecord.from_line, FAILURE_KEYS))
+
+
+def salvage_failures(path: Path) -> tuple[list[FailureRecord], int]:
+    """The lines of failures.jsonl that can be read, and how many cannot."""
+    records, damaged = [], 0
+    for line in path.read_bytes().split(b"\n"):
+        if not line:
+            continue
+        try:
+            data = json.loads(line)
+            if not isinstance(data, dict):
+                raise ValueError(f"expected {', '.join(FAILURE_KEYS)}")
+            records.append(FailureRecord.from_line(data))
+        except (ValueError, RecursionError):
+            damaged += 1
+    return records, damaged
 
 
 def _read_lines(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.description import read_description
 from hlfeat.storage.layout import Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
+from hlfeat.storage.run_parts import is_complete
 
 
 class RunDir:
@@ -53,7 +55,7 @@ class RunDir:
         parts = self.parts()
         if parts != [WHOLE]:
             paths = [Layout(self.folder, part).report for part in parts]
-            return [f"no {path.name}: that part is not done" for path in paths if not path.exists()]
+            return [reason for path in paths if (reason := _why_not_done(path))]
         path = Layout(self.folder).report
         try:
             report = json.loads(path.read_bytes())
@@ -62,6 +64,23 @@ class RunDir:
             return [f"no {path.name}: the run was stopped, or is at work"]
         except (OSError, ValueError, RecursionError, TypeError, KeyError):
             return [f"{path.name} is damaged"]
+        if not is_complete(report):
+            return [_interrupted(path, report)]
         if reported != (clips, failures):
             return [f"{path.name} is of {reported[0]} clips and {reported[1]} failures, an earlier run's"]
         return []
+
+
+def _why_not_done(path: Path) -> str:
+    """Why the part of a report is not done; nothing for one that is. Whoever merges reports says which are damaged."""
+    try:
+        report = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return f"no {path.name}: that part is not done"
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return "" if not isinstance(report, dict) or is_complete(report) else _interrupted(path, report)
+
+
+def _interrupted(path: Path, report: Mapping[str, Any]) -> str:
+    return f"{path.name}: the run was interrupted ({report.get('interrupted', 'it does not say why')})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,21 @@ def read_run_parts(folder: Path) -> RunParts | None:
         return None
     reports = {part.index: _read_report(Layout(folder, part).report) for part in WHOLE.split(partitions[0])}
     numbers = (_task_numbers(report) for report in reports.values() if report is not None)
-    done = frozenset(index for index, report in reports.items() if report is not None)
+    done = frozenset(index for index, report in reports.items() if report is not None and is_complete(report))
     return RunParts(partitions[0], done, next((n for n in numbers if n is not None), None))
 
 
 def with_task_numbers(report: dict[str, Any], tasks: TaskNumbers | None) -> dict[str, Any]:
     """A part's report, with what `read_run_parts` reads."""
     return report if tasks is None else {**report, _ARRAY: {"first": tasks.first, "step": tasks.step}}
+
+
+def is_complete(report: Mapping[str, Any]) -> bool:
+    """Whether a report is of a run that came to its end; those of earlier versions, which do not say so, are.
+
+    Raises AttributeError for what is no report.
+    """
+    return report.get("complete") is not False
 
 
 def _read_report(path: Path) -> dict[str, Any] | None:

@@ -82,12 +82,16 @@ class ShardWriter:
         self.rows = rows
         self._features.drop(id_, rows)
 
-    def commit(self, statistics: bytes | None = None) -> Path:
-        """Publish data, then its statistics, then the index. Returns the path of the data."""
+    def commit(self, statistics: bytes | None = None, index: bytes | None = None) -> Path:
+        """Publish data, then its statistics, then the index. Returns the path of the data.
+
+        Args:
+            index: its lines, where they have more than the entries.
+        """
         self._publish()
         if statistics is not None:
             write_atomically(self.files.statistics, statistics)
-        write_atomically(self.files.index, index_lines(self.entries))
+        write_atomically(self.files.index, index_lines(self.entries) if index is None else index)
         return self.path
 
     def _publish(self) -> None:

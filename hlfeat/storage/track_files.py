@@ -92,4 +92,4 @@ def check_tracks(layout: Layout, entries: Iterable[IndexEntry]) -> None:
         except (OSError, ValueError) as e:
             raise OutputError(f"{layout.folder}: the track of {entry.id!r} cannot be found: {e}") from e
         if not there:
-            raise OutputError(f"{path}: is missing, though the index has it", remedy="overwrite")
+            raise OutputError(f"{path}: is missing, though the index has it", remedy="repair")

@@ -31,7 +31,9 @@ ALL = [path for path, _ in commands(typer.main.get_command(app))]
 VERBS = {
     "Check",
     "Compute",
+    "Convert",
     "Draw",
+    "Take",
     "Export",
     "Extract",
     "Import",

@@ -384,8 +384,11 @@ def write(name: str, folder: Path) -> Path:
 # --- what a directory holds --------------------------------------------------------------------------------------
 
 
-# Of hlfeat.yaml: versions of libraries, and the frequencies of bands, which the pinned directories do not have.
-LATER = rb"(?m)^versions:\n(  .*\n)*|^  freqs: \[[^]]*\]\n"
+# Of hlfeat.yaml: versions of libraries, and the keys of bands and times that the pinned directories do not have.
+LATER = (
+    rb"(?m)^versions:\n(  .*\n)*|^  freqs: \[[^]]*\]\n"
+    rb"|^  (sample_rate|first_centre_samples|window_seconds|window_hop_seconds): .*\n"
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ import pytest
 from tests.docs.markdown import ROOT, Block, extension_blocks
 from tests.docs.runner import compare, printed_lines
 
-EXAMPLES = ("A frontend", "A stack layer", "A shard format", "An input kind")
+EXAMPLES = ("A frontend", "A stack layer", "A shard format", "A format of conversions", "An input kind")
 MOST_LINES, MOST_FILES = 40, 2
 
 

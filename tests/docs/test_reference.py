@@ -42,7 +42,19 @@ def test_readme_links_every_page() -> None:
     assert {f"docs/{page.name}" for page in DOCS} <= set(links(README))
 
 
-COMMANDS = ["extract", "pitch", "stats", "inspect", "plot", "export", "import-weights", "config show", "config check"]
+COMMANDS = [
+    "extract",
+    "pitch",
+    "stats",
+    "inspect",
+    "repair",
+    "convert",
+    "plot",
+    "export",
+    "import-weights",
+    "config show",
+    "config check",
+]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "bench harmonic", "bench frontend", "bench pipeline", "bench profile"])

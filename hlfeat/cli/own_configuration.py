@@ -1,0 +1,114 @@
+"""The configuration that a command computes: the one that is given, or that of the folder that it goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hlfeat.errors import UsageError
+
+if TYPE_CHECKING:
+    from hlfeat.storage.description import HashedFile, RunDescription
+
+log = logging.getLogger("hlfeat")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to compute.
+
+    Attributes:
+        name: of a shipped configuration, or the path of a YAML file.
+        overrides: settings on top of it, `key=value`.
+        weights, stats: files, if there are any.
+        viterbi: of pitch tracks.
+    """
+
+    name: str
+    overrides: Sequence[str] = ()
+    weights: Path | None = None
+    stats: Path | None = None
+    viterbi: bool = False
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the command has options about what is computed."""
+        return bool(self.name or self.overrides or self.weights or self.stats or self.viterbi)
+
+
+def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool = False) -> Chosen:
+    """What is given; if nothing is, what the folder `out` holds already; otherwise the default configuration.
+
+    Args:
+        given: by the command's options; its name is empty without -c.
+        default: name of the configuration that the command has without -c.
+        out: the folder of the output.
+        overwrite: whether it is begun anew, so that it does not matter what it holds.
+        pitch: whether the command writes pitch tracks.
+
+    Raises:
+        UsageError: the weights or statistics of the folder are not where they were, or have changed.
+        OutputError: the folder's hlfeat.yaml is damaged.
+    """
+    from hlfeat.storage.description import read_description
+    from hlfeat.storage.layout import Layout
+
+    path = Layout(Path(out)).description
+    if given.is_given or overwrite or not out or not path.is_file():
+        name = given.name or default
+        _warn_of_files(name, given)
+        return Chosen(name, given.overrides, given.weights, given.stats, given.viterbi)
+    description = read_description(path.parent)
+    if (description.pitch is not None) != pitch:
+        return Chosen(default)  # the run says that they do not go into one folder
+    chosen = Chosen(
+        str(path),
+        weights=_unchanged(path, "weights", description.weights),
+        stats=_unchanged(path, "stats", description.stats),
+        viterbi=description.pitch is not None and description.pitch.viterbi,
+    )
+    if not _is_default(description, default):
+        files = [f"{key} {file}" for key, file in (("weights", chosen.weights), ("stats", chosen.stats)) if file]
+        log.info("going on with the configuration of %s", ", ".join([str(path), *files]))
+    return chosen
+
+
+def _is_default(description: RunDescription, default: str) -> bool:
+    """Whether a folder holds what the command would compute for a new one."""
+    from hlfeat.config.loading import load_config
+
+    plain = description.weights is None and description.stats is None
+    plain = plain and (description.pitch is None or not description.pitch.viterbi)
+    return plain and dict(description.config) == load_config(default).model_dump(mode="json")
+
+
+def _unchanged(path: Path, key: str, file: HashedFile | None) -> Path | None:
+    """A file that a folder depends on. Raises UsageError where it is not what it was."""
+    if file is None:
+        return None
+    remedy = f"-c {path} --{key} FILE says where it is now"
+    try:
+        digest = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+    except OSError as e:
+        raise UsageError(
+            f"{path}: expected its {key} in {file.path} (sha256 {file.sha256[:12]}): {e.strerror}; {remedy}"
+        ) from e
+    if digest != file.sha256:
+        raise UsageError(
+            f"{path}: expected its {key} in {file.path} (sha256 {file.sha256[:12]}), but the file has changed "
+            f"(sha256 {digest[:12]}); {remedy}"
+        )
+    return Path(file.path)
+
+
+def _warn_of_files(name: str, given: Chosen) -> None:
+    """Say that a configuration of a run was used with weights or statistics that the command does not name."""
+    from hlfeat.config.run_file import files_of_run
+
+    for key, file in files_of_run(name).items():
+        if getattr(given, key) is None:
+            log.warning("%s: was used with %s %s; --%s names them", name, key, file, key)

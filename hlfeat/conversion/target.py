@@ -1,0 +1,264 @@
+"""What a format of a conversion must be able to do, and what those share that are no feature directory."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from hlfeat.conversion.identity import Identity, Marker, is_complete
+from hlfeat.conversion.plan import Plan
+from hlfeat.conversion.source import Source, SourceClip
+from hlfeat.errors import OutputError, UsageError
+from hlfeat.files import TEMPORARY, json_lines, publish, sync, write_atomically
+from hlfeat.storage.layout import Layout
+from hlfeat.storage.lock import DirectoryLock
+from hlfeat.text import escape_unprintable
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is converted to what.
+
+    Attributes:
+        source, plan: the clips, and where shards end.
+        folder: of the result.
+        identity: of the conversion.
+        dtype: of the features that are written.
+    """
+
+    source: Source
+    plan: Plan
+    folder: Path
+    identity: Identity
+    dtype: np.dtype[Any]
+
+    @property
+    def dims(self) -> int:
+        """Values of a row."""
+        return int(np.prod(self.source.shape))
+
+
+class OpenShard(Protocol):
+    """A shard that is being written; leaving the context without `commit` leaves no trace of it."""
+
+    def add(self, clip: SourceClip) -> None:
+        """Write a clip. Raises OutputError where its features are damaged."""
+
+    def commit(self) -> Sequence[Path]:
+        """Publish the shard. Returns the paths that are complete now."""
+
+
+class Target(ABC):
+    """One format. As a context, it holds the lock of the folder.
+
+    Attributes:
+        clips: how many are in the result, once it is finished.
+        failed: how many clips have features that the dtype cannot hold, and are recorded as failures.
+    """
+
+    failed = 0
+
+    def __init__(self, conversion: Conversion) -> None:
+        self.conversion = conversion
+        self.clips = conversion.plan.total
+
+    @classmethod
+    def check(cls, source: Source, dtype: np.dtype[Any] | None, frames: bool) -> np.dtype[Any]:
+        """The type of the features that are written, if this one was asked for; by default that of the source.
+
+        Raises UsageError where the format cannot hold the features, or a library is missing.
+        """
+        if frames:
+            raise UsageError("frames: expected with a table: parquet or csv")
+        return dtype or source.dtype
+
+    @abstractmethod
+    def begin(self) -> bool:
+        """Prepare the folder, which is locked. Returns False where the conversion is finished already.
+
+        Raises UsageError for a folder that holds anything else.
+        """
+
+    @abstractmethod
+    def is_finished(self, number: int) -> bool:
+        """Whether a shard is there."""
+
+    def skip(self, number: int, clips: Iterable[SourceClip]) -> None:
+        """Pass the clips of a finished shard."""
+        for _ in clips:
+            pass
+
+    @abstractmethod
+    def open(self, number: int) -> AbstractContextManager[OpenShard]:
+        """Begin a shard."""
+
+    @abstractmethod
+    def finish(self) -> Sequence[Path]:
+        """Write what is written once, at the end. Returns the paths of it that a user looks for."""
+
+    @abstractmethod
+    def __enter__(self) -> Target: ...
+
+    @abstractmethod
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Export(Target):
+    """A format that is no feature directory: its files are in a folder of their own, beside `_conversion.json`.
+
+    Attributes:
+        suffix: of the file whose presence says that a shard is finished.
+    """
+
+    suffix: ClassVar[str]
+
+    def __init__(self, conversion: Conversion) -> None:
+        super().__init__(conversion)
+        self.marker = Marker(conversion.folder)
+        self._lock: DirectoryLock | None = None
+
+    def __enter__(self) -> Export:
+        self._lock = DirectoryLock(Layout(self.conversion.folder))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def begin(self) -> bool:
+        folder = self.conversion.folder
+        record = self.marker.read()
+        if record is None:
+            others = [p.name for p in folder.iterdir() if not self._is_passing(p)]
+            if others:
+                raise UsageError(f"{folder}: expected an empty or a new folder, found {min(others)!r} in it")
+        else:
+            self.conversion.identity.check_same(folder, record.get("conversion"))
+            if is_complete(record):
+                return False
+        for path in list(folder.iterdir()):
+            if path.name.endswith(TEMPORARY):
+                remove_draft(path)
+        self.marker.write(self.conversion.identity, self._facts(), complete=False)
+        return True
+
+    def _is_passing(self, path: Path) -> bool:
+        """Whether a file is a lock's, or what is left of writing the marker."""
+        name = Layout.parse(path.name)
+        return path.name == self.marker.path.name + TEMPORARY or (name is not None and name.kind == "lock")
+
+    def _facts(self) -> dict[str, Any]:
+        """What the source's hlfeat.yaml says."""
+        source = self.conversion.source
+        counts = {"clips": self.conversion.plan.total, "rows": self.conversion.plan.frames}
+        return {"from": os.fspath(source.folder), **counts, "description": source.data}
+
+    def is_finished(self, number: int) -> bool:
+        return self.path(number).exists()
+
+    def path(self, number: int) -> Path:
+        """The file whose presence says that a shard is finished."""
+        return self.conversion.folder / f"part-{number:05d}{self.suffix}"
+
+    def finish(self) -> Sequence[Path]:
+        paths = self.write_last()
+        failures = [failure.as_dict() for failure in self.conversion.source.failures()]
+        if failures:
+            name = Layout(self.conversion.folder).failures.name
+            write_atomically(self.conversion.folder / f"_{name}", json_lines(failures))
+        self.marker.write(self.conversion.identity, self._facts(), complete=True)
+        return paths
+
+    def write_last(self) -> Sequence[Path]:
+        """Write what is written once all shards are there. Returns the paths."""
+        return ()
+
+
+Draft = TypeVar("Draft", bound="DraftFile")
+
+
+class DraftFile:
+    """A file beside its name, as a context; without `publish`, nothing is left of it.
+
+    Shards that are one file derive from it.
+
+    Attributes:
+        path: that it gets.
+        file: to write to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(path.name + TEMPORARY)
+        self.file: IO[bytes] = open(self._temporary, "wb")
+
+    def publish(self) -> Path:
+        """Sync the file and give it its name."""
+        sync(self.file)
+        self.file.close()
+        publish(self._temporary, self.path)
+        return self.path
+
+    def __enter__(self: Draft) -> Draft:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # a full disk: what could not be flushed is thrown away next
+            self.file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def remove_draft(path: Path) -> None:
+    """Remove a half-written file, or a folder of files."""
+    if path.is_dir() and not path.is_symlink():
+        for below in path.iterdir():
+            below.unlink()
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def cast(clip: SourceClip, features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Features of another type. Raises OutputError for values that it cannot hold."""
+    y = to_dtype(features, dtype)
+    if y is None:
+        name = escape_unprintable(clip.entry.id)
+        raise OutputError(f"{name}: features that {dtype.name} cannot hold; convert to float32")
+    return y
+
+
+def to_dtype(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """Features of another type, rounded as a run rounds; None where it cannot hold them."""
+    if features.dtype == dtype:
+        return features
+    with np.errstate(over="ignore"):
+        y = features.astype(dtype)
+    return y if np.isfinite(y).all() else None
+
+
+def key_of(text: str, illegal: re.Pattern[str]) -> str:
+    """A name for programs that do not allow all characters: `%` and these become `%20`, as in a URL.
+
+    `urllib.parse.unquote` gives the text again.
+
+    >>> key_of("a b%.wav", re.compile(r"\\s"))
+    'a%20b%25.wav'
+    """
+    return "".join(_quoted(c) if c == "%" or illegal.match(c) or not c.isprintable() else c for c in text)
+
+
+def _quoted(character: str) -> str:
+    code = ord(character)
+    data = character.encode("utf-8", "surrogateescape" if 0xDC80 <= code <= 0xDCFF else "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)

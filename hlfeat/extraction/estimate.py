@@ -1,0 +1,79 @@
+"""How much a run will write, before it begins: from the headers of some of its clips."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hlfeat.audio.clip import Clip
+from hlfeat.audio.reader import Reader
+from hlfeat.config.config import Config
+from hlfeat.errors import ClipError
+from hlfeat.extraction.product import Product
+from hlfeat.extraction.setup import Pipeline
+from hlfeat.storage.layout import Layout, own_files
+
+MOST_HEADERS = 200
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """About how much a run will write.
+
+    Attributes:
+        seconds: of audio, each channel that becomes a clip of its own counted.
+        size: of what is made of it, in bytes.
+        asked, answered: clips whose header was looked at, and those whose header says how long they are.
+    """
+
+    seconds: float
+    size: int
+    asked: int
+    answered: int
+
+
+def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip]) -> Estimate:
+    """An estimate from the headers of at most MOST_HEADERS of the clips, evenly spaced.
+
+    A clip that cannot be opened counts as one that fails; one whose header does not say how long it is counts as the
+    others.
+    """
+    n = min(len(clips), MOST_HEADERS)
+    asked = [clips[i * (len(clips) - 1) // max(1, n - 1)] for i in range(n)]
+    failed, seconds, rows = 0, [], []
+    for clip in asked:
+        try:
+            with Reader(clip, config.audio.channels) as reader:
+                samples, rate, kept = reader.samples, reader.sample_rate, reader.kept
+        except (ClipError, OSError):
+            failed += 1
+            continue
+        if samples is not None:
+            frames = pipeline.extractor.num_frames(-(-samples * pipeline.extractor.sample_rate // rate))
+            seconds.append(kept * samples / rate)
+            rows.append(kept * pipeline.postprocessor.rows(frames))
+    usable = len(clips) * (n - failed) / max(1, n) / max(1, len(seconds))  # clips for each that has answered
+    row_bytes = product.row_bytes(config, pipeline)
+    return Estimate(sum(seconds) * usable, round(sum(rows) * usable * row_bytes), n, len(seconds))
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What is free on the file system that a folder is on, or will be; None where the system does not say."""
+    path = Path(os.path.abspath(folder))
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
+
+
+def written_bytes(layout: Layout) -> int:
+    """The size of the features that the runs of a part have written already."""
+    if not layout.folder.is_dir():
+        return 0
+    files = [path for path, name in own_files(layout.folder) if name.kind == "shard" and name.part == layout.part]
+    return sum(path.stat().st_size for path in files if path.exists())

@@ -1,0 +1,84 @@
+"""What a run says to machines: events in JSON, and facts that a record of the log carries beside its message.
+
+Handlers look for the attributes `fields` and `once`; a record without them is a message and nothing more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+
+from tqdm import tqdm
+
+# About the whole run: if several processes say it, it is shown once.
+ONCE: dict[str, Any] = {"once": True}
+
+# Shows a message: its level, text, facts, and whether it is about the whole run.
+Show = Callable[[int, str, dict[str, Any], bool], None]
+
+
+def write_event(event: str, fields: dict[str, Any]) -> None:
+    """Write a JSON object on a line of standard error, whose reader may have ended (2>&1 | head)."""
+    line = json.dumps({"event": event, "time": timestamp(time.time()), **fields})
+    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 has them, in UTC: 2026-01-31T12:00:00.000Z."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def facts(**fields: Any) -> dict[str, Any]:
+    """The argument `extra` of a call of a logger: facts by their names, such as the id of a clip."""
+    return {"fields": fields}
+
+
+def facts_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The facts of a record, by their names; empty where it has none."""
+    return getattr(record, "fields", {})
+
+
+class ForwardingHandler(logging.Handler):
+    """Hands records to another process, which shows them.
+
+    Forks of the process that made the handler print theirs: long messages of several writers would mix in a pipe.
+    """
+
+    def __init__(self, show: Show) -> None:
+        super().__init__()
+        self._show, self._process = show, os.getpid()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if os.getpid() != self._process:
+            print(f"hlfeat: {text}", file=sys.stderr, flush=True)
+            return
+        with suppress(BrokenPipeError):  # the other process was killed, and nobody listens
+            self._show(record.levelno, text, facts_of(record), getattr(record, "once", False))
+
+
+class ForwardedLog:
+    """Logs what other processes hand over.
+
+    Args:
+        log: where it goes.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log, self._said = log, set[str]()
+
+    def show(self, source: str, level: int, text: str, fields: dict[str, Any], once: bool) -> None:
+        """Log a message of `source`, which the line names unless it is about the whole run."""
+        if once and text in self._said:
+            return
+        self._said.add(text)
+        self._log.log(level, "%s", text if once else f"{source}: {text}", extra={"fields": fields})

@@ -1,0 +1,71 @@
+"""The statistics of a shard, made again from its features, for where those beside it are damaged."""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from hlfeat.audio.clip import Clip
+from hlfeat.audio.reader import Reader
+from hlfeat.errors import ClipError
+from hlfeat.statistics.moments import Moments, moments, no_moments
+from hlfeat.statistics.shard_statistics import ShardStatistics
+from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.records import IndexEntry
+
+WHOLE_BYTES = 16 << 20  # of a clip's features that are summed at once, as the run has done; of longer ones by piece
+
+
+def rebuilt_statistics(folder: FeatureDir, shard: ShardFiles) -> ShardStatistics:
+    """Statistics of the features, and which clips are silent.
+
+    Of clips of up to a minute they are those of the run, to the bit; of longer ones the last digits may differ, as the
+    run has summed them in other pieces. Which clips are silent is read from the damaged file, where that is possible,
+    or from the clips' audio, where it is there.
+
+    Raises OutputError where index or features are damaged.
+    """
+    entries = list(folder.entries(shard))
+    silent = _recorded_silence(shard, {entry.id for entry in entries})
+    channels = folder.description.config.get("audio", {}).get("channels", "mix")
+    statistics = ShardStatistics.of(*folder.shape)
+    reader = folder.open_shard(shard, entries[0].shard)
+    try:
+        for entry in entries:
+            is_silent = _is_silent(entry, channels) if silent is None else entry.id in silent
+            statistics.add(entry.id, _moments(reader, entry), is_silent)
+    finally:
+        reader.close()
+    return statistics
+
+
+def _moments(reader: FeatureReader, entry: IndexEntry) -> Moments:
+    pieces = reader.read(entry)
+    if entry.frames * reader.row_bytes <= WHOLE_BYTES:
+        return moments(np.concatenate(list(pieces)))
+    return reduce(add, map(moments, pieces), no_moments(*reader.row_shape))
+
+
+def _recorded_silence(shard: ShardFiles, ids: set[str]) -> set[str] | None:
+    """The silent clips that a damaged file of statistics names; None where it cannot be read or names others."""
+    try:
+        silent = json.loads(shard.statistics.read_bytes())["silent"]
+        return set(silent) if set(silent) <= ids else None
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return None
+
+
+def _is_silent(entry: IndexEntry, channels: str | int) -> bool:
+    """Whether all samples of a clip are 0; False where they cannot be read any more. Reads on to the first sound."""
+    if entry.member is not None:
+        return False
+    try:
+        with Reader(Clip(entry.id, entry.path, entry.start, entry.end, entry.channel), channels) as reader:
+            return not any(block.any() for block in reader.blocks())
+    except (ClipError, OSError):
+        return False

@@ -1,0 +1,82 @@
+"""Kaldi archives, read by kaldiio."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import unquote
+
+import kaldiio
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlfeat import FeatureStore
+from hlfeat.conversion.kaldi import kaldi_key
+from tests.conversion.folders import index_of
+
+
+@pytest.mark.parametrize("name", ["features", "windows"])
+def test_kaldiio_reads_the_same(name, request, tmp_path, invoke, monkeypatch):
+    folder = request.getfixturevalue(name)
+    monkeypatch.chdir(tmp_path)
+    result = invoke("convert", folder, "-o", "new", "--format", "kaldi", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [*(f"new/feats-0000{i}.ark" for i in range(3)), "new/feats.scp"]
+    monkeypatch.chdir("/")  # the .scp has absolute paths
+    matrices = kaldiio.load_scp(str(tmp_path / "new/feats.scp"))
+    store = FeatureStore(folder)
+    assert sorted(map(unquote, matrices)) == sorted(id_ for id_, _ in store)
+    for id_, y in store:
+        assert matrices[kaldi_key(id_)].dtype == np.float32
+        assert (matrices[kaldi_key(id_)] == y.reshape(len(y), -1)).all()
+    in_order = [key for i in range(3) for key, _ in kaldiio.load_ark(str(tmp_path / f"new/feats-0000{i}.ark"))]
+    assert [unquote(key) for key in in_order] == [id_ for id_, _ in store]
+    assert (tmp_path / "new/frame_shift").exists() == (name == "features")
+
+
+def test_tables_of_a_data_folder(segments, tmp_path, invoke):
+    assert invoke("convert", segments, "-o", tmp_path / "new", "--format", "kaldi").returncode == 0
+    tables = {}
+    for name in ("utt2spk", "spk2utt", "utt2dur", "utt2num_frames", "text", "feats.scp"):
+        lines = (tmp_path / "new" / name).read_bytes().splitlines()
+        assert lines == sorted(lines)
+        tables[name] = [line.decode().split(" ", 1) for line in lines]
+    keys = [f"part%20{i}" for i in range(4)]
+    assert all([key for key, _ in tables[name]] == keys for name in tables if name != "spk2utt")
+    assert tables["utt2spk"] == [[key, f"sp%20{i % 2}"] for i, key in enumerate(keys)]
+    assert tables["spk2utt"] == [["sp%200", f"{keys[0]} {keys[2]}"], ["sp%201", f"{keys[1]} {keys[3]}"]]
+    assert tables["utt2dur"] == [[key, "0.4"] for key in keys]
+    assert tables["utt2num_frames"] == [
+        [key, str(line["frames"])] for key, line in zip(keys, index_of(segments), strict=True)
+    ]
+    assert tables["text"] == [[key, f"words, number {i} and more"] for i, key in enumerate(keys)]
+    assert (tmp_path / "new/frame_shift").read_text() == "0.01\n"
+    clips = [json.loads(line) for line in (tmp_path / "new/clips.jsonl").read_text().splitlines()]
+    assert [{"key": kaldi_key(line["id"]), **line} for line in index_of(segments)] == clips
+
+
+def test_without_speakers_each_clip_has_its_own(features, tmp_path, invoke):
+    assert invoke("convert", features, "-o", tmp_path / "new", "--format", "kaldi").returncode == 0
+    pairs = [line.split() for line in (tmp_path / "new/utt2spk").read_text().splitlines()]
+    assert len(pairs) == 9
+    assert all(key == speaker for key, speaker in pairs)
+    assert not (tmp_path / "new/text").exists()
+    assert len((tmp_path / "new/_failures.jsonl").read_text().splitlines()) == 3
+
+
+def test_float16_becomes_float32_exactly(features, tmp_path, invoke):
+    assert invoke("convert", features, "-o", tmp_path / "half", "--format", "pt", "--dtype", "float16").returncode == 0
+    assert invoke("convert", tmp_path / "half", "-o", tmp_path / "new", "--format", "kaldi").returncode == 0
+    matrices = kaldiio.load_scp(str(tmp_path / "new/feats.scp"))
+    for id_, y in FeatureStore(features):
+        assert (matrices[kaldi_key(id_)] == y.reshape(len(y), -1).astype(np.float16)).all()
+
+
+@given(st.text(min_size=1))
+def test_keys_are_legal_and_can_be_undone(text):
+    key = kaldi_key(text)
+    assert len(key.split()) == 1
+    assert key == key.strip()
+    key.encode()
+    assert unquote(key, errors="surrogatepass") == text

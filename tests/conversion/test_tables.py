@@ -1,0 +1,182 @@
+"""Tables, read by pandas, pyarrow and Python's csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlfeat import FeatureStore
+from hlfeat.conversion import parquet
+from hlfeat.conversion.convert import Request, convert
+from hlfeat.conversion.tables import column_names
+from tests.conversion.folders import add_meta, index_of, rename
+
+TEXTS = ["", "plain", "a,b", 'a "quoted" word', "two\nlines", "ünï тест 日本", " spaces ", "=1+1", "NA", "\ttab;|"]
+
+
+def csv_frame(folder: Path) -> pandas.DataFrame:
+    """All files of a table as pandas reads them, texts as they are."""
+    paths = sorted(folder.glob("part-*.csv"))
+    texts = {"id": str, "label": str, "meta_id": str}
+    frames = [pandas.read_csv(p, dtype=texts, keep_default_na=False, lineterminator="\n") for p in paths]
+    return pandas.concat(frames, ignore_index=True)
+
+
+def test_csv_of_pooled_vectors(pooled, tmp_path, invoke):
+    add_meta(pooled, lambda i, id_: {"label": TEXTS[i], "id": f"row {i}", "n": i})
+    result = invoke("convert", pooled, "-o", tmp_path / "new", "--format", "csv")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(tmp_path / f"new/part-0000{i}.csv") for i in range(3)]
+    table, store = csv_frame(tmp_path / "new"), FeatureStore(pooled)
+    values = [f"{of}_c{c}_b{b}" for of in ("mean", "std") for c in (0, 1) for b in range(8)]
+    assert list(table.columns) == ["id", "start_s", "end_s", "label", "meta_id", "n", *values]
+    assert table["id"].tolist() == [id_ for id_, _ in store]
+    assert table["label"].tolist() == TEXTS[:9]
+    assert table["meta_id"].tolist() == [f"row {i}" for i in range(9)]
+    assert table["n"].tolist() == list(range(9))
+    assert (table[values].to_numpy(np.float32) == np.concatenate([y for _, y in store])).all()
+    assert table["start_s"].tolist() == [0.0] * 9
+    assert np.allclose(table["end_s"], [line["duration"] for line in index_of(pooled)], atol=1e-9)
+
+
+def test_csv_of_frames_of_segments(segments, tmp_path, invoke):
+    assert invoke("convert", segments, "-o", tmp_path / "new", "--format", "csv", "--frames").returncode == 0
+    table, store = csv_frame(tmp_path / "new"), FeatureStore(segments)
+    assert list(table.columns[:6]) == ["id", "start_s", "end_s", "speaker", "text", "fold"]
+    for i, (id_, y) in enumerate(store):
+        rows = table[table["id"] == id_]
+        assert (rows.iloc[:, 6:].to_numpy(np.float32) == y.reshape(len(y), -1)).all()
+        assert rows["start_s"].iloc[0] == i / 2
+        assert rows["end_s"].iloc[-1] == i / 2 + 0.4
+        assert np.allclose(rows[["start_s", "end_s"]], i / 2 + store.intervals(id_), atol=1e-9)
+        assert (rows["start_s"].to_numpy()[1:] == rows["end_s"].to_numpy()[:-1]).all()
+        assert set(rows["speaker"]) == {f"sp {i % 2}"}
+
+
+def test_parquet_of_windows(windows, tmp_path, invoke):
+    add_meta(
+        windows, lambda i, id_: {"label": TEXTS[i], "n": i, "x": i / 4, "flag": i > 3, "list": [i, "a"]} if i else {}
+    )
+    result = invoke("convert", windows, "-o", tmp_path / "new", "--format", "parquet")
+    assert result.returncode == 0, result.stderr
+    table, store = pq.read_table(tmp_path / "new"), FeatureStore(windows)  # the folder, as data sets are read
+    assert table.column_names == ["id", "start_s", "end_s", "label", "n", "x", "flag", "list", "features"]
+    assert [str(table.schema.field(name).type) for name in table.column_names[3:8]] == [
+        "string", "int64", "double", "bool", "string"
+    ]  # fmt: skip
+    assert table.schema.field("features").type == pa.list_(pa.float32(), 16)
+    frame = pandas.read_parquet(tmp_path / "new")
+    assert (np.stack(frame["features"]) == np.concatenate([y for _, y in store])).all()
+    assert frame["id"].tolist() == [id_ for id_, y in store for _ in y]
+    intervals = np.concatenate([store.intervals(id_) for id_, _ in store])
+    assert np.allclose(frame[["start_s", "end_s"]], intervals, atol=1e-9)
+    of_clips = table.to_pandas().drop_duplicates("id").reset_index()
+    assert of_clips["label"].tolist()[1:] == TEXTS[1:9]
+    assert table["label"][0].as_py() is None
+    assert of_clips["list"].tolist()[1:] == [json.dumps([i, "a"]) for i in range(1, 9)]
+    facts = json.loads(table.schema.metadata[b"hlfeat"])
+    assert facts["values"] == [f"c{c}_b{b}" for c in (0, 1) for b in range(8)]
+    assert facts["description"]["config"]["output"]["pool"] == "window:0.2,0.1"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_parquet_of_clips_and_of_frames(dtype, features, tmp_path, invoke):
+    store = FeatureStore(features)
+    for name, more in (("clips", []), ("frames", ["--frames"])):
+        options = ["--format", "parquet", "--dtype", dtype, *more]
+        assert invoke("convert", features, "-o", tmp_path / name, *options).returncode == 0
+    clips, frames = (pandas.read_parquet(tmp_path / name) for name in ("clips", "frames"))
+    assert clips["id"].tolist() == [id_ for id_, _ in store]
+    assert np.allclose(clips["end_s"], [line["duration"] for line in index_of(features)], atol=1e-9)
+    for (_, y), row in zip(store, clips["features"], strict=True):
+        assert np.stack(row).dtype == dtype
+        assert (np.stack(row) == y.reshape(len(y), -1).astype(dtype)).all()
+    assert (np.stack(frames["features"]) == np.concatenate([np.stack(row) for row in clips["features"]])).all()
+    assert np.allclose(frames["start_s"], np.concatenate([store.intervals(id_)[:, 0] for id_, _ in store]), atol=1e-9)
+
+
+def test_row_groups_bound_the_memory(features, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 1)
+    convert(features, tmp_path / "new", Request("parquet", frames=True))
+    files = [pq.ParquetFile(path) for path in sorted((tmp_path / "new").glob("*.parquet"))]
+    assert [file.num_row_groups for file in files] == [4, 4, 1]
+
+
+META = st.dictionaries(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+    | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.lists(st.integers(), max_size=2),
+    max_size=4,
+)  # fmt: skip
+IDS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@given(metas=st.lists(META, min_size=9, max_size=9), ids=st.lists(IDS, min_size=9, max_size=9, unique=True))
+def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
+    """`metas` of clips with `ids`, some of them with bytes that are no UTF-8."""
+    tmp_path = tmp_path_factory.mktemp("any")
+    folder = Path(shutil.copytree(made_features["pooled"], tmp_path / "pooled"))
+    rename(folder, dict(zip([line["id"] for line in index_of(folder)], ids, strict=True)))
+    for path in folder.glob("stats-*.json"):
+        path.unlink()  # they have ids too
+    add_meta(folder, lambda i, id_: metas[i])
+    for form in ("parquet", "csv"):
+        convert(folder, tmp_path / form, Request(form))
+    readable = [id_.encode("utf-8", "backslashreplace").decode() for id_ in ids]
+    values = np.concatenate([y for _, y in FeatureStore(folder)])
+    columns = list(dict.fromkeys(name for meta in metas for name in meta))
+    table = pq.read_table(tmp_path / "parquet")
+    assert table["id"].to_pylist() == readable
+    assert (np.array(table["features"].to_pylist(), np.float32) == values).all()
+    rows = []
+    for path in sorted((tmp_path / "csv").glob("*.csv")):
+        with open(path, newline="", encoding="utf-8") as f:
+            header, *of_file = csv.reader(f)
+        rows += of_file
+    assert [row[0] for row in rows] == readable
+    assert (np.array([row[-32:] for row in rows], np.float32) == values).all()
+    for number, name in enumerate(columns, 3):
+        assert header[number] in (name, f"meta_{name}", f"meta_meta_{name}")
+        column = column_names(columns, ["id", "start_s", "end_s", "features"])[name]
+        for row, got, meta in zip(rows, table[column].to_pylist(), metas, strict=True):
+            value = meta.get(name)
+            assert row[number] == ("" if value is None else value if isinstance(value, str) else json.dumps(value))
+            if isinstance(got, str) and not isinstance(value, str):
+                assert json.loads(got) == value
+            else:
+                assert got == value
+
+
+def test_without_pyarrow_it_says_what_to_install(features, tmp_path, invoke, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(parquet, "find_spec", lambda name: None)
+    result = invoke("convert", features, "-o", tmp_path / "new", "--format", "parquet")
+    assert result.returncode == 2
+    assert result.stderr == "hlfeat: error: Parquet needs pyarrow: pip install 'hlfeat[parquet]'\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_float16_cannot_hold_ends_a_table(features, tmp_path, invoke):
+    path = features / "shard-00002.npy"
+    y = np.load(path)
+    y[0] = 7e4
+    np.save(path, y)
+    lines = (features / "shard-00002.jsonl").read_text().splitlines()
+    (features / "shard-00002.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in json.loads(line).items() if k != "crc32"}) + "\n" for line in lines)
+    )
+    result = invoke("convert", features, "-o", tmp_path / "new", "--format", "parquet", "--dtype", "float16")
+    assert result.returncode == 1
+    assert "features that float16 cannot hold; convert to float32" in result.stderr
+    assert len(list((tmp_path / "new").glob("part-*"))) == 2

@@ -1,0 +1,105 @@
+"""What -n says of size and room: near what a run writes, whatever is broken, and a warning where it does not fit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from hlfeat.extraction import estimate
+from tests import helpers
+
+SETTINGS = ["--set", "frontend.n_filters=8", "--set", "frontend.num_groups=4"]
+Usage = namedtuple("Usage", "total used free")
+
+
+def size_of(text: str) -> float:
+    """The bytes and seconds of the line about them."""
+    size, unit = re.search(r"hlfeat: about ([\d.]+) (\w+) for about ", text).groups()
+    return float(size) * {"bytes": 1, "kB": 1e3, "MB": 1e6}[unit]
+
+
+def seconds_of(text: str) -> float:
+    number, unit = re.search(r"for about ([\d.]+) (s|min|h) of audio", text).groups()
+    return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--pool", "mean+std"],
+        ["--pool", "window:0.5,0.25", "--dtype", "float16"],
+        ["--set", "audio.channels=each", "--format", "pt"],
+        ["-c", "log-mel", "--set", "stack=[{layer: conv, out_channels: 3, kernel: [1, 3], stride: [1, 2]}]"],
+    ],
+    ids=" ".join,
+)
+def test_it_is_what_a_run_writes(invoke, tmp_path, options):
+    helpers.good_clips(tmp_path / "clips", 12)
+    (tmp_path / "clips/text.wav").write_bytes(b"this is text" * 9)
+    (tmp_path / "clips/gone.wav").symlink_to("nowhere")
+    settings = SETTINGS if "-c" not in options else []
+    command = ("extract", "clips", "-o", "out", *settings, *options)
+    said = invoke(*command, "-n", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert not (tmp_path / "out").exists()
+    invoke(*command, "-q", cwd=tmp_path)
+    (data,) = (tmp_path / "out").glob("shard-*.pt" if "pt" in options else "shard-*.npy")
+    written = np.load(data).nbytes if data.suffix == ".npy" else data.stat().st_size
+    assert size_of(said.stderr) == pytest.approx(written, rel=0.05)
+    facts = invoke("inspect", "out", cwd=tmp_path).stdout
+    number, unit = re.search(r"clips +\d+, ([\d.]+) (s|min)", facts).groups()
+    assert seconds_of(said.stderr) == pytest.approx(float(number) * (60 if unit == "min" else 1), rel=0.05)
+    again = invoke(*command, "-n", cwd=tmp_path).stderr
+    assert re.search(r", [\d.]+ k?B?(bytes)? of which are there; [\d.]+ \w+ are free", again)
+
+
+def test_a_sample_of_many_clips(invoke, tmp_path, monkeypatch):
+    """Every tenth of 50 clips is looked at; the last is as long as all others."""
+    monkeypatch.setattr(estimate, "MOST_HEADERS", 6)
+    opened = []
+    reader = estimate.Reader
+    monkeypatch.setattr(estimate, "Reader", lambda clip, channels: (opened.append(clip.id), reader(clip, channels))[1])
+    (tmp_path / "clips").mkdir()
+    for i in range(51):
+        soundfile.write(tmp_path / "clips" / f"{i:02d}.wav", np.zeros(1600 if i < 50 else 80000), 16000)
+    (tmp_path / "clips" / "10.wav").write_bytes(b"")
+    said = invoke("extract", "clips", "-n", "-o", "out", *SETTINGS, cwd=tmp_path).stderr
+    assert opened == ["00.wav", "10.wav", "20.wav", "30.wav", "40.wav", "50.wav"]
+    assert "; from 6 headers" in said
+    expected = 51 * (5 / 6) * (4 * 0.1 + 5) / 5
+    assert seconds_of(said) == pytest.approx(expected, rel=0.02)
+    assert size_of(said) == pytest.approx(expected * 100 * 2 * 8 * 4, rel=0.02)
+
+
+def test_what_does_not_fit(invoke, clips, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (asked.append(path), Usage(10**9, 10**9, 5000))[1])
+    done = invoke("extract", clips, "-n", "-o", tmp_path / "a/b/out", *SETTINGS)
+    assert done.returncode == 0
+    assert asked == [tmp_path]
+    assert "; 5 kB are free" in done.stderr
+    assert re.search(r"hlfeat: .*/a/b/out: about [\d.]+ kB do not fit, 5 kB are free\n", done.stderr)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 10**9))
+    assert "do not fit" not in invoke("extract", clips, "-n", "-o", tmp_path / "out", *SETTINGS).stderr
+
+
+def test_clips_that_are_all_broken(invoke, tmp_path):
+    helpers.broken_clips(tmp_path / "broken")
+    for name in ("text.wav", "dangling.wav"):
+        done = invoke("extract", tmp_path / "broken" / name, "-n", "-o", tmp_path / "out")
+        assert (done.returncode, "none of 1 header says how long its clip is" in done.stderr) == (0, True)
+
+
+def test_parts_and_pitch_tracks(invoke, clips, tmp_path):
+    whole = invoke("pitch", clips, "-n", "-o", tmp_path / "out").stderr
+    part = invoke("pitch", clips, "-n", "-o", tmp_path / "out", "--part", "1/2").stderr
+    assert 0 < size_of(part) < size_of(whole)
+    invoke("pitch", clips, "-q", "-o", tmp_path / "out")
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.f0.csv"))
+    assert size_of(whole) == pytest.approx(written, rel=0.2)
