@@ -78,10 +78,10 @@ class Edges:
         return -(-margins.before // new) * old
 
     def margins(self, reader: Reader, samples: int) -> Margins:
-        """The margins of a clip of so many samples, which has been read, or whose header was."""
+        """The margins of a clip of so many samples, which has been read, or whose header was; a file has no context."""
         if self.mode == "reflect":
             return Margins(self.margin, self.margin)
-        if not self.reads_context or not reader.clip.is_segment:
+        if not self.reads_context:
             return NO_MARGINS
         old, new, _ = self.resampler.ratio(reader.sample_rate)
         before = min(self.margin, -(-reader.first * new // (old * self.grid)) * self.grid)

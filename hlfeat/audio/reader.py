@@ -114,7 +114,7 @@ class Reader:
     ) -> None:
         self.clip, self._cancelled, self._keep = clip, cancelled, keep_truncated
         self._channels = channels if clip.channel is None else clip.channel
-        self._passes, self._around = passes, around if clip.is_segment else None
+        self._passes, self._around = passes, around
         self.file = _check_file(clip)
         self._file = self._open()
         decoder = self._file.decoder

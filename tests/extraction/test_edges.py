@@ -120,6 +120,20 @@ def test_with_context_a_segment_has_the_rows_of_the_whole(
         near(store[id_], whole[row : row + n])
 
 
+@pytest.mark.parametrize("name", ["log-mel", "pools"])
+@example(first=1, samples=5000, limits=SMALL)
+@given(first=st.integers(0, 6000), samples=st.integers(1, 9000), limits=st.sampled_from([DEFAULT_LIMITS, SMALL]))
+def test_off_the_grid_the_recording_begins_with_zeros_up_to_it(tmp_path_factory, name, first, samples, limits):
+    """A segment near the beginning, which is on no frame of its recording."""
+    tmp, extractor = tmp_path_factory.mktemp("off"), extractor_of(name)
+    x, gap = write(tmp / "a.wav", 16_000, 16000), -first % extractor.hop
+    soundfile.write(tmp / "later.wav", np.pad(x, (gap, 0)), 16000, subtype="FLOAT")
+    part = Clip("part", str(tmp / "a.wav"), first / 16000, (first + samples) / 16000)
+    store = extract(config_of(name, "context"), [part, Clip("later", str(tmp / "later.wav"))], tmp / "out", limits)
+    row = (first + gap) // extractor.hop
+    near(store["part"], store["later"][row : row + extractor.num_frames(samples)])
+
+
 @settings(max_examples=settings.default.max_examples * 3 // 5)
 @pytest.mark.parametrize("name", ALL)
 @example(lengths=[1, 2, 159, 160, 161, 20_000], limits=SMALL, device=False)
