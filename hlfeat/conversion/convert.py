@@ -19,7 +19,6 @@ from hlfeat.conversion.target import Conversion, Target
 from hlfeat.conversion.targets import TARGETS
 from hlfeat.errors import InterruptedRunError, UsageError
 from hlfeat.files import disk_error
-from hlfeat.storage.layout import Layout
 
 
 class Progress(Protocol):
@@ -142,8 +141,3 @@ def _run(target: Target, hooks: Hooks) -> Converted:
     for path in target.finish():
         hooks.finished(path)
     return Converted(target.clips, plan.frames, plan.seconds, target.failed, new)
-
-
-def is_source(folder: Path) -> bool:
-    """Whether a folder has been written by a run."""
-    return Layout(folder).description.exists()

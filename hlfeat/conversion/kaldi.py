@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, DraftFile, Export, cast, key_of
 from hlfeat.errors import UsageError
 from hlfeat.files import json_lines, write_atomically
+from hlfeat.storage.records import IndexEntry
 
 _SPACE = re.compile(r"\s")
 
@@ -63,33 +64,30 @@ class KaldiArchives(Export):
         return ArchiveShard(self.path(number), self._folder, self.conversion.dims)
 
     def write_last(self) -> Sequence[Path]:
-        conversion, tables = self.conversion, _Tables()
-        for shard in conversion.source.shards:
-            for entry, line in conversion.source.lines(shard):
-                meta = line.get("meta")
-                tables.add(entry.id, entry.duration, entry.frames, meta if isinstance(meta, dict) else {}, line)
-        scp = b"".join(self.path(number).read_bytes() for number in conversion.plan.numbers)
-        files = {
-            "utt2spk": tables.speakers,
-            "spk2utt": tables.utterances_of_speakers(),
-            "utt2dur": tables.durations,
-            "utt2num_frames": tables.frames,
-            "text": tables.texts,
-            "utt2lang": tables.languages,
-        }
-        for name, lines in files.items():
-            if lines:
-                self._write(name, _sorted(line.encode() for line in lines))
-        features = conversion.source.description.features
+        folder, features = self.conversion.folder, self.conversion.source.description.features
+        utterances = self._write_clips()
+        for name, table in _tables(utterances).items():
+            write_atomically(folder / name, table)
         if features.pool is None and features.frames_per_second:
-            self._write("frame_shift", f"{1 / features.frames_per_second:g}\n".encode())
-        self._write("clips.jsonl", json_lines(tables.clips))
-        return [self._write("feats.scp", _sorted(scp.splitlines()))]  # the last: whoever sees it sees all
+            write_atomically(folder / "frame_shift", f"{1 / features.frames_per_second:g}\n".encode())
+        lines = (
+            line for number in self.conversion.plan.numbers for line in self.path(number).read_bytes().splitlines()
+        )
+        scp = folder / "feats.scp"  # the last: whoever sees it sees all
+        write_atomically(scp, b"".join(line + b"\n" for line in sorted(lines)))
+        return [scp]
 
-    def _write(self, name: str, data: bytes) -> Path:
-        path = self.conversion.folder / name
-        write_atomically(path, data)
-        return path
+    def _write_clips(self) -> list[_Utterance]:
+        """Write clips.jsonl, a line for each clip. Returns what the other tables have, as LC_ALL=C sorts keys."""
+        source, utterances = self.conversion.source, []
+        with DraftFile(self.conversion.folder / "clips.jsonl") as draft:
+            for shard in source.shards:
+                for entry, line in source.lines(shard):
+                    utterance = _Utterance.of(entry, line.get("meta"))
+                    utterances.append(utterance)
+                    draft.file.write(json_lines([{"key": utterance.key.decode(), **line}]))
+            draft.publish()
+        return sorted(utterances)
 
 
 class ArchiveShard(DraftFile):
@@ -121,46 +119,41 @@ class ArchiveShard(DraftFile):
         return [path]
 
 
-class _Line(NamedTuple):
-    key: str
-    value: str
+class _Utterance(NamedTuple):
+    """A clip in the tables; None for what is not known."""
 
-    def encode(self) -> bytes:
-        return f"{self.key} {self.value}".encode()
+    key: bytes
+    speaker: bytes
+    seconds: float
+    frames: int
+    text: bytes | None
+    language: bytes | None
 
-
-class _Tables:
-    """Lines of the tables of a data folder."""
-
-    def __init__(self) -> None:
-        self.speakers: list[_Line] = []
-        self.durations: list[_Line] = []
-        self.frames: list[_Line] = []
-        self.texts: list[_Line] = []
-        self.languages: list[_Line] = []
-        self.clips: list[dict[str, Any]] = []
-
-    def add(self, id_: str, seconds: float, frames: int, meta: dict[str, Any], line: dict[str, Any]) -> None:
-        """Add a clip."""
-        key = kaldi_key(id_)
-        speaker, text, language = (first_of(meta, names) for names in (SPEAKER, TEXT, LANGUAGE))
-        self.speakers.append(_Line(key, key if speaker is None else kaldi_key(speaker[1])))
-        self.durations.append(_Line(key, f"{seconds:g}"))
-        self.frames.append(_Line(key, str(frames)))
-        if text is not None:
-            self.texts.append(_Line(key, as_unicode(" ".join(text[1].split()))))
-        if language is not None:
-            self.languages.append(_Line(key, kaldi_key(language[1])))
-        self.clips.append({"key": key, **line})
-
-    def utterances_of_speakers(self) -> list[_Line]:
-        """spk2utt."""
-        utterances: dict[str, list[str]] = {}
-        for key, speaker in sorted(self.speakers, key=_Line.encode):
-            utterances.setdefault(speaker, []).append(key)
-        return [_Line(speaker, " ".join(keys)) for speaker, keys in utterances.items()]
+    @classmethod
+    def of(cls, entry: IndexEntry, meta: object) -> _Utterance:
+        key, columns = kaldi_key(entry.id), meta if isinstance(meta, dict) else {}
+        speaker, text, language = (first_of(columns, names) for names in (SPEAKER, TEXT, LANGUAGE))
+        return cls(
+            key.encode(),
+            (key if speaker is None else kaldi_key(speaker[1])).encode(),
+            entry.duration,
+            entry.frames,
+            None if text is None else as_unicode(" ".join(text[1].split())).encode(),
+            None if language is None else kaldi_key(language[1]).encode(),
+        )
 
 
-def _sorted(lines: Iterable[bytes]) -> bytes:
-    """As LC_ALL=C sorts, which Kaldi expects."""
-    return b"".join(line + b"\n" for line in sorted(lines))
+def _tables(utterances: Sequence[_Utterance]) -> dict[str, bytes]:
+    """The tables of a data folder by name; those of which nothing is known are left out."""
+    of_speaker: dict[bytes, list[bytes]] = {}
+    for utterance in utterances:
+        of_speaker.setdefault(utterance.speaker, []).append(utterance.key)
+    tables = {
+        "utt2spk": [(u.key, u.speaker) for u in utterances],
+        "spk2utt": [(speaker, b" ".join(keys)) for speaker, keys in sorted(of_speaker.items())],
+        "utt2dur": [(u.key, b"%g" % u.seconds) for u in utterances],
+        "utt2num_frames": [(u.key, b"%d" % u.frames) for u in utterances],
+        "text": [(u.key, u.text) for u in utterances if u.text is not None],
+        "utt2lang": [(u.key, u.language) for u in utterances if u.language is not None],
+    }
+    return {name: b"".join(b"%b %b\n" % line for line in lines) for name, lines in tables.items() if lines}

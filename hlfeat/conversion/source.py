@@ -18,7 +18,7 @@ from hlfeat.storage.formats import FeatureReader
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.records import IndexEntry, read_whole_index
 from hlfeat.storage.run_dir import RunDir
-from hlfeat.text import count, escape_unprintable
+from hlfeat.text import escape_unprintable
 
 WHOLE_BYTES = 1 << 24  # of a clip that is read in one piece: its moments are then summed as a run sums them
 
@@ -139,6 +139,3 @@ class Source(FeatureDir):
                 while block := f.read(1 << 20):
                     sha.update(block)
         return sha.hexdigest()
-
-    def __str__(self) -> str:
-        return f"{self.folder} ({count(len(self.shards), 'shard')})"

@@ -136,6 +136,25 @@ def test_keys_of_other_versions_stay(features, tmp_path, invoke):
     assert {k: v for k, v in new.items() if k != "crc32"} == line
 
 
+def test_statistics_that_an_earlier_version_did_not_write_are_made(features, tmp_path, invoke):
+    whole = contents(features)
+    (features / "stats-00001.json").unlink()
+    assert invoke("convert", features, "-o", tmp_path / "new", "--format", "npy").returncode == 0
+    assert contents(tmp_path / "new") == whole
+
+
+@pytest.mark.parametrize("size", [4, 3])
+def test_silent_clips_are_still_known(size, recordings, tmp_path, invoke):
+    clips = shutil.copytree(recordings, tmp_path / "clips")
+    soundfile.write(clips / "d0/silence.wav", np.zeros(4000), 16000)
+    for name, shard in (("first", 4), ("extracted", size)):
+        run(clips, tmp_path / name, f"output.shard_size={shard}")
+    options = ["--format", "npy", "--shard-size", size]
+    assert invoke("convert", tmp_path / "first", "-o", tmp_path / "new", *options).returncode == 0
+    assert but_places_of_failures(tmp_path / "new") == but_places_of_failures(tmp_path / "extracted")
+    assert "silence.wav" in invoke("inspect", tmp_path / "new").stdout
+
+
 def test_text_of_a_description_stays_but_for_what_changes(features):
     lines = (features / "hlfeat.yaml").read_text().splitlines()
     converted = convert_description(features, {"format": "pt", "dtype": "float16"}).to_yaml().decode().splitlines()
