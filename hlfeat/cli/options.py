@@ -52,7 +52,13 @@ ConfigArgument = Annotated[str, typer.Argument(**CONFIG)]
 def config_of_folder(default: str) -> Any:
     """The option of commands that take the configuration of an existing folder if none is given."""
     text = f"A shipped configuration, a YAML file or a run's hlfeat.yaml; default: that of FOLDER, or {default}."
-    return typer.Option("--config", "-c", **{**CONFIG, "help": text})
+    return typer.Option("--config", "-c", callback=_not_empty, **{**CONFIG, "help": text})
+
+
+def _not_empty(name: str | None) -> str | None:
+    if name == "":
+        raise typer.BadParameter("expected a name or a file, got an empty name")
+    return name
 
 
 ConfigOption = Annotated[str | None, config_of_folder(DEFAULT)]

@@ -106,6 +106,8 @@ def test_a_folder_goes_on_without_options(invoke, folder, weights):
 
 def test_options_that_are_given_are_compared(invoke, folder):
     assert invoke("extract", "old", "-o", "out", *SMALL, cwd=folder).returncode == 0
+    empty = invoke("extract", "new", "-o", "out", "-c", "", cwd=folder)
+    assert (empty.returncode, "expected a name or a file, got an empty name" in empty.stderr) == (2, True)
     for options in (["-c", "eleaf-8g-opt"], ["--set", "seed=3"], ["--dtype", "float16"], ["-c", "log-mel"]):
         done = invoke("extract", "new", "-o", "out", *options, cwd=folder)
         assert (done.returncode, "of another configuration" in done.stderr) == (2, True), done.stderr

@@ -106,6 +106,8 @@ def test_what_is_not_complete(clips, tmp_path):
     asked = []
     with pytest.raises(InterruptedRunError):
         run(clips, out, "output.shard_size=3", stopped=lambda: (asked.append(1), len(asked) > 9)[1])
+    assert inspect(out).missing == ["report.json: the run was interrupted (asked to stop)"]
+    (out / "report.json").unlink()  # as if it had been killed
     assert inspect(out).missing == ["no report.json: the run was stopped, or is at work"]
     run(clips, out, "output.shard_size=3")
     assert inspect(out).missing == []
