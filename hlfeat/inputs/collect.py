@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -28,6 +30,8 @@ INPUT_KINDS: tuple[InputKind, ...] = (
     PathList(),
     File(),
 )
+log = logging.getLogger("hlfeat")
+
 MOST_SHOWN = 10  # extensions of skipped files in a message
 _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
 
@@ -114,13 +118,15 @@ def collect_inputs(
                 inputs.clips.append(entry)
             elif entry.is_folder:
                 inputs.hidden_folders += 1
+                log.debug("skipped %s (a hidden folder)", escape_unprintable(entry.path))
             else:
                 inputs.skipped[entry.kind] += 1
+                log.debug("skipped %s (not an audio extension)", escape_unprintable(entry.path))
     if not inputs.clips:
         shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
-    _refuse_duplicates(inputs.clips)
+    _warn_of_unicode_forms(_refuse_duplicates(inputs.clips))
     return inputs
 
 
@@ -164,12 +170,36 @@ def _arguments(
         yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null)
 
 
-def _refuse_duplicates(clips: Iterable[Clip]) -> None:
+def _refuse_duplicates(clips: Iterable[Clip]) -> dict[str, Clip]:
+    """The clips by their ids. Raises UsageError for two of the same."""
     first_with: dict[str, Clip] = {}
     for clip in clips:
         first = first_with.setdefault(clip.id, clip)
         if first is not clip:
             raise UsageError(f"two clips with the id {escape_unprintable(clip.id)}: {_both(first, clip)}")
+    return first_with
+
+
+def _warn_of_unicode_forms(by_id: Mapping[str, Clip]) -> None:
+    """Say which ids look the same: macOS writes letters with accents as two characters (NFD), others as one (NFC)."""
+    decomposed = [id_ for id_ in by_id if not id_.isascii() and not unicodedata.is_normalized("NFC", id_)]
+    composed: dict[str, str] = {}
+    alike = []
+    for id_ in decomposed:
+        form = unicodedata.normalize("NFC", id_)
+        first = form if form in by_id else composed.setdefault(form, id_)
+        if first != id_:
+            alike.append((first, id_))
+    if alike:
+        first, second = (ascii(id_)[1:-1] for id_ in alike[0])
+        names = "name differs" if len(alike) == 1 else "names differ"
+        log.warning(
+            "%d %s from another one in its Unicode form only, and stands for another clip: %s and %s",
+            len(alike),
+            names,
+            first,
+            second,
+        )
 
 
 def _both(first: Clip, second: Clip) -> str:
