@@ -52,6 +52,7 @@ OPTIONS = {
     "overwrite": "--overwrite",
     "part": "--part",
     "pitch": "--pitch",
+    "root": "--root",
     "seconds": "--seconds",
     "update": "--update",
     "viterbi": "--viterbi",
@@ -63,6 +64,7 @@ REMEDIES = {
     "overwrite": "--overwrite starts anew",
     "part": "--part I/N or --part auto goes on with one of its parts",
     "replace": "--overwrite replaces it",
+    "root": "--root FOLDER says where they are",
     "seconds": "--seconds S exports it for clips of S seconds",
     "segment": "--start and --end choose a part",
 }

@@ -25,6 +25,7 @@ from hlfeat.cli.options import (
     PartOption,
     QuietOption,
     RetryFailedOption,
+    RootOption,
     SetOption,
     Tf32Option,
     UpdateOption,
@@ -61,6 +62,7 @@ def pitch(
         bool, typer.Option("--viterbi", help="Look for the best path through all frames of a clip.")
     ] = False,
     null: NullOption = False,
+    root: RootOption = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
@@ -105,6 +107,6 @@ def pitch(
         weights=weights,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options)
+    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options)
     with explained(config, overrides):
         job.run(cfg, PitchTracks(viterbi), stop)

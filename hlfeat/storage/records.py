@@ -44,6 +44,7 @@ class IndexEntry(NamedTuple):
         truncated: True of a recording that was cut short, of which the features are of what is there.
         seconds_promised, seconds_there: of such a recording: what the file promises, if it does, and what is there.
         decoder: what has read the file, if it was not libsndfile: "av 18.1".
+        meta: what a manifest says of the clip besides.
     """
 
     id: str
@@ -65,11 +66,13 @@ class IndexEntry(NamedTuple):
     seconds_promised: float | None = None
     seconds_there: float | None = None
     decoder: str | None = None
+    meta: dict[str, Any] | None = None
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> IndexEntry:
         """Raises ValueError for a line without the keys that it must have; keys of other versions are ignored."""
         get = line.get
+        meta = get("meta")
         return tuple.__new__(
             cls,
             (
@@ -87,6 +90,7 @@ class IndexEntry(NamedTuple):
                 get("seconds_promised"),
                 get("seconds_there"),
                 get("decoder"),
+                meta if isinstance(meta, dict) else None,
             ),
         )
 
