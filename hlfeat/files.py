@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
@@ -79,6 +80,27 @@ def _sync(descriptor: int, ignored: frozenset[int]) -> None:
             raise
 
 
+# Half of a surrogate pair stands for a byte of a file name that is not UTF-8. The others end a line for some programs,
+# or are control characters, which a terminal obeys.
+_ESCAPED = re.compile("[\x80-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def json_text(value: object) -> str:
+    """JSON in which letters of any script are as they are, so that programs find them. For `json_bytes`."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def json_bytes(text: str) -> bytes:
+    """Text in JSON as UTF-8: what is no character of UTF-8 becomes an escape, so that any file name survives.
+
+    >>> json_bytes(json_text({"id": "Müritz", "path": "caf\\udce9"})).decode()
+    '{"id": "Müritz", "path": "caf\\\\udce9"}'
+    """
+    if not text.isascii():
+        text = _ESCAPED.sub(lambda character: f"\\u{ord(character[0]):04x}", text)
+    return text.encode()
+
+
 def json_lines(records: Iterable[Mapping[str, object]]) -> bytes:
-    """One JSON object a line, ASCII, so that any file name survives."""
-    return "".join(json.dumps(r) + "\n" for r in records).encode("ascii")
+    """One JSON object a line."""
+    return json_bytes("".join(json_text(record) + "\n" for record in records))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from hlfeat.text import escape_unprintable
 
@@ -39,6 +41,8 @@ class Clip:
         channel: from 0; overrides the policy `audio.channels`; None: as the policy says.
         span: where it is in the archive at `path`; None: `path` is the audio file.
         fault: a failure code and a message, if it is known to be unusable before it is read.
+        meta: what a manifest says of it besides, such as {"speaker": "ann"}; it goes into the index. It is no part of
+            what the clip is: clips that differ in it alone are equal.
 
     >>> str(Clip("yes-1", "words/yes.wav", start=0.5, end=1.25))
     'words/yes.wav'
@@ -51,6 +55,7 @@ class Clip:
     channel: int | None = None
     span: Span | None = None
     fault: tuple[str, str] | None = None
+    meta: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Clip:

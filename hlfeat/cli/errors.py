@@ -55,6 +55,7 @@ OPTIONS = {
     "overwrite": "--overwrite",
     "part": "--part",
     "pitch": "--pitch",
+    "root": "--root",
     "seconds": "--seconds",
     "update": "--update",
     "viterbi": "--viterbi",
@@ -70,6 +71,7 @@ REMEDIES = {
     "part": "--part I/N or --part auto goes on with one of its parts",
     "repair": "hlfeat repair takes back what is damaged",
     "replace": "--overwrite replaces it",
+    "root": "--root FOLDER says where they are",
     "seconds": "--seconds S exports it for clips of S seconds",
     "segment": "--start and --end choose a part",
 }

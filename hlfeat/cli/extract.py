@@ -33,6 +33,7 @@ from hlfeat.cli.options import (
     ProgressOption,
     QuietOption,
     RetryFailedOption,
+    RootOption,
     SetOption,
     Tf32Option,
     UpdateOption,
@@ -87,6 +88,7 @@ def extract(
         typer.Option(metavar="METHOD", help="Pool over time: mean, mean+std, max, or window:SECONDS[,HOP]."),
     ] = None,
     null: NullOption = False,
+    root: RootOption = None,
     format: Annotated[Format | None, typer.Option(help="Format of shards; default: the configuration's.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: the configuration's.")] = None,
     shard_size: Annotated[
@@ -148,6 +150,6 @@ def extract(
         stats=chosen.stats,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options, display)
+    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
     with naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("hlfeat")
 
 
-def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool) -> Inputs:
+def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input."""
     from hlfeat.inputs.collect import collect_inputs
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests))
+    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root)
+    clips.check_found()
     skipped = clips.describe_skipped()
     if skipped:
         log.info("%s", skipped)
@@ -76,7 +77,7 @@ class ClipJob:
     """What the arguments of a command say that runs over clips.
 
     Attributes:
-        inputs, manifests: as typed; null: paths in lists end with NUL.
+        inputs, manifests: as typed; null: paths in lists end with NUL; root: the folder that they are relative to.
         out: the output directory.
         part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
@@ -87,6 +88,7 @@ class ClipJob:
     inputs: Sequence[str]
     manifests: Sequence[str]
     null: bool
+    root: Path | None
     out: str
     part: str | None
     dry_run: bool
@@ -105,7 +107,7 @@ class ClipJob:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
         from hlfeat.storage.layout import Layout
 
-        clips, folder = collect_clips(self.inputs, self.manifests, self.null), Path(self.out)
+        clips, folder = collect_clips(self.inputs, self.manifests, self.null, self.root), Path(self.out)
         part, source = choose_part(self.part, folder, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)

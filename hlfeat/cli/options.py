@@ -86,6 +86,10 @@ ManifestOption = Annotated[
 NullOption = Annotated[
     bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes them.")
 ]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Paths in lists and manifests, and ids, are relative to this folder."),
+]
 
 
 class OnTruncated(str, Enum):

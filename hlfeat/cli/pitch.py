@@ -28,6 +28,7 @@ from hlfeat.cli.options import (
     ProgressOption,
     QuietOption,
     RetryFailedOption,
+    RootOption,
     SetOption,
     Tf32Option,
     UpdateOption,
@@ -64,6 +65,7 @@ def pitch(
         bool, typer.Option("--viterbi", help="Look for the best path through all frames of a clip.")
     ] = False,
     null: NullOption = False,
+    root: RootOption = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
@@ -113,6 +115,6 @@ def pitch(
         weights=chosen.weights,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, out, part, dry_run, options, display)
+    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
     with explained(chosen.name, overrides):
         job.run(cfg, PitchTracks(chosen.viterbi), stop)

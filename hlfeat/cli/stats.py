@@ -28,6 +28,7 @@ from hlfeat.cli.options import (
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RootOption,
     SetOption,
     Tf32Option,
     VerboseOption,
@@ -73,6 +74,7 @@ def stats(
     settings: SetOption = None,
     weights: WeightsOption = None,
     null: NullOption = False,
+    root: RootOption = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
@@ -99,7 +101,7 @@ def stats(
     folders = [Path(i) for i in inputs or [] if Layout(Path(i)).description.exists()]
     if folders:
         of_clips: dict[str, object] = {"--manifest": manifest, "--config": config, "--set": settings}
-        of_clips |= {"--weights": weights, "--null": null or None, "--max-failures": max_failures}
+        of_clips |= {"--weights": weights, "--null": null or None, "--root": root, "--max-failures": max_failures}
         refuse(of_clips, "expected with clips only, not with folders of features")
         clips = [i for i in inputs or [] if Path(i) not in folders]
         if clips:
@@ -116,7 +118,7 @@ def stats(
     when_stopped(signal.default_int_handler)
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
-    clip_list = collect_clips(inputs or [], manifest or [], null)
+    clip_list = collect_clips(inputs or [], manifest or [], null, root)
     with explained(name, overrides):
         options = Options(
             device=device,

@@ -93,6 +93,7 @@ def extract_clips(
     Args:
         product: what is made of the clips.
     """
+    inputs.check_found()
     check_channels(config, inputs)
     task = partial(extract_on_device, config, inputs, out, limits, product=product)
     if len(options.devices) == 1:

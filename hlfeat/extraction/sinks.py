@@ -201,6 +201,7 @@ def index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
         seconds_promised=None if shortfall is None else shortfall.promised,
         seconds_there=None if shortfall is None else shortfall.there,
         decoder=info.decoder,
+        meta=dict(clip.meta) if clip.meta else None,
     )
 
 

@@ -37,6 +37,7 @@ def statistics_of_clips(
     Raises what `extract` raises.
     """
     config, scratch = config.without_pool(), out.parent
+    inputs.check_found()
     check_channels(config, inputs)
     try:
         tempfile.TemporaryFile(dir=scratch).close()

@@ -4,7 +4,9 @@ Public names: Inputs, collect_inputs.
 
     collect      the kinds in the order they are tried     rows          a row of a manifest to a clip, good or bad
     base         what a kind is                            columns       names of columns to what they mean
-    paths        files, folders, lists of paths            text_files    UTF-8 and UTF-16
+    root         what paths and ids are relative to        metadata      other columns, in little memory
+    unfound      lists of which no path exists             text_files    UTF-8 and UTF-16
+    paths        files, folders, lists of paths
     tables       .csv and .tsv, as tools write them        archives      tar archives
     manifests    JSON lines, Kaldi folders                 tar_members   headers of a tar archive, damaged ones too
 """

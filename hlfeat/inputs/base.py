@@ -16,6 +16,7 @@ from typing import BinaryIO, ClassVar, NamedTuple
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.formats import extension, is_apple_double
+from hlfeat.inputs.root import Root
 
 
 class Origin(Enum):
@@ -27,6 +28,7 @@ class Origin(Enum):
     FOLDER = "an entry of a folder"
 
 
+_NO_ROOT = Root()
 GIVEN = frozenset({Origin.ARGUMENT, Origin.MANIFEST})  # named by the user: an error in it stops the run
 
 
@@ -42,6 +44,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         parents: device and inode of the folders that were entered on the way to it.
         stdin: what "-" stands for.
         null: paths of a list end with NUL instead of a newline.
+        root: what paths in it are relative to.
     """
 
     path: str
@@ -52,6 +55,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     parents: tuple[tuple[int, int], ...] = ()
     stdin: BinaryIO | None = None
     null: bool = False
+    root: Root = _NO_ROOT
 
     @classmethod
     def of(
@@ -63,16 +67,28 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         parents: tuple[tuple[int, int], ...] = (),
         stdin: BinaryIO | None = None,
         null: bool = False,
+        root: Root = _NO_ROOT,
     ) -> Argument:
         try:
             status = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL in the path
             status = None
-        return cls(path, origin, status, id_, prefix, parents, stdin, null)
+        return cls(path, origin, status, id_, prefix, parents, stdin, null, root)
 
     @property
     def is_folder(self) -> bool:
         return self.status is not None and stat.S_ISDIR(self.status.st_mode)
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is no such file, or a link that leads nowhere. A file that may not be reached is there."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
+        return True
+    except OSError:
+        return os.path.islink(path)
+    return False
 
 
 @dataclass(frozen=True)

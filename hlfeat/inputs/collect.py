@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import posixpath
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import BinaryIO
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
-from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped
+from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped, is_missing
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
+from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
-from hlfeat.text import count, escape_unprintable
+from hlfeat.inputs.unfound import nothing_found
+from hlfeat.text import count, escape_unprintable, nearest
 
 # Tried in this order: inputs of a run, lines of a list, entries of a folder alike.
 INPUT_KINDS: tuple[InputKind, ...] = (
@@ -28,6 +35,9 @@ INPUT_KINDS: tuple[InputKind, ...] = (
     PathList(),
     File(),
 )
+log = logging.getLogger("hlfeat")
+
+_MOST_COMPARED = 2000  # names beside an input that does not exist
 MOST_SHOWN = 10  # extensions of skipped files in a message
 _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
 
@@ -41,6 +51,7 @@ class Inputs:
         skipped: how many files of folders and archives were skipped, by extension (`.txt`), as it is not one of audio.
         hidden_folders: how many folders were not searched, as their names begin with a dot.
         manifests: paths of the manifests among the inputs.
+        unfound: an error for each list or manifest of which no path exists.
 
     >>> from hlfeat import Clip
     >>> inputs = Inputs([Clip("first-second", "a.wav", end=1.0), Clip("rest", "a.wav", start=1.0)])
@@ -52,6 +63,12 @@ class Inputs:
     skipped: Counter[str] = field(default_factory=Counter)
     hidden_folders: int = 0
     manifests: list[str] = field(default_factory=list)
+    unfound: list[UsageError] = field(default_factory=list)
+
+    def check_found(self) -> None:
+        """Raises UsageError if no path of a list or a manifest exists: its paths are relative to another folder."""
+        for error in self.unfound:
+            raise error
 
     @property
     def ignored(self) -> int:
@@ -73,7 +90,11 @@ class Inputs:
 
 
 def collect_inputs(
-    paths: Sequence[str], stdin: BinaryIO | None = None, null: bool = False, manifests: Sequence[str] = ()
+    paths: Sequence[str],
+    stdin: BinaryIO | None = None,
+    null: bool = False,
+    manifests: Sequence[str] = (),
+    root: str | os.PathLike[str] | None = None,
 ) -> Inputs:
     """List the clips that the inputs of `hlfeat extract` stand for, in order.
 
@@ -88,10 +109,12 @@ def collect_inputs(
         stdin: the list that "-" stands for: one path a line.
         null: paths in lists end with NUL instead of a newline.
         manifests: manifests, lists or archives that are read as such or refused.
+        root: a folder that relative paths of lists and manifests are relative to. Ids of what is below it are relative
+            to it too, also of files and folders among the paths.
 
     Raises:
-        UsageError: two clips have the same id; there is no clip at all; "-" without `stdin`; a list or a manifest
-            cannot be read.
+        UsageError: an input does not exist; two clips have the same id; there is no clip at all; "-" without `stdin`; a
+            list or a manifest cannot be read; the root is no folder.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -106,21 +129,29 @@ def collect_inputs(
     'skipped 1 file (not an audio extension): .pdf 1'
     """
     inputs = Inputs()
-    for argument in _arguments(paths, stdin, null, manifests):
-        if isinstance(kind_of(argument), Table | JsonLines | KaldiFolder):
+    for argument in _arguments(paths, stdin, null, manifests, Root(None if root is None else os.fspath(root))):
+        kind, first = kind_of(argument), len(inputs.clips)
+        if isinstance(kind, Table | JsonLines | KaldiFolder):
             inputs.manifests.append(argument.path)
+        elif argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive) and is_missing(argument.path):
+            raise UsageError(_no_such_input(argument.path))
         for entry in expand(argument):
             if isinstance(entry, Clip):
                 inputs.clips.append(entry)
             elif entry.is_folder:
                 inputs.hidden_folders += 1
+                log.debug("skipped %s (a hidden folder)", escape_unprintable(entry.path))
             else:
                 inputs.skipped[entry.kind] += 1
+                log.debug("skipped %s (not an audio extension)", escape_unprintable(entry.path))
+        if isinstance(kind, Table | JsonLines | KaldiFolder | PathList | StandardInput):
+            error = nothing_found(argument, inputs.clips[first:])
+            inputs.unfound += [] if error is None else [error]
     if not inputs.clips:
         shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
-    _refuse_duplicates(inputs.clips)
+    _warn_of_unicode_forms(_refuse_duplicates(inputs.clips))
     return inputs
 
 
@@ -154,22 +185,60 @@ def kind_of(argument: Argument) -> InputKind:
 
 
 def _arguments(
-    paths: Sequence[str], stdin: BinaryIO | None, null: bool, manifests: Sequence[str]
+    paths: Sequence[str], stdin: BinaryIO | None, null: bool, manifests: Sequence[str], root: Root
 ) -> Iterator[Argument]:
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
-        yield Argument.of(path, Origin.ARGUMENT, posixpath.basename(path.rstrip("/")), stdin=stdin, null=null)
+        id_ = root.below(path) or posixpath.basename(path.rstrip("/"))
+        argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root)
+        yield argument._replace(prefix=root.below(path) or "") if argument.is_folder else argument
     for path in manifests:
-        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null)
+        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null, root=root)
 
 
-def _refuse_duplicates(clips: Iterable[Clip]) -> None:
+def _no_such_input(path: str) -> str:
+    """What to say of an input that does not exist, with the nearest name in its folder."""
+    name = escape_unprintable(path)
+    if os.path.islink(path):
+        return f"{name}: a link to {escape_unprintable(os.readlink(path))}, which does not exist"
+    folder, base = posixpath.split(path.rstrip("/"))
+    names: list[str] = []
+    with suppress(OSError, ValueError), os.scandir(folder or ".") as entries:
+        names = [entry.name for entry in islice(entries, _MOST_COMPARED)]
+    return f"{name}: no such file or folder{escape_unprintable(nearest(base, names))}"
+
+
+def _refuse_duplicates(clips: Iterable[Clip]) -> dict[str, Clip]:
+    """The clips by their ids. Raises UsageError for two of the same."""
     first_with: dict[str, Clip] = {}
     for clip in clips:
         first = first_with.setdefault(clip.id, clip)
         if first is not clip:
             raise UsageError(f"two clips with the id {escape_unprintable(clip.id)}: {_both(first, clip)}")
+    return first_with
+
+
+def _warn_of_unicode_forms(by_id: Mapping[str, Clip]) -> None:
+    """Say which ids look the same: macOS writes letters with accents as two characters (NFD), others as one (NFC)."""
+    decomposed = [id_ for id_ in by_id if not id_.isascii() and not unicodedata.is_normalized("NFC", id_)]
+    composed: dict[str, str] = {}
+    alike = []
+    for id_ in decomposed:
+        form = unicodedata.normalize("NFC", id_)
+        first = form if form in by_id else composed.setdefault(form, id_)
+        if first != id_:
+            alike.append((first, id_))
+    if alike:
+        first, second = (ascii(id_)[1:-1] for id_ in alike[0])
+        names = "name differs" if len(alike) == 1 else "names differ"
+        log.warning(
+            "%d %s from another one in its Unicode form only, and stands for another clip: %s and %s",
+            len(alike),
+            names,
+            first,
+            second,
+        )
 
 
 def _both(first: Clip, second: Clip) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -26,7 +26,9 @@ _PATHS = (
     *("audiofile", "audiofilename", "filepath", "audio", "flac", "mp3", "clip", "beginfile", "beginpath"),
 )
 _OTHER_PATHS = re.compile(
-    r"(abs|absolute|full|rel|relative|local)?(audio|wav|wave|flac|mp3|ogg|opus|sound|clip|segment|recording|media|speech)?"
+    r"(abs|absolute|full|rel|relative|local)?"
+    r"(audio|wav|wave|flac|mp3|ogg|opus|sound|clip|segment|recording|media|speech|voice|video"
+    r"|slice|sample|track|song|music|utterance|utt|mix|mixture)?"
     r"(path|file|filepath|filename|fname)"
 )
 
@@ -84,6 +86,12 @@ class Columns:
     def __contains__(self, name: str) -> bool:
         return name in (*self.paths, self.id, self.channel, *(column.name for column in self.times.values()))
 
+    @cached_property
+    def interpreted(self) -> frozenset[str]:
+        """The columns that say what a clip is. All others are metadata: other paths too."""
+        names = (*self.paths[:1], self.id, self.channel, *(column.name for column in self.times.values()))
+        return frozenset(name for name in names if name is not None)
+
 
 class ColumnError(ValueError):
     """The columns of a manifest are not understood."""
@@ -112,7 +120,7 @@ expected start, end, offset or duration in seconds: rename or remove it
         paths=paths,
         id=_only("id", [name for name in names if joined[name] == "id"] or [None]),
         channel=_only("channel", [name for name in names if joined[name] == "channel"] or [None]),
-        times=_time_columns([name for name in names if name not in paths], raven),
+        times={} if _is_of_slices(paths) else _time_columns([name for name in names if name not in paths], raven),
         raven=raven,
     )
     for path in columns.paths[:1]:
@@ -125,6 +133,11 @@ def _is_ravens(names: Sequence[str]) -> bool:
     plain = [name.strip().casefold() for name in names]
     changed = "selection" in plain and ["begin", "time", "s"] in map(_words, names)
     return changed or "begin time (s)" in plain
+
+
+def _is_of_slices(paths: Sequence[str]) -> bool:
+    """Whether times are those of slices in longer recordings, of which the files are the slices (UrbanSound8K)."""
+    return bool(paths) and _words(paths[0])[:1] == ["slice"]
 
 
 def path_columns(names: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@
 
 hlfeat/inputs/columns.py knows other names of these keys. NeMo's are read too: audio_filepath for path, offset for
 start, and a duration from there instead of end. A duration alone is that of the file, as NeMo writes it, and makes no
-segment. Other keys are not read.
+segment. Other keys are metadata of the clip (hlfeat/inputs/metadata.py).
 
 A path is taken as written; if there is no such file, as one below the manifest's folder. Without an id, the id of a
 segment is its path with `#t=start,end` (W3C Media Fragments). Nothing in a manifest is ever run: Kaldi's pipes fail.
@@ -36,6 +36,15 @@ LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 _SEGMENT = Columns(
     paths=("path",), id="id", channel="channel", times={"start": TimeColumn("start"), "end": TimeColumn("end")}
 )
+_SUPERVISION = ("text", "speaker", "language", "gender")  # what is metadata of a supervision of lhotse's
+_SPEAKERS_GENDER = "gender of a speaker"
+_KALDI_FILES = {  # of a data folder, and what they say of each utterance
+    "text": "text",
+    "utt2spk": "speaker",
+    "utt2lang": "language",
+    "utt2gender": "gender",
+    "spk2gender": _SPEAKERS_GENDER,
+}
 
 
 class JsonLines(InputKind):
@@ -47,19 +56,19 @@ class JsonLines(InputKind):
         return argument.path.lower().endswith(LINES)
 
     def clips(self, argument: Argument) -> Iterator[Clip]:
-        rows = RowClips(argument.path)
+        rows = RowClips(argument.path, argument.root)
         with open_text(argument.path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        rows.add(number, _json_clip, argument.path, line)
+                        rows.add(number, _json_clip, rows, line)
                     except ColumnError as e:
                         where = f"{escape_unprintable(argument.path)}:{number}"
                         raise UsageError(f"{where}: {escape_unprintable(str(e))}") from e
         yield from rows.clips()
 
 
-def _json_clip(path: str, line: str) -> Clip:
+def _json_clip(rows: RowClips, line: str) -> Clip:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as e:
@@ -67,12 +76,14 @@ def _json_clip(path: str, line: str) -> Clip:
     if not isinstance(row, dict):
         raise BadRowError(f"expected a JSON object, got {line.strip()[:40]}", alien=True)
     if "sources" in row:
-        return _lhotse_clip(path, row.get("id"), row, {})
+        return _lhotse_clip(rows, row.get("id"), row, {})
     if isinstance(row.get("recording"), dict):
-        return _lhotse_clip(path, row.get("id"), row["recording"], row)
+        return _lhotse_clip(rows, row.get("id"), row["recording"], row)
     if "type" in row and "tracks" in row:
         raise BadRowError("expected recordings or cuts of one recording, got a mixed cut", row.get("id"))
-    return clip_of_row(path, row, understand_columns(tuple(key for key in row if _may_be_read(key, row[key]))))
+    columns = understand_columns(tuple(key for key in row if _may_be_read(key, row[key])))
+    others = {key: value for key, value in row.items() if key not in columns.interpreted}
+    return clip_of_row(rows, row, columns, rows.metadata.of(others))
 
 
 def _may_be_read(key: str, value: object) -> bool:
@@ -84,7 +95,7 @@ def _may_be_read(key: str, value: object) -> bool:
     return isinstance(value.get("path"), str) if isinstance(value, dict) else value is not None
 
 
-def _lhotse_clip(path: str, id_: object, recording: Mapping[str, object], cut: Mapping[str, object]) -> Clip:
+def _lhotse_clip(rows: RowClips, id_: object, recording: Mapping[str, object], cut: Mapping[str, object]) -> Clip:
     """A recording, or a cut of it."""
     try:
         source = _lhotse_source(recording)
@@ -92,7 +103,26 @@ def _lhotse_clip(path: str, id_: object, recording: Mapping[str, object], cut: M
     except BadRowError as e:
         e.name(id_)
         raise
-    return clip_of_row(path, {"path": source, "id": id_, **segment}, _SEGMENT)
+    return clip_of_row(rows, {"path": source, "id": id_, **segment}, _SEGMENT, rows.metadata.of(_lhotse_meta(cut)))
+
+
+def _lhotse_meta(cut: Mapping[str, object]) -> dict[str, object]:
+    """What the supervisions of a cut say, as of one: of several, a value that differs is a list. And `custom`."""
+    meta: dict[str, object] = {}
+    supervisions = cut.get("supervisions")
+    parts = [part for part in supervisions if isinstance(part, dict)] if isinstance(supervisions, list) else []
+    for part in parts:
+        meta |= dict.fromkeys(key for key in _SUPERVISION if part.get(key) is not None)
+        meta |= dict.fromkeys(_custom(part))
+    for key in meta:
+        values = [part.get(key) if key in _SUPERVISION else _custom(part).get(key) for part in parts]
+        meta[key] = values[0] if all(value == values[0] for value in values) else values
+    return {**meta, **_custom(cut)}
+
+
+def _custom(item: Mapping[str, object]) -> dict[str, object]:
+    custom = item.get("custom")
+    return custom if isinstance(custom, dict) else {}
 
 
 def _lhotse_source(recording: Mapping[str, object]) -> object:
@@ -120,7 +150,7 @@ def _lhotse_segment(cut: Mapping[str, object]) -> dict[str, object]:
 
 
 class KaldiFolder(InputKind):
-    """A folder with `wav.scp`, and maybe `segments`.
+    """A folder with `wav.scp`, and maybe `segments`; and `text`, `utt2spk` and the like, which are metadata.
 
     A line of wav.scp is `recording path`; one of segments is `utterance recording start end`, where end -1 means the
     end of the file.
@@ -133,21 +163,44 @@ class KaldiFolder(InputKind):
 
     def clips(self, argument: Argument) -> Iterator[Clip]:
         scp, segments = (os.path.join(argument.path, name) for name in ("wav.scp", "segments"))
-        lines = RowClips(scp)
+        lines = RowClips(scp, argument.root)
+        metadata = _KaldiMetadata(argument.path)
         recordings: dict[str, str | None] = {}
         for number, fields in _lines(scp, 2):
-            lines.add(number, _kaldi_recording, scp, fields, recordings)
+            lines.add(number, _kaldi_recording, lines, fields, recordings, metadata)
         if not os.path.exists(segments):
             yield from lines.clips()
             return
         yield from (clip for clip in lines.clips(named=False) if clip.fault is not None)
-        rows = RowClips(segments)
+        rows = RowClips(segments, argument.root)
         for number, fields in _lines(segments, 4):
-            rows.add(number, _kaldi_segment, scp, fields, recordings)
+            rows.add(number, _kaldi_segment, rows, fields, recordings, metadata)
         yield from rows.clips()
 
 
-def _kaldi_recording(scp: str, fields: Sequence[str], recordings: dict[str, str | None]) -> Clip:
+class _KaldiMetadata:
+    """What the files of a data folder say of utterances: their text, speaker, language and gender."""
+
+    def __init__(self, folder: str) -> None:
+        self._by_name = {}
+        for file, name in _KALDI_FILES.items():
+            path = os.path.join(folder, file)
+            if os.path.isfile(path):
+                self._by_name[name] = {fields[0]: " ".join(fields[1:]) for _, fields in _lines(path, 2)}
+        self._genders = self._by_name.pop(_SPEAKERS_GENDER, {})
+
+    def of(self, utterance: str) -> dict[str, object]:
+        meta: dict[str, object] = {
+            name: values[utterance] for name, values in self._by_name.items() if utterance in values
+        }
+        if "gender" not in meta and meta.get("speaker") in self._genders:
+            meta["gender"] = self._genders[str(meta["speaker"])]
+        return meta
+
+
+def _kaldi_recording(
+    rows: RowClips, fields: Sequence[str], recordings: dict[str, str | None], metadata: _KaldiMetadata
+) -> Clip:
     """A line of wav.scp as a clip. Adds it to the recordings; with None, if it cannot be used."""
     name, file = _expect_fields(fields, 2)
     if name in recordings:
@@ -158,10 +211,12 @@ def _kaldi_recording(scp: str, fields: Sequence[str], recordings: dict[str, str 
     if file == "-" or ".ark:" in file:
         raise BadRowError(f"expected a file, got {file}", name)
     recordings[name] = file
-    return clip_of_row(scp, {"path": file, "id": name}, _SEGMENT)
+    return clip_of_row(rows, {"path": file, "id": name}, _SEGMENT, rows.metadata.of(metadata.of(name)))
 
 
-def _kaldi_segment(scp: str, fields: Sequence[str], recordings: Mapping[str, str | None]) -> Clip:
+def _kaldi_segment(
+    rows: RowClips, fields: Sequence[str], recordings: Mapping[str, str | None], metadata: _KaldiMetadata
+) -> Clip:
     name, recording, start, end = _expect_fields(fields, 4)
     if len(end.split()) > 1:
         raise BadRowError(f"expected 4 fields, got {3 + len(end.split())}; channels are not read", name)
@@ -170,7 +225,8 @@ def _kaldi_segment(scp: str, fields: Sequence[str], recordings: Mapping[str, str
     if recordings[recording] is None:
         raise BadRowError(f"its recording {recording} cannot be used", name)
     row = {"path": recordings[recording], "id": name, "start": start}
-    return clip_of_row(scp, row if end.strip() == "-1" else {**row, "end": end}, _SEGMENT)
+    row = row if end.strip() == "-1" else {**row, "end": end}
+    return clip_of_row(rows, row, _SEGMENT, rows.metadata.of(metadata.of(name)))
 
 
 def _expect_fields(fields: Sequence[str], n: int) -> Sequence[str]:

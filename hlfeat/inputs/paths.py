@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 
-from hlfeat.audio.clip import Clip, relative_id
+from hlfeat.audio.clip import Clip
 from hlfeat.audio.formats import extension, has_audio_name
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
@@ -74,7 +74,7 @@ class StandardInput(InputKind):
     def clips(self, argument: Argument) -> Iterator[Argument]:
         if argument.stdin is None:
             raise UsageError("expected files or folders, got - without a stream to read the list from")
-        yield from _list_entries(argument.stdin.read(), argument.null)
+        yield from _list_entries(argument.stdin.read(), argument)
 
 
 class PathList(InputKind):
@@ -91,13 +91,17 @@ class PathList(InputKind):
                 data = f.read()
         except OSError as e:
             raise UsageError(f"{escape_unprintable(argument.path)}: the list cannot be read: {e.strerror}") from e
-        yield from _list_entries(data, argument.null)
+        yield from _list_entries(data, argument)
 
 
-def _list_entries(data: bytes, null: bool) -> Iterator[Argument]:
+def _list_entries(data: bytes, argument: Argument) -> Iterator[Argument]:
+    """The paths of a list. Ids in a folder among them are relative to a root, if there is one, else to the folder."""
+    null, root = argument.null, argument.root
     data = in_utf8(data)
     if not null and b"\0" in data:
         raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
-        yield Argument.of(path, Origin.LIST, relative_id(path))
+        entry = Argument.of(root.path_of(path), Origin.LIST, root.id_of(path))
+        below = root.below(entry.path) if entry.is_folder else None
+        yield entry._replace(prefix=below) if below else entry

@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeAlias
 from hlfeat.audio.clip import Clip, relative_id
 from hlfeat.errors import UsageError
 from hlfeat.inputs.columns import Columns, TimeColumn
+from hlfeat.inputs.metadata import MetadataPool
+from hlfeat.inputs.root import Root
 from hlfeat.text import escape_unprintable
 
 Row: TypeAlias = Mapping[str, object]
@@ -42,6 +44,9 @@ class BadRowError(Exception):
         self.file = file
 
 
+_NO_ROOT = Root()
+
+
 class _BadRow(NamedTuple):
     line: int
     error: BadRowError
@@ -52,10 +57,14 @@ class RowClips:
 
     Args:
         path: of the manifest.
+        root: what paths in it are relative to.
+
+    Attributes:
+        metadata: makes that of its rows.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, root: Root = _NO_ROOT) -> None:
+        self.path, self.root, self.metadata = path, root, MetadataPool()
         self._entries: list[Clip | _BadRow] = []
         self._lines: dict[str, int] = {}  # of each id of a clip that is not of a bad row
 
@@ -105,13 +114,16 @@ class RowClips:
         return f"{escape_unprintable(self.path)}:{row.line}: {escape_unprintable(str(row.error))}"
 
 
-def clip_of_row(manifest: str, row: Row, columns: Columns, decimal_comma: bool = False) -> Clip:
+def clip_of_row(
+    rows: RowClips, row: Row, columns: Columns, meta: Mapping[str, object] | None = None, decimal_comma: bool = False
+) -> Clip:
     """One clip from the values of a row.
 
     Args:
-        manifest: its path.
+        rows: the manifest that the row is of.
         row: by the names of the columns; numbers may be strings.
         columns: what the names mean.
+        meta: what the other columns say.
         decimal_comma: whether 1,5 is a number.
 
     Raises:
@@ -134,8 +146,8 @@ def clip_of_row(manifest: str, row: Row, columns: Columns, decimal_comma: bool =
         fault = "bad-segment", f"expected a segment that ends after its start, got {start or 0:g} to {end:g} s"
     if name is None:
         part = f"#t={start or 0:g},{'' if end is None else f'{end:.10g}'}" if start or end else ""
-        name = relative_id(file) + part
-    return Clip(name, _resolve(row, columns, file, manifest), start, end, channel, fault=fault)
+        name = rows.root.id_of(file) + part
+    return Clip(name, _resolve(row, columns, file, rows), start, end, channel, fault=fault, meta=meta)
 
 
 def _path_of(row: Row, columns: Columns) -> str:
@@ -212,19 +224,21 @@ def seconds_of(row: Row, column: TimeColumn, decimal_comma: bool = False) -> flo
     return number if column.unit == 1.0 else number / 1000
 
 
-def _resolve(row: Row, columns: Columns, file: str, manifest: str) -> str:
+def _resolve(row: Row, columns: Columns, file: str, rows: RowClips) -> str:
     """The path of the file. In Raven's tables, the begin path where the begin file is not beside the table."""
-    path = resolve_path(file, manifest)
+    path = resolve_path(file, rows)
     if columns.raven and not os.path.exists(path):
         others = (row.get(key) for key in columns.paths)
         return next((other for other in others if isinstance(other, str) and os.path.exists(other)), path)
     return path
 
 
-def resolve_path(file: str, manifest: str) -> str:
-    """The path as written, or below the manifest's folder if the file only exists there."""
+def resolve_path(file: str, rows: RowClips) -> str:
+    """The path below the root; without one as it is written, or below the manifest's folder if it only exists there."""
+    if rows.root.folder is not None:
+        return rows.root.path_of(file)
     if not os.path.isabs(file) and not os.path.exists(file):
-        other = os.path.join(os.path.dirname(manifest), file)
+        other = os.path.join(os.path.dirname(rows.path), file)
         if os.path.exists(other):
             return other
     return file

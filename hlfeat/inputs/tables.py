@@ -39,7 +39,7 @@ class Table(InputKind):
     def clips(self, argument: Argument) -> Iterator[Clip]:
         with open_text(argument.path, newline="") as file:
             lines = file.readlines()
-        yield from _table_clips(argument.path, lines)
+        yield from _table_clips(RowClips(argument.path, argument.root), lines)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def _fields_of_any_size() -> Iterator[None]:
             csv.field_size_limit(limit)
 
 
-def _table_clips(path: str, lines: Sequence[str]) -> Iterator[Clip]:
+def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
+    path = rows.path
     not_empty = (i for i, line in enumerate(lines) if line.strip())
     start = next(not_empty, None)
     separator = None
@@ -113,21 +114,23 @@ def _table_clips(path: str, lines: Sequence[str]) -> Iterator[Clip]:
         names, used = dialect.row_at(lines, start)
         columns = understand_columns(tuple(names))
         if not columns.paths:
-            raise ColumnError(f"expected a path (or audio_filepath), got {', '.join(names[:8])}")
+            raise ColumnError(_without_paths(lines[start], names))
     except (ColumnError, BadRowError) as e:
         raise UsageError(f"{escape_unprintable(path)}:{start + 1}: {escape_unprintable(str(e))}") from e
-    rows = RowClips(path)
+    places = {name: place for place, name in enumerate(names) if name.strip() and name not in columns.interpreted}
+    others, places_of_others = tuple(name.strip() for name in places), tuple(places.values())
     views: dict[tuple[str | None, ...], str] = {}
     i = start + used
     while i < len(lines):
         used = 1
         try:
-            values, used = _row_at(lines, i, dialect, names, columns)
+            values, row, used = _row_at(lines, i, dialect, names, columns)
         except BadRowError as e:
             rows.add_bad(i + 1, e)
         else:
-            if values and not _is_other_view(values, columns, views):
-                rows.add(i + 1, clip_of_row, path, values, columns, dialect.separator == ";")
+            if row and not _is_other_view(row, columns, views):
+                meta = rows.metadata.row(others, _values_at(values, places_of_others))
+                rows.add(i + 1, clip_of_row, rows, row, columns, meta, dialect.separator == ";")
         i += used
     yield from rows.clips()
 
@@ -141,13 +144,37 @@ def _dialect_of(lines: Sequence[str], start: int, path: str, separator: str | No
         with suppress(BadRowError):
             if path_columns(dialect.row_at(lines, start)[0]):
                 return dialect
-    return dialects[0]
+    return max(dialects, key=lambda dialect: lines[start].count(dialect.separator))
+
+
+def _without_paths(line: str, names: Sequence[str]) -> str:
+    """What to say of the first line of a table, if no column of paths is among these names."""
+    expected = "expected a path (or audio_filepath), got"
+    if any(has_audio_name(cell.strip(" \"'\r\n")) for cell in re.split(f"[{_SEPARATORS}]", line)):
+        row = line.strip()
+        row = row if len(row) <= 60 else row[:57] + "..."
+        return (
+            f"{expected} {row}: this is a row, and there is no header line above it: add one with the names of the "
+            "columns, such as path,label"
+        )
+    return (
+        f"{expected} {', '.join(names[:8])}: call the column of paths path, and separate columns by commas, "
+        "semicolons, tabs or bars"
+    )
+
+
+def _values_at(values: Sequence[str], places: Sequence[int]) -> tuple[str, ...]:
+    """The values of these columns. A row may be shorter than the header."""
+    try:
+        return tuple([values[place] for place in places])
+    except IndexError:
+        return tuple([values[place] if place < len(values) else "" for place in places])
 
 
 def _row_at(
     lines: Sequence[str], first: int, dialect: _Dialect, names: Sequence[str], columns: Columns
-) -> tuple[dict[str, str], int]:
-    """The values of a row that are not empty, by their columns, and how many lines it has.
+) -> tuple[list[str], dict[str, str], int]:
+    """The values of a row, those of them that are not empty by their columns, and how many lines it has.
 
     Raises:
         BadRowError: it has other columns than the table, or a quote takes in the rows below it.
@@ -160,7 +187,7 @@ def _row_at(
     too_many = any(value.strip() for value in values[len(names) :])
     if (row or too_many) and (too_few or too_many):
         raise BadRowError(f"expected {count(len(names), 'value')}, got {len(values)}")
-    return row, used
+    return values, row, used
 
 
 def _is_other_view(row: Mapping[str, str], columns: Columns, views: dict[tuple[str | None, ...], str]) -> bool:

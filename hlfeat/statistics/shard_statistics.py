@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hlfeat.errors import OutputError
+from hlfeat.files import json_bytes, json_text
 from hlfeat.statistics.fields import arrays_of, check_kind, check_not_negative, count_of
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.moments_sum import MomentsSum
@@ -56,7 +57,7 @@ class ShardStatistics:
         arrays = {name: getattr(moments, name).tolist() for name in ARRAYS}
         ids = {"silent": self.silent, "constant": self.constant}
         fields = {"hlfeat": KIND, "clips": self.clips, "frames": moments.frames, **arrays, **ids}
-        return (json.dumps(fields) + "\n").encode("ascii")
+        return json_bytes(json_text(fields) + "\n")
 
 
 def read_shard_statistics(path: Path, *shape: int) -> ShardStatistics | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from json.encoder import encode_basestring_ascii
+from json.encoder import encode_basestring
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from hlfeat.errors import OutputError
+from hlfeat.files import json_bytes, json_text
 
 LONGEST = 1e12  # seconds: longer than anything recorded, and sums of them are still numbers
 INDEX_KEYS = ("id", "path", "shard", "row", "frames", "duration")  # that an index line must have
@@ -43,6 +44,7 @@ class IndexEntry(NamedTuple):
         truncated: True of a recording that was cut short, of which the features are of what is there.
         seconds_promised, seconds_there: of such a recording: what the file promises, if it does, and what is there.
         decoder: what has read the file, if it was not libsndfile: "av 18.1".
+        meta: what a manifest says of the clip besides.
     """
 
     id: str
@@ -64,11 +66,13 @@ class IndexEntry(NamedTuple):
     seconds_promised: float | None = None
     seconds_there: float | None = None
     decoder: str | None = None
+    meta: dict[str, Any] | None = None
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> IndexEntry:
         """Raises ValueError for a line without the keys that it must have; keys of other versions are ignored."""
         get = line.get
+        meta = get("meta")
         return tuple.__new__(
             cls,
             (
@@ -86,6 +90,7 @@ class IndexEntry(NamedTuple):
                 get("seconds_promised"),
                 get("seconds_there"),
                 get("decoder"),
+                meta if isinstance(meta, dict) else None,
             ),
         )
 
@@ -114,9 +119,9 @@ def _float_text(value: float) -> str:
     return repr(value) if isfinite(value) else json.dumps(value)
 
 
-# How json.dumps writes a value, by its type. Other types are left to it.
+# How `json_text` writes a value, by its type. Other types are left to it.
 _TEXT_OF: dict[type, Callable[[Any], str]] = {
-    str: encode_basestring_ascii,
+    str: encode_basestring,
     int: int.__repr__,
     float: _float_text,
     bool: lambda value: "true" if value else "false",
@@ -129,12 +134,12 @@ def index_lines(entries: Iterable[IndexEntry]) -> bytes:
     lines = []
     for entry in entries:
         fields = [
-            key + text_of(type(value), json.dumps)(value)
+            key + text_of(type(value), json_text)(value)
             for key, value in zip(_KEYS, entry, strict=True)
             if value is not None
         ]
         lines.append(f"{{{', '.join(fields)}}}\n")
-    return "".join(lines).encode("ascii")
+    return json_bytes("".join(lines))
 
 
 def _required_values(line: Mapping[str, Any]) -> RequiredValues:
@@ -243,14 +248,15 @@ def _read_lines(
     number = offset = 0
     decode = json.JSONDecoder().raw_decode  # json.loads takes half as long again for a short line
     try:
-        with open(path, encoding="ascii", newline="\n") as f:
-            for text in f:
+        with open(path, "rb") as f:
+            for data in f:
                 number += 1
+                text = data.decode()
                 line, end = decode(text)
                 if not isinstance(line, dict) or text[end:].strip():
                     raise ValueError(f"expected {', '.join(keys)}")
                 yield offset, parse(line)
-                offset += len(text)
+                offset += len(data)
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror or e}") from e
     except (ValueError, RecursionError) as e:

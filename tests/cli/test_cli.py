@@ -221,8 +221,9 @@ def test_what_is_wrong_with_the_call_is_one_line(invoke, clips, tmp_path):
     assert "Traceback" in invoke("extract", clips, "-o", out, "-v", "-c", "nothing").stderr
 
 
-def test_a_missing_file_is_a_failed_clip(invoke, tmp_path):
-    result = invoke("extract", tmp_path / "no.wav", "-o", tmp_path / "out", *SMALL)
+def test_a_missing_file_of_a_list_is_a_failed_clip(invoke, tmp_path):
+    soundfile.write(tmp_path / "a.wav", helpers.tone(0.2, 16000), 16000)
+    result = invoke("extract", "-", "-o", "out", *SMALL, cwd=tmp_path, input="a.wav\nno.wav\n")
     assert result.returncode == 3
     record = json.loads((tmp_path / "out/failures.jsonl").read_text())
     assert (record["id"], record["code"]) == ("no.wav", "missing")

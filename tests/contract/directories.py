@@ -118,11 +118,16 @@ def write_broken_clips(folder: Path) -> None:
 
 
 def extract(
-    out: str, *overrides: str, config: str = "eleaf-8g-opt", inputs: tuple[str, ...] = ("clips",), **options: Any
+    out: str,
+    *overrides: str,
+    config: str = "eleaf-8g-opt",
+    inputs: tuple[str, ...] | hlfeat.Inputs = ("clips",),
+    **options: Any,
 ) -> None:
     """In this process, on the CPU."""
     options = {"device": "cpu", "quiet": True, **options}
-    hlfeat.extract(hlfeat.load_config(config, overrides), list(inputs), out, hlfeat.Options(**options))
+    collected = inputs if isinstance(inputs, hlfeat.Inputs) else list(inputs)
+    hlfeat.extract(hlfeat.load_config(config, overrides), collected, out, hlfeat.Options(**options))
 
 
 def run(*args: str, code: int = 0, stdin: bytes = b"") -> str:
@@ -309,8 +314,9 @@ def killed(out: str) -> None:
 
 @scenario
 def tried_again(out: str) -> None:
-    """Runs over a list with a file that is missing at first, then over one clip that has changed."""
-    inputs = ("clips/a/00.wav", "late.wav", "clips/a/02.flac", "clips/c/07 short.wav")
+    """Runs over clips of which one is missing at first, then over one clip that has changed."""
+    paths = ("clips/a/00.wav", "late.wav", "clips/a/02.flac", "clips/c/07 short.wav")
+    inputs = hlfeat.Inputs([hlfeat.Clip.of_file(path) for path in paths])
     extract(out, "output.shard_size=2", *CHEAP, inputs=inputs)
     write_audio(Path("late.wav"), samples(0.3, 16000, 1, 5), 16000)
     extract(out, "output.shard_size=2", *CHEAP, inputs=inputs, retry_failed=True)

@@ -106,7 +106,9 @@ def test_archives_in_folders_lists_and_as_manifests(tmp_path, monkeypatch):
     assert ids(manifests=("in/z.tar",)) == ["x.wav"]
     with pytest.raises(UsageError, match=r"no\.tar: the archive cannot be read"):
         ids(manifests=("no.tar",))
-    assert collect("no.tar").clips == [Clip("no.tar", "no.tar")]
+    with pytest.raises(UsageError, match=r"no\.tar: no such file or folder$"):
+        collect("no.tar")
+    assert collect("-", stdin=b"no.tar").clips == [Clip("no.tar", "no.tar")]
     (tmp_path / "folder.tar").mkdir()
     (tmp_path / "folder.tar/a.wav").write_bytes(b"x")
     assert ids("folder.tar") == ["a.wav"]

@@ -108,8 +108,30 @@ def test_folders_deeper_than_python_calls(tmp_path):
         subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
 
-def test_a_missing_path_is_a_clip_that_will_fail(tmp_path):
-    assert ids(tmp_path / "no.wav") == ["no.wav"]
+def test_an_input_that_does_not_exist(tmp_path):
+    """It is refused where the user names it; in a list or a folder it is a clip that will fail."""
+    touch(tmp_path, "clips/a.wav", "b.wav")
+    (tmp_path / "link.wav").symlink_to("nowhere.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    for name, message in {
+        "no.dat": r"no\.dat: no such file or folder$",
+        "clip": r"/clip: no such file or folder; did you mean clips\?$",
+        "clips/a.wave": r"a\.wave: no such file or folder; did you mean a\.wav\?$",
+        "b.wav/c.wav": r"b\.wav/c\.wav: no such file or folder$",
+        "link.wav": r"link\.wav: a link to nowhere\.wav, which does not exist$",
+        "loop.wav": r"loop\.wav: a link to loop\.wav, which does not exist$",
+        "clips\n": r"clips\\n: no such file or folder; did you mean clips\?$",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            ids(f"{tmp_path}/{name}")
+    assert ids("-", stdin=os.fsencode(f"{tmp_path}/no.wav\n{tmp_path}/b.wav"))[0].endswith("no.wav")
+
+
+def test_nearest_names_of_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "clips/a.wav")
+    with pytest.raises(UsageError, match=r"^clisp: no such file or folder; did you mean clips\?$"):
+        ids("clisp")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")

@@ -65,8 +65,29 @@ ENTRIES = st.builds(
 
 @given(st.lists(ENTRIES, max_size=4))
 def test_index_lines_are_what_json_makes_of_them(entries):
-    expected = "".join(json.dumps(entry.as_dict()) + "\n" for entry in entries).encode("ascii")
-    assert index_lines(entries) == expected
+    """In UTF-8, each on one line for any program: others than JSON's know more ends of lines."""
+    data = index_lines(entries)
+    assert data == json_lines(entry.as_dict() for entry in entries)
+    lines = data.decode().splitlines()
+    assert [repr(json.loads(line)) for line in lines] == [
+        repr(json.loads(json.dumps(entry.as_dict()))) for entry in entries
+    ]
+
+
+def test_letters_are_as_they_are_and_bytes_of_names_survive(tmp_path):
+    """Escapes are read too: earlier versions wrote them for every letter beyond ASCII."""
+    path = tmp_path / "index"
+    entry = IndexEntry("Müritz/тест", "caf\udce9.wav", "s.npy", 0, 1, 1.0, decoder="\x85\u2028")
+    path.write_bytes(index_lines([entry]) + json.dumps(entry.as_dict()).encode() + b"\n" + index_lines([entry]))
+    assert "Müritz/тест".encode() in path.read_bytes()
+    assert rb'"caf\udce9.wav"' in path.read_bytes()
+    assert rb'"\u0085\u2028"' in path.read_bytes()
+    assert list(read_index(path)) == [entry] * 3
+    offsets = [offset for offset, _ in read_index_offsets(path)]
+    assert [path.read_bytes()[offset:][:6] for offset in offsets] == [b'{"id":'] * 3
+    path.write_bytes(b'{"id": "caf\xe9"}\n')
+    with pytest.raises(OutputError, match=r"damaged: line 1: .*can't decode byte 0xe9"):
+        list(read_index(path))
 
 
 def test_an_index_line_of_what_json_does_not_know():

@@ -364,7 +364,7 @@ def test_damaged_pt_shards_are_reported(tmp_path):
         (lambda line: "", "line 2: Expecting value"),
         (lambda line: "[]", "line 2: expected id, path"),
         (lambda line: line + " {}", "line 2: expected id, path"),
-        (lambda line: line.replace("d/1", "é"), "'ascii' codec"),
+        (lambda line: line.replace("d/1", "\udce9"), "'utf-8' codec"),  # a byte that is not UTF-8
         (lambda line: line.replace('"row"', '"wor"'), "line 2: expected id, path"),
         (lambda line: line.replace('"row": 3', '"row": "3"'), "line 2: expected id, path"),
         (lambda line: line.replace('"row": 3', '"row": -3'), "line 2: expected rows of the shard, got row -3 and 4"),
@@ -381,7 +381,7 @@ def test_damaged_index_lines_are_reported(tmp_path, change, message):
     index = tmp_path / "o/shard-00000.jsonl"
     lines = index.read_text().splitlines()
     lines[1] = change(lines[1])
-    index.write_text("\n".join(lines) + "\n")
+    index.write_text("\n".join(lines) + "\n", errors="surrogateescape")
     with pytest.raises(OutputError, match=message) as caught:
         FeatureStore(tmp_path / "o")
     assert str(index) in str(caught.value)
