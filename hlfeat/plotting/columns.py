@@ -12,17 +12,18 @@ MOST_COLUMNS = 2000  # of an image: more than a page can show
 
 
 class Columns:
-    """Means of blocks of frames, so that at most MOST_COLUMNS are kept.
+    """Means of blocks of frames, so that few are kept.
 
     Args:
         rows, frames: of all.
+        most: columns.
 
     Attributes:
         block: the frames of a column.
     """
 
-    def __init__(self, rows: int, frames: int) -> None:
-        self.block = -(-max(1, frames) // MOST_COLUMNS)
+    def __init__(self, rows: int, frames: int, most: int = MOST_COLUMNS) -> None:
+        self.block = -(-max(1, frames) // most)
         columns = -(-max(1, frames) // self.block)
         self._sums, self._counts = np.zeros((rows, columns)), np.zeros(columns)
         self._seen = 0
