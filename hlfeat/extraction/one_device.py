@@ -149,7 +149,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
         retry_failed=options.retry_failed,
         manifests=inputs.manifests,
     )
-    if state.entries:
+    if len(state.todo) < len(clips):
         log.info("%d of %d clips are done already", len(clips) - len(state.todo), len(clips))
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 

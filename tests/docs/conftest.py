@@ -58,6 +58,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
         write_tone(folder / f"songs/{singer}/0.wav", 0.4, 220 + 20 * i)
         (folder / f"songs/{singer}/0.f0.csv").write_text(track_table(220 + 20 * i, 40))
     write_tone(folder / "long/meeting.flac", 21, 440)
+    make_field(folder)
+    make_album(folder)
     (folder / "archives").mkdir()
     with tarfile.open(folder / "archives/000.tar", "w") as tar:
         for path in sorted((folder / "clips").rglob("*.flac")):
@@ -100,17 +102,34 @@ def make_notes(folder: Path) -> None:
     (folder / "notes.csv").write_text("".join(rows))
 
 
+def make_field(folder: Path) -> None:
+    """Recordings at 48 kHz, one of which is cut off."""
+    for path in ("field/day-1.flac", "field/day-2.flac", "field/day-3.flac", "field-next/day-4.flac"):
+        write_tone(folder / path, 11, 9000, rate=48000)
+    data = (folder / "field/day-3.flac").read_bytes()
+    (folder / "field/day-3.flac").write_bytes(data[: len(data) // 2])
+
+
+def make_album(folder: Path) -> None:
+    """Two recordings, and a table of their sections."""
+    for name, frequency in {"one": 220, "two": 330}.items():
+        write_tone(folder / f"album/{name}.flac", 10, frequency, rate=44100)
+    sections = [("one", 0, 4, "intro"), ("one", 4, 10, "verse"), ("two", 2, 8, "verse")]
+    rows = [f"album/{name}.flac,{start},{end},{section}\n" for name, start, end, section in sections]
+    (folder / "album.csv").write_text("path,start,end,section\n" + "".join(rows))
+
+
 def track_table(frequency: float, frames: int) -> str:
     """A track of one frequency; its first frame has no pitch."""
     rows = [f"{n / 100:.3f},{frequency if n else 0:.3f},{0.9 if n else 0.1}\n" for n in range(frames)]
     return "time,frequency,confidence\n" + "".join(rows)
 
 
-def write_tone(path: Path, seconds: float, frequency: float) -> None:
+def write_tone(path: Path, seconds: float, frequency: float, rate: int = 16000) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(round(16000 * seconds)) / 16000
+    t = np.arange(round(rate * seconds)) / rate
     noise = np.random.default_rng(0).normal(size=len(t))
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * t) + 0.01 * noise, 16000)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * t) + 0.01 * noise, rate)
 
 
 def make_broken(folder: Path, clips: Path) -> None:

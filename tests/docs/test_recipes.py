@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,15 @@ def test_recipes(reader: Path) -> None:
     assert windows.ids == [f"long/meeting.flac#t={start},{start + 10}" for start in (0, 5, 10)]
     assert set(windows.frames) == {1000}
     assert hlfeat.FeatureStore("features-long")[0][1].dtype == np.float16
+    assert [row["id"] for row in csv_rows("field-table")] == [f"day-{i}.flac" for i in (1, 2, 4) for _ in range(3)]
+    assert json.loads(Path("job.jsonl").read_text().splitlines()[-1])["event"] == "summary"
+    assert np.array_equal(hlfeat.FeatureStore("features-job").ids, hlfeat.FeatureStore("features-array").ids)
+    assert len(list(Path("album-pitch").rglob("*.f0.csv"))) == 3
+
+
+def csv_rows(folder: str) -> list[dict[str, str]]:
+    """The rows of all tables in a folder."""
+    return [row for path in sorted(Path(folder).glob("*.csv")) for row in csv.DictReader(path.open(newline=""))]
 
 
 def assert_same_features(*folders: str) -> None:
