@@ -90,7 +90,7 @@ def show_files(folder: Path, width: int) -> None:
 def show_index(store: FeatureStore, width: int) -> None:
     rows = [
         (r["id"], round(r["duration"], 2), r["sample_rate"], r["frames"], r["shard"], r["row"])
-        for r in map(store.record, store.ids()[:INDEX_LINES])
+        for r in map(store.record, store.ids[:INDEX_LINES])
     ]
     print(f"\n== the index: {len(store)} clips" + (f", the first {len(rows)}" if len(rows) < len(store) else ""))
     table(("id", "seconds", "rate", "frames", "in", "from row"), rows, width)
@@ -195,7 +195,7 @@ def show(folder: Path, ids: Sequence[str]) -> None:
     show_failures(folder, width)
     if len(store):
         freqs = build(store.description["config"]).frontend.centre_freqs().numpy()
-        for id_ in [i for i in ids if i in store] or store.ids()[:PICTURES]:
+        for id_ in [i for i in ids if i in store] or store.ids[:PICTURES]:
             show_clip(store, id_, freqs, width, way_of_drawing())
 
 

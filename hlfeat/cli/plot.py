@@ -141,7 +141,7 @@ def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool |
     store = FeatureStore(folder)
     if not len(store):
         raise OutputError(f"{folder}: holds no features")
-    chosen = list(dict.fromkeys(ids)) if ids else evenly(store.ids())
+    chosen = list(dict.fromkeys(ids)) if ids else evenly(store.ids)
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
     logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))

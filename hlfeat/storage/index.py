@@ -12,9 +12,10 @@ import difflib
 import json
 import operator
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Index:
     Attributes:
         data: [shards], the file of features of each shard.
         shard, row, frames: int64 [clips]; a clip is `frames` rows of a shard, from `row`.
+        duration: float64 [clips], seconds.
 
     Raises:
         OutputError: an index line that is damaged, an id that is there twice.
@@ -51,6 +53,7 @@ class Index:
         self.shard, self.row, self.frames, self._offset = (
             np.array(column, np.int64) for column in (columns.shard, columns.row, columns.frames, columns.offset)
         )
+        self.duration = np.array(columns.duration, np.float64)
         self.frames.flags.writeable = False
         self._ids = b"".join(ids)
         self._ends = np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)))
@@ -80,18 +83,28 @@ class Index:
 
     def record(self, i: int) -> dict[str, Any]:
         """The index line of a clip, read anew. Raises OutputError for an index that has changed since."""
-        path = self._lines[self.shard[i]]
+        return next(self.records([i]))
+
+    def records(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The index lines of clips, read anew. Raises OutputError as `record` does."""
+        for shard, clips in groupby(numbers, self.shard.__getitem__):
+            path = self._lines[shard]
+            try:
+                with open(path, "rb") as f:
+                    for i in clips:
+                        yield self._record(f, i)
+            except OSError as e:
+                raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
+
+    def _record(self, file: BinaryIO, i: int) -> dict[str, Any]:
+        file.seek(self._offset[i])
         try:
-            with open(path, "rb") as f:
-                f.seek(self._offset[i])
-                record = json.loads(f.readline())
+            record = json.loads(file.readline())
             if record["id"] == self.id(i):
                 return record  # type: ignore[no-any-return]
-        except OSError as e:
-            raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
         except (ValueError, RecursionError, TypeError, KeyError):
             pass
-        raise OutputError(f"{path}: has changed since it was opened")
+        raise OutputError(f"{self._lines[self.shard[i]]}: has changed since it was opened")
 
     def _id(self, i: int) -> bytes:
         return self._ids[self._ends[i - 1] if i else 0 : self._ends[i]]
@@ -113,12 +126,13 @@ class _Columns:
 
     def __init__(self) -> None:
         self.shard, self.row, self.frames, self.offset = (array("q") for _ in range(4))
+        self.duration = array("d")
         self.ids: list[bytes] = []
 
     def add_shard(self, files: ShardFiles, shard: int) -> str | None:
         """Add the clips of a shard, which is the `shard`-th. Returns the name of its data; None if it has no clip."""
         first, name = len(self.row), None
-        for offset, (id_, _, data, row, frames, _) in read_index_offsets(files.index):
+        for offset, (id_, _, data, row, frames, duration) in read_index_offsets(files.index):
             if name is None and data in (path.name for path in files.data):
                 name = data
             if data != name:
@@ -128,6 +142,7 @@ class _Columns:
             self.row.append(row)
             self.frames.append(frames)
             self.offset.append(offset)
+            self.duration.append(duration)
             self.ids.append(_bytes(id_))
         self.shard.extend([shard] * (len(self.row) - first))
         return name

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
+from hlfeat.storage.clip_table import group_name, group_names, meta_of, to_pandas
 from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
+from hlfeat.storage.selection import Selection
+from hlfeat.storage.split import assign_groups
+from hlfeat.storage.store_checks import check_alike, check_features, dtype_of, row_shape_of
 from hlfeat.storage.times import Timing, timing_of
+from hlfeat.text import count, duration
+
+if TYPE_CHECKING:
+    import pandas
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
+Key = str | SupportsIndex
+
+
+class Ids(list[str]):
+    """A list of ids. It can be called, because `ids` of a store was a method in earlier versions."""
+
+    def __call__(self) -> Ids:
+        return self
 
 
 class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     """The clips of feature directories, by id or by number: a map-style dataset of torch's.
 
     `store["a/b.wav"]` is the clip's features; `store[3]` and iteration give (id, features), in the order of the index.
+    `store[10:20]` is a store of these clips, which reads nothing before it is asked, and so are the parts of `split`.
     Shards are memory-mapped, and a clip's rows are copied out of the map: changing an array changes no file.
 
     A store can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items. Clips that are added to
@@ -41,14 +58,22 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     Attributes:
         folders: as given.
         description: what hlfeat.yaml of the first folder says, as plain data.
+        ids: list of str, in order; made anew each time.
         frames: int64 [clips], the frames (or vectors) of each clip, in order.
+        shape: of a frame: (channels, bands), or (dims,) where features were pooled.
+        dtype: numpy's, of the features; of folders that differ the wider.
+        freqs: float64 [bands], hertz; None where bands have no frequencies.
 
     Example:
         >>> store = FeatureStore(features_dir)
-        >>> len(store), store.ids()[0], store[0][1].shape
+        >>> len(store), store.ids[0], store[0][1].shape
         (3, 'a.wav', (101, 2, 40))
+        >>> store.shape, store.dtype
+        ((2, 40), dtype('float32'))
         >>> store.read("a.wav", start=10, stop=20).shape
         (10, 2, 40)
+        >>> store.times("a.wav")[10:13], store[1:].ids
+        (array([0.1 , 0.11, 0.12]), ['b.wav', 'c.wav'])
         >>> batch = hlfeat.collate([store[0], store[1]])
         >>> batch.features.shape
         torch.Size([2, 101, 2, 40])
@@ -57,15 +82,45 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
         self.folders = tuple(map(Path, (folder, *folders)))
         self.description = read_description_dict(self.folders[0])
-        _check_features(self.folders[0], self.description)
+        check_features(self.folders[0], self.description)
+        described = [(self.folders[0], self.description)]
         for other in self.folders[1:]:
-            _check_alike((self.folders[0], self.description), (other, read_description_dict(other)))
+            described.append((other, read_description_dict(other)))
+            check_alike(described[0], described[-1])
+        self._dtypes = [dtype_of(description) for _, description in described]
         self._index = Index(self.folders)
+        self._clips = Selection(self._index)
         self._lookup = lru_cache(OPEN_SHARDS)(open_lookup)
+
+    def __repr__(self) -> str:
+        """Folders, clips and what they are, without a look at the disk unless hlfeat.yaml says little."""
+        folders = ", ".join(repr(str(folder)) for folder in self.folders)
+        forms = "/".join(sorted({path.suffix[1:] for path in self._index.data}))
+        try:
+            rows = "frames" if len(self.shape) == 2 else "vectors"
+            what = f", [{rows}, {', '.join(map(str, self.shape))}] {self.dtype} {forms}"
+        except OutputError:
+            what = ""
+        clips = f"{count(len(self), 'clip')}, {duration(self._clips.seconds())}"
+        return f"{type(self).__name__}({folders}: {clips}{what.rstrip()})"
+
+    @property
+    def ids(self) -> Ids:
+        return Ids(self._clips.ids)
 
     @property
     def frames(self) -> np.ndarray:
-        return self._index.frames
+        return self._clips.frames
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        row = row_shape_of(self.description)
+        return self._no_rows().shape[1:] if row is None else row
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        known = [dtype for dtype in self._dtypes if dtype is not None]
+        return np.result_type(*known) if len(known) == len(self._dtypes) else self._no_rows().dtype
 
     @property
     def freqs(self) -> np.ndarray | None:
@@ -81,25 +136,33 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         return None if freqs is None else np.array(freqs, dtype=np.float64)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._clips)
 
     def __contains__(self, id_: object) -> bool:
-        return isinstance(id_, str) and self._index.find(id_) is not None
+        return isinstance(id_, str) and self._clips.find(id_) is not None
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        for i in range(len(self)):
+        for i in self._clips.numbers:
             yield self._index.id(i), self._rows(i, 0, None)
 
     @overload
     def __getitem__(self, key: str) -> np.ndarray: ...
     @overload
     def __getitem__(self, key: SupportsIndex) -> tuple[str, np.ndarray]: ...
-    def __getitem__(self, key: str | SupportsIndex) -> np.ndarray | tuple[str, np.ndarray]:
+    @overload
+    def __getitem__(self, key: slice) -> FeatureStore: ...
+    def __getitem__(self, key: Key | slice) -> np.ndarray | tuple[str, np.ndarray] | FeatureStore:
+        if isinstance(key, slice):
+            return self._view(self._clips.numbers[key])
         i = self._number(key)
         features = self._rows(i, 0, None)
         return features if isinstance(key, str) else (self._index.id(i), features)
 
-    def read(self, key: str | SupportsIndex, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def select(self, keys: Iterable[Key]) -> FeatureStore:
+        """A store of these clips, by ids or numbers, in this order. Raises KeyError and IndexError as `read` does."""
+        return self._view([self._number(key) for key in keys])
+
+    def read(self, key: Key, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Some frames of a clip, without reading the others.
 
         Args:
@@ -116,29 +179,34 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         """
         return self._rows(self._number(key), start, stop)
 
-    def ids(self) -> list[str]:
-        """All ids, in order."""
-        return [self._index.id(i) for i in range(len(self))]
-
-    def record(self, id_: str) -> dict[str, Any]:
+    def record(self, key: Key) -> dict[str, Any]:
         """The index line of a clip, with keys such as `path`, `duration` in seconds and `sample_rate` (docs/format.md).
 
-        Raises KeyError for an unknown id, OutputError for an index that has changed since the store was opened.
+        Raises KeyError or IndexError for an unknown clip, OutputError for an index that has changed since the store was
+        opened.
         """
-        return self._index.record(self._number(id_))
+        return self._index.record(self._number(key))
 
-    def times(self, id_: str) -> np.ndarray:
+    def meta(self, key: Key) -> dict[str, Any]:
+        """What a manifest says of a clip beyond what hlfeat uses, such as its speaker, by column.
+
+        Empty where there is nothing. Raises as `record`.
+        """
+        return meta_of(self.record(key))
+
+    def times(self, key: Key) -> np.ndarray:
         """Seconds from the clip's beginning to the centre of each of its frames (or windows).
 
-        Those of a segment count from its start in the recording, which is `record(id_).get("start", 0.0)`.
+        Those of a segment count from its start in the recording, which is `record(id).get("start", 0.0)`.
 
-        Raises KeyError for an unknown id; OutputError where an earlier version has not written enough.
+        Raises KeyError or IndexError for an unknown clip; OutputError where an earlier version has not written enough.
 
         Shape: -> float64 [frames].
         """
-        return self._timing.times(*self._rows_and_seconds(id_))
+        i = self._number(key)
+        return self._timing.times(int(self._index.frames[i]), float(self._index.duration[i]))
 
-    def intervals(self, id_: str) -> np.ndarray:
+    def intervals(self, key: Key) -> np.ndarray:
         """Start and end, in seconds from the clip's beginning, of what each frame or pooled vector stands for.
 
         A frame: the moments that are nearer to its centre than to others'; a window: the seconds of `output.pool`, up
@@ -148,24 +216,75 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
         Shape: -> float64 [frames, 2].
         """
-        return self._timing.intervals(*self._rows_and_seconds(id_))
+        i = self._number(key)
+        return self._timing.intervals(int(self._index.frames[i]), float(self._index.duration[i]))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a row for each clip, in order, for which pandas must be installed.
+
+        Columns: id, path, frames, duration, start and end of a segment (seconds), channel, sample_rate; and those of
+        the metadata, under `meta.NAME` where a name is taken.
+
+        Raises UsageError without pandas, OutputError as `record`.
+        """
+        return to_pandas(self._index.records(self._clips.numbers))
+
+    def split(
+        self,
+        by: str | Callable[[str], object] | None = None,
+        valid: float = 0.1,
+        test: float | None = None,
+        seed: int = 0,
+    ) -> tuple[FeatureStore, ...]:
+        """Divide the clips into stores to train with, to validate with and, where a share is given, to test with.
+
+        Clips of a group are in one of them: those of a speaker in two would flatter the result. The same clips and seed
+        are divided in the same way on every machine, in whatever order they are. Inside a part they stay in order.
+
+        Args:
+            by: what makes groups: a column of `to_pandas` (such as "speaker", or "path" for segments of a recording), a
+                function of the id, or None: each clip is its own group. Clips without a value are one group.
+            valid, test: of the clips, as near as groups allow; no part is empty.
+            seed: for another division.
+
+        Returns: (train, valid) or (train, valid, test).
+
+        Raises UsageError for a column that no clip has, impossible shares, and fewer groups than parts.
+
+        Example:
+            >>> train, valid = FeatureStore(features_dir).split(valid=0.3)
+            >>> len(train), len(valid)
+            (2, 1)
+        """
+        if by is None:
+            groups = list(self._clips.ids)
+        elif isinstance(by, str):
+            groups = group_names(self._index.records(self._clips.numbers), by)
+        else:
+            groups = [group_name(by(id_)) for id_ in self._clips.ids]
+        shares = [valid] if test is None else [valid, test]
+        part_of, numbers = np.array(assign_groups(groups, shares, seed)), np.array(self._clips.numbers)
+        return tuple(self._view(numbers[part_of == part]) for part in range(len(shares) + 1))
+
+    def _view(self, numbers: Iterable[int] | np.ndarray) -> FeatureStore:
+        """A store of clips of these numbers in the index, which shares all else with this one."""
+        view: FeatureStore = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _clips=Selection(self._index, numbers))
+        return view
 
     @cached_property
     def _timing(self) -> Timing:
         return timing_of(self.description, self.folders[0])
 
-    def _rows_and_seconds(self, id_: str) -> tuple[int, float]:
-        i = self._number(id_)
-        return int(self._index.frames[i]), self._index.record(i)["duration"]
-
-    def _number(self, key: str | SupportsIndex) -> int:
-        """The number of a clip."""
+    def _number(self, key: Key) -> int:
+        """The number in the index of a clip, by its id or its place in the store."""
         if not isinstance(key, str):
-            return range(len(self))[operator.index(key)]
-        number = self._index.find(key)
+            return self._clips.number(operator.index(key))
+        number = self._clips.find(key)
         if number is None:
-            near = self._index.nearest(key)
-            folders = ", ".join(map(str, self.folders))
+            near = self._clips.nearest(key)
+            some = "" if self._clips.is_all else f"these {count(len(self), 'clip')} of "
+            folders = some + ", ".join(map(str, self.folders))
             raise KeyError(f"no clip {key!r} in {folders}" + (f"; near it are {', '.join(near)}" if near else ""))
         return number
 
@@ -181,46 +300,14 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
             raise OutputError(f"{path}: damaged: shorter than its index says")
         return np.array(clip[start:stop])
 
+    def _no_rows(self) -> np.ndarray:
+        """None of the rows of some clip, for their shape and type."""
+        if not len(self._index):
+            raise OutputError(f"{self.folders[0]}: holds no clip, and hlfeat.yaml does not say what features look like")
+        return self._rows(0, 0, 0)
+
     def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself
-        return {k: v for k, v in self.__dict__.items() if k != "_lookup"}
+        return {key: value for key, value in self.__dict__.items() if key != "_lookup"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lookup=lru_cache(OPEN_SHARDS)(open_lookup))
-
-
-def _check_features(folder: Path, description: dict[str, Any]) -> None:
-    """Raises OutputError for a directory of pitch tracks."""
-    if description.get("pitch"):
-        raise OutputError(f"{folder}: holds pitch tracks, a .f0.csv for each clip, and no features")
-
-
-# Keys of hlfeat.yaml, below `features`, that earlier versions did not write. Folders with and without go together.
-_LATER = {"freqs", "sample_rate", "first_centre_samples", "window_seconds", "window_hop_seconds"}
-
-
-def _shape_of(features: object) -> object:
-    """What must be the same in all folders."""
-    return {k: v for k, v in features.items() if k not in _LATER} if isinstance(features, dict) else features
-
-
-def _timing_or_none(description: dict[str, Any], folder: Path) -> Timing | None:
-    try:
-        return timing_of(description, folder)
-    except OutputError:
-        return None
-
-
-def _check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
-    """Raises OutputError if the features of directories have not the same shape and frame rate."""
-    for folder, description in described:
-        _check_features(folder, description)
-    features = {folder: _shape_of(description.get("features")) for folder, description in described}
-    first, *others = features.values()
-    if any(other != first for other in others):
-        shapes = "; ".join(f"{folder} has {shape}" for folder, shape in features.items())
-        raise OutputError(f"expected features of the same shape: {shapes}")
-    timings = {folder: _timing_or_none(description, folder) for folder, description in described}
-    known = {folder: timing for folder, timing in timings.items() if timing is not None}
-    if len(set(known.values())) > 1:
-        seconds = "; ".join(f"{folder} from {t.first_centre_samples:g} samples" for folder, t in known.items())
-        raise OutputError(f"expected frames at the same times: {seconds}")

@@ -32,7 +32,7 @@ def test_broken_files_beside_good_ones(hlfeat, tmp_path):
     failures = {f["id"]: f for f in map(json.loads, (tmp_path / "out/failures.jsonl").open())}
     assert set(failures) == expected
     assert all(f["code"] and f["message"] for f in failures.values())
-    assert set(FeatureStore(tmp_path / "out").ids()) == {"good.wav", *(p.name for p in good)}
+    assert set(FeatureStore(tmp_path / "out").ids) == {"good.wav", *(p.name for p in good)}
 
 
 def test_alone_and_among_fifty_others(hlfeat, tmp_path):

@@ -141,7 +141,7 @@ def test_damaged_files(tmp_path, good, on_truncated):
     assert "Traceback" not in ended.stderr
     failed = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     store = FeatureStore(out)
-    ids = [*store.ids(), *(f["id"] for f in failed)]
+    ids = [*store.ids, *(f["id"] for f in failed)]
     assert sorted(ids) == sorted([*(p.name for p in folder.iterdir()), *(s["id"] for s in segments)])
     assert not [f for f in failed if "rror: " in f["message"]], "a code for what a decoder says"
     assert EACH < len(failed) < len(ids) - 2 * len(FORMATS), "damage that is noticed, and damage that is not"

@@ -139,7 +139,7 @@ def test_the_index_says_what_is_missing(tmp_path, invoke):
     arguments = ["extract", tmp_path / "clips", "-c", "log-mel", "-q"]
     done = invoke(*arguments, "-o", tmp_path / "fail")
     assert done.returncode == 3
-    assert list(hlfeat.FeatureStore(tmp_path / "fail").ids()) == ["whole.wav"]
+    assert list(hlfeat.FeatureStore(tmp_path / "fail").ids) == ["whole.wav"]
     done = invoke(*arguments, "-o", tmp_path / "keep", "--on-truncated", "keep")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "keep/shard-00000.jsonl").read_text().splitlines()]

@@ -112,8 +112,8 @@ def test_without_an_engine_features_are_zeros_of_the_same_clips(inputs, tmp_path
     )
     assert report.clips == 12
     stored, zeros = (FeatureStore(tmp_path / name) for name in ("out", "zeros"))
-    assert zeros.ids() == stored.ids()
-    for id_ in stored.ids():
+    assert zeros.ids == stored.ids
+    for id_ in stored.ids:
         assert zeros[id_].shape == stored[id_].shape
         assert zeros[id_].dtype == stored[id_].dtype
         assert not zeros[id_].any()

@@ -112,8 +112,8 @@ def test_lists_on_standard_input(hlfeat, clips, tmp_path):
     whole = hlfeat("extract", clips, "-o", tmp_path / "b", *SMALL, "-q")
     assert whole.stderr == ""
     a, b = FeatureStore(tmp_path / "a"), FeatureStore(tmp_path / "b")
-    assert set(a.ids()) == set(b.ids())
-    for id_ in a.ids():
+    assert set(a.ids) == set(b.ids)
+    for id_ in a.ids:
         np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
     lines = "\n".join(n for n in names.decode().split("\0") if n and "\n" not in n)
     result = hlfeat("extract", "-", "-o", tmp_path / "c", *SMALL, cwd=clips, input=lines)

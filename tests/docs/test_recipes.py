@@ -19,7 +19,7 @@ def test_recipes(reader: Path) -> None:
     digest, shard = Path("sums.txt").read_text().split()
     assert (len(digest), shard) == (64, "features-found/shard-00000.npy")
     windows = hlfeat.FeatureStore("windows")
-    assert windows.ids() == [f"long/meeting.flac#t={start},{start + 10}" for start in (0, 5, 10)]
+    assert windows.ids == [f"long/meeting.flac#t={start},{start + 10}" for start in (0, 5, 10)]
     assert set(windows.frames) == {1000}
     assert hlfeat.FeatureStore("features-long")[0][1].dtype == np.float16
 
@@ -27,7 +27,7 @@ def test_recipes(reader: Path) -> None:
 def assert_same_features(*folders: str) -> None:
     """The folders hold the same features of the same clips."""
     stores = {folder: hlfeat.FeatureStore(folder) for folder in folders}
-    names = {folder: {Path(id_).name: id_ for id_ in store.ids()} for folder, store in stores.items()}
+    names = {folder: {Path(id_).name: id_ for id_ in store.ids} for folder, store in stores.items()}
     first, *others = folders
     assert len(names[first]) == 3
     for other in others:

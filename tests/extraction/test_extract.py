@@ -65,7 +65,7 @@ def test_equals_a_plain_loop_whatever_the_settings(tmp_path_factory, n, batch_se
     assert (report.clips, report.failures) == (n, [])
     want = one_by_one(folder, load_config(overrides=CHEAP))
     store = hlfeat.FeatureStore(tmp / "out")
-    assert store.ids() == list(want)
+    assert store.ids == list(want)
     for id_, y in store:
         assert y.shape == want[id_].shape
         assert np.abs(y - want[id_]).max() <= 1e-5 * np.abs(want[id_]).max()
@@ -122,8 +122,8 @@ def test_a_clip_that_fails_while_it_is_computed_takes_no_other_with_it(clips, tm
     loud.unlink()
     run(clips, tmp_path / "b", options=Options(quiet=True))
     a, b = hlfeat.FeatureStore(tmp_path / "a"), hlfeat.FeatureStore(tmp_path / "b")
-    assert a.ids() == b.ids()
-    for id_ in a.ids():
+    assert a.ids == b.ids
+    for id_ in a.ids:
         np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
 
 
@@ -203,7 +203,7 @@ def test_more_clips_are_added_to_what_is_there(clips, tmp_path):
     run(Inputs([*inputs.clips[:5], bad]), tmp_path / "out")
     report = run(Inputs(inputs.clips), tmp_path / "out")
     assert (report.clips, report.clips_before) == (7, 5)
-    assert hlfeat.FeatureStore(tmp_path / "out").ids() == [c.id for c in inputs.clips]
+    assert hlfeat.FeatureStore(tmp_path / "out").ids == [c.id for c in inputs.clips]
     assert [f["id"] for f in report.failures] == ["x/bad.wav"]  # not an input this time, but not forgotten
 
 
@@ -316,7 +316,7 @@ def test_retry_failed(clips, tmp_path):
     assert {f["id"] for f in report.failures} == {f"broken/{name}" for name in codes if name != "nan.wav"}
     store = hlfeat.FeatureStore(out)
     assert len(store) == 13
-    assert store.ids()[-1] == "broken/nan.wav"
+    assert store.ids[-1] == "broken/nan.wav"
 
 
 def test_a_failure_whose_file_is_gone(clips, tmp_path):
@@ -350,7 +350,7 @@ def test_long_clips_are_computed_piece_by_piece(tmp_path, computer, config, form
     report = run(folder, tmp_path / "out", *overrides, config=config, limits=limits)
     assert [(f["id"], f["code"]) for f in report.failures] == [("e.wav", "non-finite")]
     want, found = hlfeat.FeatureStore(tmp_path / "want"), hlfeat.FeatureStore(tmp_path / "out")
-    assert found.ids() == want.ids()
+    assert found.ids == want.ids
     for id_, y in want:
         assert {**found.record(id_), "crc32": 0} == {**want.record(id_), "crc32": 0}
         np.testing.assert_allclose(found[id_], y, atol=3e-5 * np.abs(y).max())
@@ -469,8 +469,8 @@ def test_each_channel_is_an_entry_of_its_own(tmp_path):
     report = run(inputs, tmp_path / "out", "audio.channels=each", "output.shard_size=1")
     assert report.clips == 3
     store = hlfeat.FeatureStore(tmp_path / "out")
-    assert store.ids() == ["a.wav#0", "a.wav#1", "b.wav#0"]
-    assert [store.record(i)["channel"] for i in store.ids()] == [0, 1, 0]
+    assert store.ids == ["a.wav#0", "a.wav#1", "b.wav#0"]
+    assert [store.record(i)["channel"] for i in store.ids] == [0, 1, 0]
     np.testing.assert_allclose(store["a.wav#1"], store["b.wav#0"], atol=1e-5)
     assert np.abs(store["a.wav#0"] - store["a.wav#1"]).max() > 0.1
     assert run(inputs, tmp_path / "out", "audio.channels=each", "output.shard_size=1").clips == 0
@@ -501,8 +501,8 @@ def test_out_of_memory_halves_the_batch(clips, tmp_path, monkeypatch, computer):
     run(clips, tmp_path / "b", options=Options(quiet=True))
     assert max(map(int, sizes.read_text().split())) > 1
     a, b = hlfeat.FeatureStore(tmp_path / "a"), hlfeat.FeatureStore(tmp_path / "b")
-    assert a.ids() == b.ids()
-    for id_ in a.ids():
+    assert a.ids == b.ids
+    for id_ in a.ids:
         np.testing.assert_allclose(a[id_], b[id_], atol=1e-5)
 
     def never(self, waveforms, *rate):
@@ -524,8 +524,8 @@ def test_batches_on_a_device_equal_clip_by_clip(clips, tmp_path, monkeypatch):
             patch.setattr("hlfeat.extraction.one_device.make_engine", BatchEngine)
             run(clips, outs[1], "output.shard_size=5", config=config, options=options)
         a, b = map(hlfeat.FeatureStore, outs)
-        assert a.ids() == b.ids()
-        assert all({**a.record(i), "crc32": 0} == {**b.record(i), "crc32": 0} for i in a.ids())
+        assert a.ids == b.ids
+        assert all({**a.record(i), "crc32": 0} == {**b.record(i), "crc32": 0} for i in a.ids)
         assert (outs[0] / "failures.jsonl").read_bytes() == (outs[1] / "failures.jsonl").read_bytes()
         for id_, y in a:
             np.testing.assert_allclose(b[id_], y, atol=2e-5 * np.abs(y).max())

@@ -258,7 +258,7 @@ def test_retrying_killed_at_every_moment(tmp_path):
 
 def everything(folder: Path, out: Path) -> None:
     """Every clip is in the index or among the failures, once."""
-    ids = FeatureStore(out).ids() + [f.id for f in read_failures(out / "failures.jsonl")]
+    ids = FeatureStore(out).ids + [f.id for f in read_failures(out / "failures.jsonl")]
     assert sorted(ids) == sorted(clip.id for clip in collect_inputs([str(folder)], io.BytesIO()).clips)
 
 

@@ -68,7 +68,7 @@ def test_parts_in_one_folder_are_the_whole(clips, tmp_path):
         report = part_run(clips, out, part, "output.shard_size=3")
     assert report.complete
     found = package.FeatureStore(out)
-    assert found.ids() == want.ids()
+    assert found.ids == want.ids
     for id_, y in want:
         assert np.array_equal(found[id_], y)
 
@@ -181,8 +181,8 @@ def test_a_process_a_device(clips, tmp_path, hlfeat):
     assert "on cpu" in done.stderr
     run(clips, tmp_path / "want", "output.shard_size=4")
     want, found = package.FeatureStore(tmp_path / "want"), package.FeatureStore(tmp_path / "out")
-    assert found.ids() == want.ids()
-    assert all(np.array_equal(found[i], want[i]) for i in want.ids())
+    assert found.ids == want.ids
+    assert all(np.array_equal(found[i], want[i]) for i in want.ids)
     wrong = hlfeat("extract", clips, "-o", tmp_path / "b", *settings, "--device", "cpu,cuda:7")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "cuda:7" in wrong.stderr

@@ -163,7 +163,7 @@ def test_a_run_writes_vectors(clips, tmp_path, computer, pool, form, dtype):
     assert (report.clips, report.failures) == (12, [])
     frames, store = hlfeat.FeatureStore(tmp_path / "frames"), hlfeat.FeatureStore(tmp_path / "out")
     dims = 32 if pool == "mean+std" else 16
-    assert store.ids() == frames.ids()
+    assert store.ids == frames.ids
     for id_, y in store:
         want = pooled(frames[id_], Fraction(100), pool)
         assert (y.dtype, y.shape) == (np.dtype(dtype), want.shape)
@@ -222,7 +222,7 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, computer, config, pool):
     limits = Limits(long_samples=50_000, window_samples=20_000)
     run(folder, tmp_path / "pieces", *overrides, config=config, limits=limits)
     whole, pieces = hlfeat.FeatureStore(tmp_path / "whole"), hlfeat.FeatureStore(tmp_path / "pieces")
-    assert pieces.ids() == whole.ids()
+    assert pieces.ids == whole.ids
     for id_, y in whole:
         assert pieces.record(id_)["frames"] == len(y)
         # frames that are computed in pieces differ by 3e-5 themselves (test_pipeline); the pooling adds nothing
@@ -346,7 +346,7 @@ def test_what_cannot_be_is_said_with_its_place(clips, tmp_path, monkeypatch):
     run(clips, tmp_path / "out", "output.pool=mean")
     store = hlfeat.FeatureStore(tmp_path / "out")
     with pytest.raises(UsageError, match=r"expected frames to draw, has vectors pooled over time \(mean\)"):
-        store_view.stored(store, store.ids())
+        store_view.stored(store, store.ids)
 
 
 def test_the_command_line(hlfeat, clips, tmp_path):
@@ -362,7 +362,7 @@ def test_the_command_line(hlfeat, clips, tmp_path):
     run(clips, tmp_path / "want", "output.pool=window:0.5,0.1", options=Options(quiet=True, stats=tmp_path / "s.json"))
     found, want = FeatureStore(tmp_path / "out"), FeatureStore(tmp_path / "want")
     assert found.description["fingerprint"] == want.description["fingerprint"]
-    assert all(np.array_equal(found[i], want[i]) for i in want.ids())
+    assert all(np.array_equal(found[i], want[i]) for i in want.ids)
 
 
 def test_the_shape_is_said_beforehand(clips, tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_tells_what_is_there(made):
     assert json.loads(json.dumps(told)) == told
     assert (told["clips"], told["frames"], told["shape"], told["dtype"], told["shards"]) == (
         11, len(features), [2, 8], "float32", 3)  # fmt: skip
-    assert told["hours"] == pytest.approx(sum(store.record(i)["duration"] for i in store.ids()) / 3600)
+    assert told["hours"] == pytest.approx(sum(store.record(i)["duration"] for i in store.ids) / 3600)
     assert told["data_bytes"] == sum(p.stat().st_size for p in made.glob(f"*{found.data_suffix}"))
     assert (told["complete"], told["missing"]) == (True, [])
     assert told["failures_by_code"] == {"empty": 1, "not-audio": 1}

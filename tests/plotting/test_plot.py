@@ -251,9 +251,9 @@ def test_crossed_filters_have_rows_instead_of_hertz(speech, tmp_path):
 def test_contact_sheets(features):
     store = hlfeat.FeatureStore(features)
     for n in (1, 2, 4, 11, 12):
-        chosen = evenly(store.ids(), n)
+        chosen = evenly(store.ids, n)
         assert len(set(chosen)) == n
-        assert chosen[0] == store.ids()[0]
+        assert chosen[0] == store.ids[0]
         figure = figures.sheet_figure(stored(store, chosen), [f"clip {i}" for i in range(n)], "sheet")
         assert len(figure.axes) == n + 1
         assert len({id(a.images[0].norm) for a in images(figure)}) == 1
@@ -273,10 +273,10 @@ def test_bands_whose_frequencies_are_in_lost_weights_are_numbered(tmp_path, clip
     inputs = collect_inputs([str(clips)], io.BytesIO())
     extract(config, inputs, tmp_path / "out", Options(quiet=True, weights=tmp_path / "w.pt"))
     store = hlfeat.FeatureStore(tmp_path / "out")
-    (image,) = stored(store, store.ids()[:1])
+    (image,) = stored(store, store.ids[:1])
     np.testing.assert_allclose(image.grid.freqs, model.frontend.centre_freqs(), rtol=1e-6)
     (tmp_path / "w.pt").unlink()
-    (image,) = stored(store, store.ids()[:1])
+    (image,) = stored(store, store.ids[:1])
     assert image.grid.freqs is None
     assert "bands are numbered" in caplog.text
 

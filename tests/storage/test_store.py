@@ -43,7 +43,7 @@ def write(folder: Path, form: str = "npy", dtype: str = "float32", clips: slice 
 def test_round_trip(tmp_path, form, dtype):
     store = write(tmp_path / "o", form, dtype)
     assert len(store) == 7
-    assert store.ids() == list(FEATURES)
+    assert store.ids == list(FEATURES)
     for i, (id_, y) in enumerate(store):
         assert y.dtype == np.dtype(dtype)
         np.testing.assert_array_equal(y, FEATURES[id_].astype(dtype))
@@ -176,7 +176,7 @@ def test_an_unknown_id_of_very_many_names_those_that_begin_like_it(tmp_path, mon
 
 def test_an_empty_store(tmp_path):
     store = write(tmp_path / "o", clips=slice(0))
-    assert (len(store), store.ids(), list(store), store.frames.tolist()) == (0, [], [], [])
+    assert (len(store), store.ids, list(store), store.frames.tolist()) == (0, [], [], [])
     assert "d/0.wav" not in store
     assert list(DataLoader(store, num_workers=1)) == []
     with pytest.raises(KeyError, match=r"no clip 'd/0\.wav' in [^;]+/o\W$"):
@@ -190,7 +190,7 @@ def test_several_directories_are_one_store(tmp_path):
     write(tmp_path / "b", "pt", clips=slice(5, 7))
     store = FeatureStore(tmp_path / "b", str(tmp_path / "a"))
     order = ["d/5.wav", "d/6.wav", "d/0.wav", "d/1.wav", "d/2.wav", "d/3.wav", "d/4.wav"]
-    assert store.ids() == [id_ for id_, _ in store] == [store[i][0] for i in range(7)] == order
+    assert store.ids == [id_ for id_, _ in store] == [store[i][0] for i in range(7)] == order
     for id_, y in store:
         np.testing.assert_array_equal(y, FEATURES[id_])
         np.testing.assert_array_equal(store[id_], y)
@@ -219,7 +219,7 @@ def test_ids_of_any_file_name(tmp_path):
             shard.append(IndexEntry(id_, id_, duration=1.0), [np.full((1, 2, 5), i, np.float32)])
         shard.commit()
     for store in (FeatureStore(tmp_path), pickle.loads(pickle.dumps(FeatureStore(tmp_path)))):
-        assert store.ids() == ids
+        assert store.ids == ids
         for i, id_ in enumerate(ids):
             assert id_ in store
             assert store.record(id_)["id"] == id_
@@ -288,7 +288,7 @@ before, start = peak(), time.process_time()
 store = FeatureStore({str(tmp_path)!r})
 print(time.process_time() - start, peak() - before)
 assert len(store) == {CLIPS}
-assert store.record(store.ids()[-1])["row"] == 499500
+assert store.record(store.ids[-1])["row"] == 499500
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert float(out[0]) < max(10 * CLIPS / 1e6, 3)  # s
