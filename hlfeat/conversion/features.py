@@ -122,9 +122,8 @@ class FeatureTarget(Target):
         self._lost.setdefault(clip.group, record)
 
     def publish(self, shard: ShardWriter, statistics: bytes, lines: bytes) -> Path:
-        """Publish a shard, after the failures beside it."""
+        """Publish a shard, if the folder is still in its place."""
         self.output.check_place()
-        self.catalog.write_failures(self._failures())
         return shard.commit(statistics, lines)
 
     def _failures(self) -> list[FailureRecord]:

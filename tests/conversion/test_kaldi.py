@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hlfeat import FeatureStore
 from hlfeat.conversion.kaldi import kaldi_key
-from tests.conversion.folders import index_of
+from tests.conversion.folders import index_of, rename
 
 
 @pytest.mark.parametrize("name", ["features", "windows"])
@@ -80,3 +80,12 @@ def test_keys_are_legal_and_can_be_undone(text):
     assert key == key.strip()
     key.encode()
     assert unquote(key, errors="surrogatepass") == text
+
+
+def test_tables_are_sorted_by_bytes(segments, tmp_path, invoke):
+    rename(segments, {"part 0": "b", "part 1": "É", "part 2": "Z", "part 3": "a c"})
+    assert invoke("convert", segments, "-o", tmp_path / "new", "--format", "kaldi").returncode == 0
+    for name in ("feats.scp", "utt2spk", "text", "utt2dur"):
+        lines = (tmp_path / "new" / name).read_text(encoding="utf-8").splitlines()
+        assert [line.split(" ")[0] for line in lines] == ["Z", "a%20c", "b", "É"]
+    assert (tmp_path / "new/spk2utt").read_text(encoding="utf-8") == "sp%200 Z b\nsp%201 a%20c É\n"

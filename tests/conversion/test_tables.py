@@ -20,7 +20,7 @@ from hlfeat import FeatureStore
 from hlfeat.conversion import parquet
 from hlfeat.conversion.convert import Request, convert
 from hlfeat.conversion.tables import column_names
-from tests.conversion.folders import add_meta, index_of, rename
+from tests.conversion.folders import add_meta, damage, index_of, rename
 
 TEXTS = ["", "plain", "a,b", 'a "quoted" word', "two\nlines", "ünï тест 日本", " spaces ", "=1+1", "NA", "\ttab;|"]
 
@@ -180,3 +180,11 @@ def test_what_float16_cannot_hold_ends_a_table(features, tmp_path, invoke):
     assert result.returncode == 1
     assert "features that float16 cannot hold; convert to float32" in result.stderr
     assert len(list((tmp_path / "new").glob("part-*"))) == 2
+
+
+def test_a_file_that_is_thrown_away_is_not_finished(features, tmp_path, hlfeat):
+    """A writer of Parquet would write the end of the file when it is forgotten, and complain that it is closed."""
+    damage(features)
+    result = hlfeat("convert", features, "-o", tmp_path / "new", "--format", "parquet")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1, result.stderr
