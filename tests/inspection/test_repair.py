@@ -245,6 +245,10 @@ def test_which_clips_are_silent_is_known_again(made: Path, tmp: Path) -> None:
     garbage(path)
     assert in_process.invoke("repair", "npy", cwd=tmp).returncode == 0
     assert path.read_bytes() == (made / "npy" / path.name).read_bytes()
+    shutil.rmtree(tmp / "clips")  # then from the damaged file, as far as it can be read
+    path.write_text(path.read_text().replace('"clips": ', '"clips": 1'))
+    assert in_process.invoke("repair", "npy", cwd=tmp).returncode == 0
+    assert path.read_bytes() == (made / "npy" / path.name).read_bytes()
 
 
 def test_statistics_of_long_clips_are_summed_piece_by_piece(
