@@ -6,6 +6,7 @@ A file of 48 kHz may have sound up to 24 kHz. Whether it has is not looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from hlfeat.config.config import Config
 from hlfeat.config.loading import config_from_dict, config_names, load_config
@@ -50,6 +51,7 @@ def _end(config: Config) -> float:
     return config.frontend.frequency_range(config.audio.sample_rate)[1]
 
 
+@lru_cache(maxsize=16)  # it builds modules, and a report and the log ask for the same
 def _ways(config: Config, rate: int) -> list[str]:
     """Shipped configurations like this one, and settings of it, that use sound of this sample rate."""
     settings = _settings(config, rate)

@@ -137,6 +137,12 @@ def test_what_is_suggested(overrides, rates, ways):
     assert ways is None or ways in notes[0]
 
 
+def test_settings_that_look_wrong_are_not_suggested():
+    """With wider bands, the axis of this stack's layers would not be that of its bands."""
+    (note,) = coverage_notes(load_config("log-harmonic"), {48000: 1})
+    assert note.endswith("7040 Hz: the shipped configuration bio-48k would use it")
+
+
 def test_bands_of_weights_cannot_be_changed(invoke, tmp_path):
     import torch
 
