@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS, Exit
-from hlfeat.cli.options import VerboseOption, epilog
-from hlfeat.cli.process import print_line, set_up_logging
+from hlfeat.cli.options import VerboseOption, epilog, need_writable
+from hlfeat.cli.process import print_line, print_path, set_up_logging
 
+CLIPS = 24  # on a page
 INSPECT_EPILOG = epilog(
     exit_status={
         **EXIT_STATUS,
@@ -23,6 +24,7 @@ INSPECT_EPILOG = epilog(
     examples="""
         hlfeat inspect features
         hlfeat inspect features --verify
+        hlfeat inspect features --html report.html
         hlfeat inspect train test --json
     """,
 )
@@ -34,6 +36,12 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="Read everything again, and print mismatches.")] = False,
     bands: Annotated[bool, typer.Option("--bands", help="Print a line for every band, not for every channel.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures, a line of JSON for each folder.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures and players instead.")
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option("--clips", min=0, metavar="N", help="Clips with a picture on the page; default: 24.")
+    ] = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Summarise and verify feature directories.
@@ -41,12 +49,19 @@ def inspect(
     Prints clips, hours, failures, statistics, durations and configuration. With --verify, everything is read again and
     compared with the index: checksums, rows, ids, statistics, and values that are not finite. Each mismatch is printed
     on its own line. A damaged shard is named, and the others are summarised. Folders of pitch tracks are summarised and
-    verified likewise.
+    verified likewise. With --html, all of that is one file that opens in any browser, and standard output has its path.
     """
     set_up_logging(verbose)
     from hlfeat.errors import UsageError
     from hlfeat.storage.run_dir import RunDir
 
+    if html is not None:
+        if len(folders) != 1 or verify or bands or as_json:
+            raise UsageError("--html: expected one folder, without --verify, --bands and --json")
+        _write_page(folders[0], html, CLIPS if clips is None else clips)
+        return
+    if clips is not None:
+        raise UsageError("--clips: expected with --html only")
     intact = True
     for number, folder in enumerate(folders):
         tracks = RunDir(folder).description.pitch is not None
@@ -65,6 +80,25 @@ def inspect(
         for line in lines:
             print_line(line)
     if not intact:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _write_page(folder: Path, out: Path, clips: int) -> None:
+    """Write the page about a feature directory. Damage ends the command with Exit.FAILED."""
+    from hlfeat.errors import OutputError
+    from hlfeat.files import write_atomically
+    from hlfeat.inspection.html_report import html_report
+    from hlfeat.inspection.summary import inspect
+
+    need_writable("--html", out)
+    found = inspect(folder)
+    page = html_report(found, clips)
+    try:
+        write_atomically(out, page)
+    except OSError as e:
+        raise OutputError(f"{out}: cannot be written: {e.strerror or e}") from e
+    print_path(out)
+    if found.damaged:
         raise typer.Exit(Exit.FAILED)
 
 

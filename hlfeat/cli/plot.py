@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hlfeat.plotting.clip_view import View
+    from hlfeat.storage.store import FeatureStore
 
 
 MOST_ON_A_SHEET = 60
@@ -71,9 +72,9 @@ def plot(
     """Draw a clip, or the features in a folder.
 
     The picture of a clip has its waveform, features, stack output and filters; that of a folder is a contact sheet of
-    its clips. A salience, such as that of pitch-salience, has the pitch drawn in. --set, --weights and --pitch apply to
-    the first configuration. A part of a clip is computed as extract computes a segment: audio.edges says what is
-    before and after it. Standard output has the path of the picture.
+    its clips, with curves if each is one vector. A salience, such as that of pitch-salience, has the pitch drawn in.
+    --set, --weights and --pitch apply to the first configuration. A part of a clip is computed as extract computes a
+    segment: audio.edges says what is before and after it. Standard output has the path of the picture.
     """
     set_up_logging(verbose)
     folder = what.is_dir()
@@ -133,8 +134,8 @@ def _draw_clip(
 
 def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool | None) -> Figure:
     from hlfeat.errors import OutputError
-    from hlfeat.plotting.figures import sheet_figure
-    from hlfeat.plotting.store_view import evenly, stored
+    from hlfeat.plotting.sheets import profile_figure, sheet_figure
+    from hlfeat.plotting.store_view import evenly, is_one_vector, profiles, stored
     from hlfeat.storage.store import FeatureStore
     from hlfeat.text import count, escape_unprintable
 
@@ -145,16 +146,20 @@ def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool |
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
     logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))
+    title = f"{escape_unprintable(str(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
+    if is_one_vector(store):
+        if pitch:
+            raise UsageError("--pitch: expected features of frames, got a vector for each clip")
+        curves = profiles(store, chosen, channel)
+        return profile_figure(curves, _titles(store, chosen), title)
     images = stored(store, chosen, channel, pitch)
-    titles = [f"{_short(escape_unprintable(i))}, {_length(store.record(i)['duration'])}" for i in chosen]
-    return sheet_figure(
-        images, titles, f"{escape_unprintable(str(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
-    )
+    return sheet_figure(images, _titles(store, chosen), title)
 
 
-def _short(text: str, most: int = 36) -> str:
-    """The text, without its middle if it is long: the ends of ids tell them apart."""
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+def _titles(store: FeatureStore, ids: list[str]) -> list[tuple[str, str]]:
+    from hlfeat.text import escape_unprintable
+
+    return [(escape_unprintable(id_), _length(store.record(id_)["duration"])) for id_ in ids]
 
 
 def _length(seconds: float) -> str:

@@ -165,7 +165,7 @@ def _write(statistics: Statistics, out: Path) -> None:
         statistics.write(out)
     except OSError as e:
         raise OutputError(f"{out}: cannot be written: {e.strerror}") from e
-    channels, bands = statistics.mean.shape
-    clips, frames = count(statistics.clips, "clip"), count(statistics.frames, "frame")
-    log.info("%s, %s of [%d, %d] -> %s", clips, frames, channels, bands, out)
+    clips, shape = count(statistics.clips, "clip"), list(statistics.mean.shape)
+    rows = count(statistics.frames, "frame" if statistics.pool is None else "vector")
+    log.info("%s, %s of %s -> %s", clips, rows, shape, out)
     print_path(out)

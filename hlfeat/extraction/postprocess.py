@@ -119,6 +119,10 @@ def make_postprocessor(
     if stats is not None:
         statistics = Statistics.read(stats)
         digest = hashlib.sha256(stats.read_bytes()).hexdigest()
+        if statistics.pool is not None:
+            raise ConfigError(
+                f"{stats}: expected statistics of frames, got those of pooled vectors ({statistics.pool})"
+            )
         expected = config.frames_fingerprint(weights_sha256)
         if statistics.fingerprint != expected:
             raise ConfigError(

@@ -22,6 +22,7 @@ from hlfeat.extraction.options import Limits
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.frontends.spill import SpillFile
 from hlfeat.nn.margins import inside
+from hlfeat.nn.masking import Inside
 
 Y = TypeVar("Y")
 _ALL = 1 << 62  # units: a window that no clip is longer than
@@ -77,6 +78,10 @@ class ClipEdges:
     edges: Edges
     margins: Margins
     length: int
+
+    def frames(self, extractor: Extractor) -> Inside | None:
+        """The frontend's frames of the clip alone; None: there are no others."""
+        return None if self.margins == NO_MARGINS else inside(extractor, self.margins.before, self.length)
 
 
 class _Cutter:
@@ -180,8 +185,24 @@ def stream_features(
 
     Shape: samples [1, t] each -> [n, C, F] each.
     """
-    frontend, stack, resampler = steps.extractor.frontend, steps.extractor.stack, steps.resampler
     steps.extractor.follow_centre_freqs()
+    clip = None if around is None else around.frames(steps.extractor)
+    samples = stream_resampled(steps, samples, sample_rate, map_in_order, limits, around)
+    features = stream_frontend(steps, samples, map_in_order, open_spill, limits, clip)
+    for y in stream_stack(steps, features, map_in_order, limits, clip):  # [1, F, n] or [1, C, F, n]
+        yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)
+
+
+def stream_resampled(
+    steps: Steps,
+    samples: Iterable[Tensor],
+    sample_rate: int,
+    map_in_order: MapInOrder,
+    limits: Limits,
+    around: ClipEdges | None = None,
+) -> Iterable[Tensor]:
+    """The samples at the extractor's rate, with the clip's margins. Shape: [1, t] each -> [1, t'] each."""
+    resampler = steps.resampler
     if sample_rate != resampler.rate:
         old, new, receptive_field = resampler.ratio(sample_rate)
         samples = apply_in_windows(
@@ -193,10 +214,24 @@ def stream_features(
             receptive_field=receptive_field,
             units=max(1, limits.window_samples // old),
         )
-    clip = None  # the frames of the clip alone, where there are others
-    if around is not None and around.margins != NO_MARGINS:
-        samples = around.edges.apply_to_stream(samples, sample_rate, around.margins, around.length)
-        clip = inside(steps.extractor, around.margins.before, around.length)
+    if around is None:
+        return samples
+    return around.edges.apply_to_stream(samples, sample_rate, around.margins, around.length)
+
+
+def stream_frontend(
+    steps: Steps,
+    samples: Iterable[Tensor],
+    map_in_order: MapInOrder,
+    open_spill: Callable[[], SpillFile],
+    limits: Limits,
+    clip: Inside | None = None,
+) -> Iterator[Tensor]:
+    """The output of the frontend, with the frames around the clip's.
+
+    Shape: [1, t] each -> [1, F, n] or [1, C, F, n] each.
+    """
+    frontend = steps.extractor.frontend
     bands = apply_in_windows(
         samples,
         Step("bands", steps.bands),
@@ -206,15 +241,27 @@ def stream_features(
         receptive_field=frontend.receptive_field(),
         units=max(1, limits.window_samples // frontend.hop),
     )
-    features = frontend.compress_stream(bands, open_spill, *frontend.said_inside(clip))
+    return frontend.compress_stream(bands, open_spill, *frontend.said_inside(clip))
+
+
+def stream_stack(
+    steps: Steps,
+    features: Iterator[Tensor],
+    map_in_order: MapInOrder,
+    limits: Limits,
+    clip: Inside | None = None,
+) -> Iterator[Tensor]:
+    """The output of the stack for the clip alone, or the clip's features themselves where there is none.
+
+    Shape: [1, F, n] or [1, C, F, n] each, both.
+    """
+    stack = steps.extractor.stack
     local = stack.receptive_field is not None
     if clip is not None and not local:
         features = part_of(features, clip.first, clip.n)
     if len(stack.layers):
-        if not local:
-            features = iter([torch.cat(list(features), -1)])
         features = apply_in_windows(
-            features,
+            features if local else _in_one_piece(features),
             Step("layers", steps.layers),
             map_in_order if local else map,  # a whole clip stays where it is
             unit=stack.stride,
@@ -222,7 +269,10 @@ def stream_features(
             receptive_field=stack.receptive_field or 0,
             units=max(1, limits.window_frames // stack.stride) if local else _ALL,
         )
-    if clip is not None and local:
-        features = part_of(features, clip.first // stack.stride, stack.num_frames(clip.n))
-    for y in features:  # [1, F, n] or [1, C, F, n]
-        yield (y[:, None] if y.dim() == 3 else y)[0].permute(2, 0, 1)
+    if clip is None or not local:
+        return features
+    return part_of(features, clip.first // stack.stride, stack.num_frames(clip.n))
+
+
+def _in_one_piece(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+    yield torch.cat(list(chunks), -1)

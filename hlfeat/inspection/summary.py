@@ -61,6 +61,8 @@ class Inspection:
             "hours": float(self.durations.sum() / 3600),
             "frames": m.frames,
             "shape": list(self.folder.shape),
+            "pool": self.folder.description.features.pool,
+            "halves": list(self.folder.description.features.halves),
             "dtype": self.folder.dtype.name,
             "shards": len(self.folder.shards),
             "data_bytes": self.data_bytes,

@@ -45,7 +45,7 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
     yield from made_by(folder.description)
     if inspection.moments.frames:
         yield ""
-        yield from _table(inspection.moments, bands, folder.description.features.freqs)
+        yield from _table(inspection.moments, bands, folder.description.features)
     yield from duration_lines(inspection.durations)
 
 
@@ -122,24 +122,27 @@ COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {
 }
 
 
-def _table(moments: Moments, bands: bool, freqs: Sequence[float] | None) -> Iterator[str]:
-    """A line for each channel with the range of its bands, or a line for each band."""
-    columns = [np.atleast_2d(column(moments)) for column in COLUMNS.values()]  # pooled: one row of all dimensions
-    channels, width = columns[0].shape
+def _table(moments: Moments, bands: bool, shape: FeatureShape) -> Iterator[str]:
+    """A line for each channel with the range of its bands, or a line for each band; of vectors, for each half."""
+    channels, width, halves, freqs = shape.channels, shape.bands, shape.halves or ("",), shape.freqs
+    columns = [column(moments).reshape(len(halves), channels, width) for column in COLUMNS.values()]
+    of = f" {'of':>5}" if shape.halves else ""
+    rows = [(f" {half:>5}" if half else "", h, c) for h, half in enumerate(halves) for c in range(channels)]
     if bands:
         hertz = [f" {f:>10.6g}" for f in freqs] if freqs else [""] * width
         yield (
-            f"  {'channel':>7} {'band':>5}"
+            f" {of} {'channel':>7} {'band':>5}"
             + (f" {'Hz':>10}" if freqs else "")
             + "".join(f" {name:>10}" for name in COLUMNS)
         )
-        for c in range(channels):
+        for half, h, c in rows:
             for b in range(width):
-                yield f"  {c:>7} {b:>5}{hertz[b]}" + "".join(f" {column[c, b]:>10.4g}" for column in columns)
+                values = "".join(f" {column[h, c, b]:>10.4g}" for column in columns)
+                yield f" {half} {c:>7} {b:>5}{hertz[b]}{values}"
         return
-    yield f"  {'channel':>7}" + "".join(f"  {name:>20}" for name in COLUMNS) + f"   (over {count(width, 'band')})"
-    for c in range(channels):
-        yield f"  {c:>7}" + "".join(f"  {_range(column[c]):>20}" for column in columns)
+    yield f" {of} {'channel':>7}" + "".join(f"  {name:>20}" for name in COLUMNS) + f"   (over {count(width, 'band')})"
+    for half, h, c in rows:
+        yield f" {half} {c:>7}" + "".join(f"  {_range(column[h, c]):>20}" for column in columns)
 
 
 def _range(values: np.ndarray) -> str:

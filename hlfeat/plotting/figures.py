@@ -7,8 +7,8 @@ lie. Colour maps are perceptually uniform, and a quantity has the same colours a
 from __future__ import annotations
 
 import io
+import math
 import textwrap
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hlfeat.nn.frontends.responses import Responses
 from hlfeat.plotting.clip_view import View
 from hlfeat.plotting.images import Grid, Image, PitchLine
 from hlfeat.plotting.pitch_line import CONFIDENT
+from hlfeat.plotting.titles import fit_suptitle, without_glyph_warnings
 from hlfeat.text import count
 
 STYLE: Any = {
@@ -48,9 +49,8 @@ STYLE: Any = {
 }
 FORMATS = ("png", "pdf", "svg", "svgz", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")  # without TeX and raw bytes
 FRONTEND, STACK = "magma", "viridis"
-MOST_COLUMNS = 2000  # of an image: more than a page can show
 FLOOR_DB = -40.0
-OUTLIERS = 0.1  # percent of the values that a colour scale leaves out at either end
+LOWEST, HIGHEST = 1.0, 99.5  # percentiles of the values at which a colour scale ends: a click does not decide it
 
 
 def clip_figure(views: Sequence[View], title: str) -> Figure:
@@ -63,7 +63,7 @@ def clip_figure(views: Sequence[View], title: str) -> Figure:
             figsize=((7.0 if len(views) == 1 else 5.2 * len(views)), sum(heights) + 0.4 + 0.25 * len(heights)),
             layout="constrained",
         )
-        figure.suptitle(title, fontsize=9, parse_math=False)
+        fit_suptitle(figure, title)
         norms = shared_norms(image for v in views for image in [*v.frontend, *v.stack])
         grid = figure.add_gridspec(len(heights), len(views), height_ratios=heights)
         for column, v in enumerate(views):
@@ -89,65 +89,41 @@ def clip_figure(views: Sequence[View], title: str) -> Figure:
         return figure
 
 
-def sheet_figure(images: Sequence[Image], titles: Sequence[str], title: str) -> Figure:
-    """A contact sheet: the features of many clips with one colour scale."""
-    with matplotlib.rc_context(STYLE):
-        columns = min(3, len(images))
-        rows = -(-len(images) // columns)
-        figure = Figure(figsize=(0.9 + 2.6 * columns, 0.7 + 1.6 * rows), layout="constrained")
-        figure.suptitle(title, fontsize=9, parse_math=False)
-        norms = shared_norms(images)
-        panels = figure.subplots(rows, columns, squeeze=False)
-        for i, axes in enumerate(panels.flat):
-            if i >= len(images):
-                axes.remove()
-                continue
-            drawn = draw_features(axes, images[i], norms[images[i].scale], FRONTEND)
-            axes.set_title(titles[i], parse_math=False)
-            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="upper"))
-            if i % columns:
-                axes.set_ylabel("")
-                axes.tick_params(labelleft=False)
-            if i + columns >= len(images):
-                axes.set_xlabel("time, s")
-        if images[0].pitch is not None:
-            label_pitch(panels.flat[0])
-        label = f"{images[0].title}, {images[0].unit}".rstrip(", ")
-        figure.colorbar(drawn, ax=list(figure.axes), label=label, extend="both", aspect=40, shrink=0.8)
-        return figure
-
-
 def shared_norms(images: Iterable[Image]) -> dict[str, Normalize]:
-    """One colour scale for each quantity, which spans all drawn values but OUTLIERS."""
+    """One colour scale for each quantity, which spans all values but outliers."""
     drawn: dict[str, list[np.ndarray]] = {}
     for image in images:
-        drawn.setdefault(image.scale, []).append(reduce_columns(image.values)[0].ravel())
-    norms = {}
-    for scale, values in drawn.items():
-        low, high = np.percentile(np.concatenate(values), [OUTLIERS, 100 - OUTLIERS])
-        norms[scale] = Normalize(float(low), float(high))
-    return norms
+        drawn.setdefault(image.scale, []).append(image.values.ravel())
+    return {scale: Normalize(*limits(np.concatenate(values))) for scale, values in drawn.items()}
+
+
+def limits(values: np.ndarray) -> tuple[float, float]:
+    """Where a colour scale begins and ends."""
+    low, high = np.percentile(values, [LOWEST, HIGHEST])
+    return float(low), float(high)
 
 
 def draw_waveform(axes: Axes, v: View) -> None:
     """Draw the samples, or for each block of a long clip the range of its samples."""
-    block = -(-len(v.samples) // (2 * MOST_COLUMNS))
-    starts = np.arange(0, len(v.samples), block)
-    time = v.span[0] + (starts + (block - 1) / 2) / v.sample_rate
-    if block == 1:
-        axes.plot(time, v.samples, color="0.25", linewidth=0.5)
+    wave = v.waveform
+    time = v.span[0] + (wave.block * np.arange(len(wave.low)) + (wave.block - 1) / 2) / v.sample_rate
+    if wave.block == 1:
+        axes.plot(time, wave.low, color="0.25", linewidth=0.5)
     else:
-        low, high = (f.reduceat(v.samples, starts) for f in (np.minimum, np.maximum))
-        axes.fill_between(time, low, high, color="0.25", linewidth=0.3)
+        axes.fill_between(time, wave.low, wave.high, color="0.25", linewidth=0.3)
     axes.set_title("\n".join(textwrap.wrap(v.title, 70)), fontweight="bold", parse_math=False)
     axes.set_ylabel("sample value")
 
 
 def draw_features(axes: Axes, image: Image, norm: Normalize, colours: str) -> AxesImage:
     """Draw features over time: rows of equal height, and each instant in the colours of the nearest frame."""
-    values, block = reduce_columns(image.values)
-    values = np.concatenate([values, values[:, -1:]], axis=1)  # the last frame may end before the clip does
-    n, left, step = len(values), image.grid.first - image.grid.step / 2, image.grid.step * block
+    grid, (start, end) = image.grid, image.grid.span
+    left = grid.first - grid.step / 2
+    right = left + grid.step * image.values.shape[1]
+    before = max(0, math.ceil((left - start) / grid.step - 1e-6))  # the middle of a window is after its beginning
+    after = max(1, math.ceil((end - right) / grid.step - 1e-6))  # the last frame may end before the clip does
+    values = np.pad(image.values, ((0, 0), (before, after)), "edge")
+    n = len(values)
     drawn = axes.imshow(
         values,
         norm=norm,
@@ -155,7 +131,7 @@ def draw_features(axes: Axes, image: Image, norm: Normalize, colours: str) -> Ax
         origin="lower",
         aspect="auto",
         interpolation="nearest",
-        extent=(left, left + step * values.shape[1], -0.5, n - 0.5),
+        extent=(left - before * grid.step, right + after * grid.step, -0.5, n - 0.5),
     )
     axes.set_xlim(image.grid.span)
     label_rows(axes, image.grid, n)
@@ -179,18 +155,6 @@ def draw_pitch(axes: Axes, line: PitchLine, freqs: np.ndarray) -> None:
 def label_pitch(axes: Axes) -> None:
     """Say what the line is."""
     axes.legend(loc="upper right", fontsize=6, framealpha=0.7, borderpad=0.3)
-
-
-def reduce_columns(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Means of blocks of frames, so that at most MOST_COLUMNS are left; and the length of a block.
-
-    Shape: [F, N] -> [F, ceil(N / block)].
-    """
-    block = -(-values.shape[1] // MOST_COLUMNS)
-    starts = np.arange(0, values.shape[1], block)
-    counts = np.diff(np.append(starts, values.shape[1]))
-    means: np.ndarray = np.add.reduceat(values, starts, axis=1) / counts
-    return means, block
 
 
 def label_rows(axes: Axes, grid: Grid, n: int) -> None:
@@ -291,8 +255,7 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     """
     format = check_format(path)
     data = io.BytesIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font may lack characters of an id
+    with matplotlib.rc_context(STYLE), without_glyph_warnings():
         figure.savefig(data, format=format, dpi=dpi)
     try:
         write_atomically(path, data.getvalue())

@@ -32,11 +32,27 @@ class PitchLine:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """One channel of a vector that stands for a whole clip.
+
+    Attributes:
+        values: [F]; deviation: standard deviations over time, where the vector has them.
+        freqs: of the rows in hertz [F]; None if rows have no frequency.
+    """
+
+    values: np.ndarray
+    deviation: np.ndarray | None
+    freqs: np.ndarray | None
+    title: str
+    unit: str
+
+
+@dataclass(frozen=True)
 class Image:
     """One channel of features.
 
     Attributes:
-        values: [F, N].
+        values: [F, N]; of a long clip, columns (hlfeat/plotting/columns.py).
         scale: the quantity; images with the same one share a colour scale.
         pitch: a line that is drawn into it.
     """

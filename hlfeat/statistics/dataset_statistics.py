@@ -27,8 +27,9 @@ class Statistics:
         clips, frames: the number of each.
         mean, min, max: float64, in the unit of the features.
         variance: float64, of the population: divided by the number of frames.
+        pool: how the frames were pooled to vectors, of which `frames` are then; None: they were not.
 
-    Shape: mean, variance, min, max [channels, bands].
+    Shape: mean, variance, min, max [channels, bands], or [dims] of pooled vectors.
 
     >>> import numpy as np
     >>> frames = np.array([[[0.0, 1.0]], [[2.0, 1.0]]])  # [2 frames, 1 channel, 2 bands]
@@ -45,6 +46,7 @@ class Statistics:
     variance: np.ndarray
     min: np.ndarray
     max: np.ndarray
+    pool: str | None = None
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file, in which every number reads back to the bit. A file that exists is replaced.
@@ -52,7 +54,8 @@ class Statistics:
         Raises:
             OSError: the file cannot be written.
         """
-        counts = {"fingerprint": self.fingerprint, "clips": self.clips, "frames": self.frames}
+        pool = {} if self.pool is None else {"pool": self.pool}
+        counts = {"fingerprint": self.fingerprint, **pool, "clips": self.clips, "frames": self.frames}
         arrays = {name: getattr(self, name).tolist() for name in ARRAYS}
         write_atomically(Path(path), (json.dumps({"hlfeat": KIND, **counts, **arrays}) + "\n").encode("ascii"))
 
@@ -78,9 +81,13 @@ def _parse(contents: Any) -> Statistics:
         raise ValueError(f"fingerprint: expected text, got {fingerprint!r}")
     clips, frames = count_of(fields, "clips", 1), count_of(fields, "frames", 1)
     arrays = arrays_of(fields, ARRAYS)
-    if arrays["mean"].ndim != 2:
-        raise ValueError("mean: expected a list for each channel of a number for each band")
+    pool = fields.get("pool")
+    if pool is not None and not isinstance(pool, str):
+        raise ValueError(f"pool: expected text, got {pool!r}")
+    if arrays["mean"].ndim != (2 if pool is None else 1):
+        expected = "a list for each channel of a number for each band" if pool is None else "a number for each dim"
+        raise ValueError(f"mean: expected {expected}")
     check_not_negative("variance", arrays["variance"])
     if (arrays["min"] > arrays["max"]).any():
         raise ValueError("min: expected at most max")
-    return Statistics(fingerprint, clips, frames, **arrays)
+    return Statistics(fingerprint, clips, frames, **arrays, pool=pool)

@@ -73,6 +73,13 @@ class FeatureShape:
                 data |= {"window_seconds": float(window[0]), "window_hop_seconds": float(window[1])}
         return data
 
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """What the parts of a pooled vector are, each of channels x bands numbers; nothing for frames as they are."""
+        if self.pool is None:
+            return ()
+        return ("mean", "std") if self.pool == "mean+std" else ("max" if self.pool == "max" else "mean",)
+
 
 @dataclass(frozen=True, slots=True)
 class HashedFile:

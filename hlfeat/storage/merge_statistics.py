@@ -20,7 +20,7 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
     Where there are no statistics beside a shard, its features are read.
 
     Raises:
-        UsageError: features of different configurations or weights, or pooled ones.
+        UsageError: features of different configurations or weights, or pooled in different ways.
         OutputError: no feature directory, a damaged one, one without features.
     """
     folders = [FeatureDir(path) for path in paths]
@@ -35,19 +35,24 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
         clips += folder_clips
     if not total.frames:
         raise OutputError(f"{', '.join(str(p) for p in paths)}: there are no features of any clip in it")
-    return Statistics(first.frames_fingerprint, clips, total.frames, total.mean, total.variance, total.min, total.max)
+    arrays = (total.mean, total.variance, total.min, total.max)
+    return Statistics(first.frames_fingerprint, clips, total.frames, *arrays, pool=first.description.features.pool)
 
 
 def _check_frames(folder: FeatureDir, first: FeatureDir) -> None:
-    """Raises UsageError for pooled features, or features of another configuration than the first directory's."""
-    pool = folder.description.features.pool
-    if pool is not None:
-        raise UsageError(f"{folder.folder}: expected frames, has vectors pooled over time ({pool})")
+    """Raises UsageError for features of another configuration than the first directory's, or pooled otherwise."""
+    if folder.description.features.pool != first.description.features.pool:
+        raise UsageError(f"{folder.folder}: expected {_rows(first)} as in {first.folder}, has {_rows(folder)}")
     if folder.frames_fingerprint != first.frames_fingerprint:
         raise UsageError(
             f"expected features of one configuration: {folder.folder} has the fingerprint "
             f"{folder.frames_fingerprint[:12]}, {first.folder} has {first.frames_fingerprint[:12]}"
         )
+
+
+def _rows(folder: FeatureDir) -> str:
+    pool = folder.description.features.pool
+    return "frames" if pool is None else f"vectors pooled over time ({pool})"
 
 
 def _add_shards(total: Moments, folder: FeatureDir) -> tuple[int, Moments]:

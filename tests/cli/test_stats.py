@@ -104,7 +104,7 @@ def test_of_clips_they_are_those_of_their_features(clips, tmp_path, monkeypatch)
             same(statistics, merge_statistics([tmp_path / "out"]))
             extract(config, inputs, tmp_path / "pooled", Options(quiet=True))
         assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "out", "pooled"]
-    with pytest.raises(UsageError, match=r"expected frames, has vectors pooled over time \(mean\)"):
+    with pytest.raises(UsageError, match=r"expected frames as in .*, has vectors pooled over time \(mean\)"):
         merge_statistics([tmp_path / "out", tmp_path / "pooled"])
 
 

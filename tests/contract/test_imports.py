@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "nn": "config errors precision text",
     "statistics": "errors files",
     "storage": "config errors files partition statistics text",
-    "inspection": "audio errors files partition statistics storage text",
+    "inspection": "audio errors files partition plotting statistics storage text",
     "conversion": "config errors files partition statistics storage text",
     "interop": "config errors files nn",
     "hear": "config errors nn",

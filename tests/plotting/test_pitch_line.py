@@ -15,8 +15,9 @@ from hlfeat.errors import UsageError
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.plotting.clip_view import view
-from hlfeat.plotting.figures import clip_figure, rows_at, sheet_figure
+from hlfeat.plotting.figures import clip_figure, rows_at
 from hlfeat.plotting.pitch_line import is_salience
+from hlfeat.plotting.sheets import sheet_figure
 from hlfeat.plotting.store_view import stored
 
 RATE = 16000
@@ -89,7 +90,7 @@ def test_on_a_sheet_of_stored_features(melody, tmp_path):
     extract(load_config("pitch-salience"), [melody], out, options)
     store = hlfeat.FeatureStore(out)
     (image,) = stored(store, ["melody.wav"])
-    figure = sheet_figure([image], ["melody"], "a sheet")
+    figure = sheet_figure([image], [("melody", "1.5 s")], "a sheet")
     ((_, points),) = drawn_lines(figure)
     assert at(points, 1.25) == pytest.approx(rows_at(image.grid.freqs, np.array([550]))[0], abs=0.2)
     assert [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().texts] == [
