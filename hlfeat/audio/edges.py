@@ -193,9 +193,23 @@ def part_of(chunks: Iterable[Tensor], first: int, count: int) -> Iterator[Tensor
 
     Shape: [..., t] each -> [..., t'] each.
     """
-    position = 0
+    part = Part(first, count)
     for x in chunks:
-        start, stop = max(0, first - position), first + count - position
-        if stop > start and start < x.shape[-1]:
-            yield x[..., start:stop]
-        position += x.shape[-1]
+        own = part.of(x)
+        if own is not None:
+            yield own
+
+
+class Part:
+    """So many samples or frames of a signal in chunks, which are shown to it in order."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self._left_out, self._left = first, count
+
+    def of(self, x: Tensor) -> Tensor | None:
+        """What is in the next chunk; None: nothing. Shape: [..., t] -> [..., t']."""
+        start = min(self._left_out, x.shape[-1])
+        own = x[..., start : start + self._left]
+        self._left_out -= start
+        self._left -= own.shape[-1]
+        return own if own.shape[-1] else None

@@ -79,14 +79,8 @@ class ClipEdges:
     margins: Margins
     length: int
 
-    def apply(self, samples: Iterable[Tensor], sample_rate: int) -> Iterable[Tensor]:
-        """The clip with its margins, of what was read at this rate and resampled. Shape: [1, t] each, both."""
-        if self.margins == NO_MARGINS:
-            return samples
-        return self.edges.apply_to_stream(samples, sample_rate, self.margins, self.length)
-
     def frames(self, extractor: Extractor) -> Inside | None:
-        """The frontend's frames of the clip alone; None where there are no others."""
+        """The frontend's frames of the clip alone; None: there are no others."""
         return None if self.margins == NO_MARGINS else inside(extractor, self.margins.before, self.length)
 
 
@@ -207,7 +201,7 @@ def stream_resampled(
     limits: Limits,
     around: ClipEdges | None = None,
 ) -> Iterable[Tensor]:
-    """The samples of a clip with its margins, at the extractor's rate. Shape: [1, t] each -> [1, t'] each."""
+    """The samples at the extractor's rate, with the clip's margins. Shape: [1, t] each -> [1, t'] each."""
     resampler = steps.resampler
     if sample_rate != resampler.rate:
         old, new, receptive_field = resampler.ratio(sample_rate)
@@ -220,7 +214,9 @@ def stream_resampled(
             receptive_field=receptive_field,
             units=max(1, limits.window_samples // old),
         )
-    return samples if around is None else around.apply(samples, sample_rate)
+    if around is None:
+        return samples
+    return around.edges.apply_to_stream(samples, sample_rate, around.margins, around.length)
 
 
 def stream_frontend(
@@ -231,11 +227,7 @@ def stream_frontend(
     limits: Limits,
     clip: Inside | None = None,
 ) -> Iterator[Tensor]:
-    """The output of the frontend.
-
-    Args:
-        clip: the frames of the clip alone, where there are others. These are left out here if the stack looks at whole
-            clips, and by `stream_stack` otherwise.
+    """The output of the frontend, with the frames around the clip's.
 
     Shape: [1, t] each -> [1, F, n] or [1, C, F, n] each.
     """
@@ -249,21 +241,24 @@ def stream_frontend(
         receptive_field=frontend.receptive_field(),
         units=max(1, limits.window_samples // frontend.hop),
     )
-    features = frontend.compress_stream(bands, open_spill, *frontend.said_inside(clip))
-    if clip is not None and steps.extractor.stack.receptive_field is None:
-        features = part_of(features, clip.first, clip.n)
-    return features
+    return frontend.compress_stream(bands, open_spill, *frontend.said_inside(clip))
 
 
 def stream_stack(
-    steps: Steps, features: Iterator[Tensor], map_in_order: MapInOrder, limits: Limits, clip: Inside | None = None
+    steps: Steps,
+    features: Iterator[Tensor],
+    map_in_order: MapInOrder,
+    limits: Limits,
+    clip: Inside | None = None,
 ) -> Iterator[Tensor]:
-    """The output of the stack of the clip alone, or the features themselves where there is no stack.
+    """The output of the stack for the clip alone, or the clip's features themselves where there is none.
 
     Shape: [1, F, n] or [1, C, F, n] each, both.
     """
     stack = steps.extractor.stack
     local = stack.receptive_field is not None
+    if clip is not None and not local:
+        features = part_of(features, clip.first, clip.n)
     if len(stack.layers):
         features = apply_in_windows(
             features if local else _in_one_piece(features),
@@ -274,9 +269,9 @@ def stream_stack(
             receptive_field=stack.receptive_field or 0,
             units=max(1, limits.window_frames // stack.stride) if local else _ALL,
         )
-    if clip is not None and local:
-        features = part_of(features, clip.first // stack.stride, stack.num_frames(clip.n))
-    return features
+    if clip is None or not local:
+        return features
+    return part_of(features, clip.first // stack.stride, stack.num_frames(clip.n))
 
 
 def _in_one_piece(chunks: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.edges import Edges
+from hlfeat.audio.edges import Edges, Part
 from hlfeat.audio.reader import Reader
 from hlfeat.audio.resample import Resampler
 from hlfeat.config.config import Config
@@ -94,7 +94,7 @@ def view(
         raise ConfigError(f"{weights}: {e}") from e
     extractor.eval()
     frontend, stack, rate = extractor.frontend, extractor.stack, extractor.sample_rate
-    around = _around(clip, config, extractor)
+    around = _margins(clip, config, extractor)
     length = around.length
     start = clip.start or 0.0
     span = (start, start + length / rate)
@@ -148,30 +148,29 @@ class _Collected:
     hertz: list[np.ndarray] = field(default_factory=list)
 
     def collect(self, clip: Clip, config: Config, extractor: Extractor, around: ClipEdges) -> None:
-        steps, limits = Steps(extractor, around.edges.resampler), DEFAULT_LIMITS
-        within = around.frames(extractor)
-        # a stack that looks at whole clips gets no other frames
-        outside = within.first if within is not None and extractor.stack.receptive_field is not None else 0
-        with _reader(clip, config, around.edges) as reader, TemporaryDirectory() as scratch:
+        edges, limits = around.edges, DEFAULT_LIMITS
+        steps, inside = Steps(extractor, edges.resampler), around.frames(extractor)
+        with _open(clip, config, edges) as reader, TemporaryDirectory() as scratch:
             blocks = map(torch.from_numpy, reader.blocks())
-            read = stream_resampled(steps, blocks, reader.sample_rate, map, limits, around)
-            samples = self._samples(read, _Part(around.margins.before, around.length))
-            features = stream_frontend(steps, samples, map, lambda: SpillFile(Path(scratch)), limits, within)
-            features = self._features(features, _Part(outside, extractor.frontend.num_frames(around.length)), clip)
-            for y in stream_stack(steps, features, map, limits, within):
+            samples = stream_resampled(steps, blocks, reader.sample_rate, map, limits, around)
+            samples = self._samples(samples, Part(around.margins.before, around.length))
+            features = stream_frontend(steps, samples, map, lambda: SpillFile(Path(scratch)), limits, inside)
+            frames = Part(0, extractor.frontend.num_frames(around.length)) if inside is None else Part(*inside[:2])
+            for y in stream_stack(steps, self._features(features, clip, frames), map, limits, inside):
                 self._output(_channels(y), clip)
 
-    def _samples(self, chunks: Iterable[Tensor], part: _Part) -> Iterator[Tensor]:
+    def _samples(self, chunks: Iterable[Tensor], part: Part) -> Iterator[Tensor]:
         for x in chunks:
-            self.waveform.add(part.of(x[0].numpy()))
+            if (own := part.of(x)) is not None:
+                self.waveform.add(own[0].numpy())
             yield x
 
-    def _features(self, chunks: Iterable[Tensor], part: _Part, clip: Clip) -> Iterator[Tensor]:
+    def _features(self, chunks: Iterable[Tensor], clip: Clip, part: Part) -> Iterator[Tensor]:
         for y in chunks:
-            channels = part.of(_channels(y))
-            _check_finite(channels, clip)
-            for columns, channel in zip(self.frontend, channels, strict=True):
-                columns.add(channel)
+            _check_finite(_channels(y), clip)
+            if (own := part.of(y)) is not None:
+                for columns, channel in zip(self.frontend, _channels(own), strict=True):
+                    columns.add(channel)
             yield y
 
     def _output(self, channels: np.ndarray, clip: Clip) -> None:
@@ -180,19 +179,6 @@ class _Collected:
             columns.add(channel)
         if self.pitch_freqs is not None:
             self.hertz.append(confident_hertz(channels[0], self.pitch_freqs))
-
-
-class _Part:
-    """Cuts so many samples or frames, the clip's own, out of a signal that comes in chunks."""
-
-    def __init__(self, first: int, count: int) -> None:
-        self._first, self._stop = first, first + count
-
-    def of(self, chunk: np.ndarray) -> np.ndarray:
-        """Shape: [..., t] -> [..., t'], which may be empty."""
-        part = chunk[..., max(0, self._first) : max(0, self._stop)]
-        self._first, self._stop = self._first - chunk.shape[-1], self._stop - chunk.shape[-1]
-        return part
 
 
 def _channels(y: Tensor) -> np.ndarray:
@@ -205,15 +191,15 @@ def _check_finite(y: np.ndarray, clip: Clip) -> None:
         raise HlfeatError(f"{escape_unprintable(clip.path)}: non-finite: its features are not finite numbers")
 
 
-def _around(clip: Clip, config: Config, extractor: Extractor) -> ClipEdges:
-    """The length of a clip, and its margins. Where the header does not say how long it is, all of it is read.
+def _margins(clip: Clip, config: Config, extractor: Extractor) -> ClipEdges:
+    """The length of a clip, and what is computed around it. Where the header does not say it, all samples are read.
 
     Raises HlfeatError, with path and failure code, if the clip cannot be used.
     """
     resampler = Resampler(extractor.sample_rate)
     edges = Edges(resampler, config.audio.edges, *margin_of(extractor))
     try:
-        with _reader(clip, config, edges) as reader:
+        with _open(clip, config, edges) as reader:
             if reader.kept != 1:
                 raise UsageError(
                     f"audio.channels: each makes {reader.kept} clips of {escape_unprintable(clip.path)}; "
@@ -222,13 +208,13 @@ def _around(clip: Clip, config: Config, extractor: Extractor) -> ClipEdges:
             samples = reader.samples
             if samples is None:
                 samples = sum(block.shape[1] for block in reader.blocks()) - reader.before - reader.after
-            length = -(-samples * resampler.rate // reader.sample_rate)
-            return ClipEdges(edges, edges.margins(reader, samples), length)
+            old, new, _ = resampler.ratio(reader.sample_rate)
+            return ClipEdges(edges, edges.margins(reader, samples), -(-samples * new // old))
     except ClipError as e:
         raise _unusable(clip, e) from e
 
 
-def _reader(clip: Clip, config: Config, edges: Edges) -> Reader:
+def _open(clip: Clip, config: Config, edges: Edges) -> Reader:
     return Reader(clip, config.audio.channels, around=edges.to_read if edges.reads_context else None)
 
 
@@ -248,5 +234,5 @@ def if_rising(freqs: np.ndarray | None) -> np.ndarray | None:
 
 def stack_grid(extractor: Extractor, span: tuple[float, float]) -> Grid:
     """Where the rows and frames of an extractor's output lie."""
-    first, step = (samples / extractor.sample_rate for samples in (extractor.first_centre, extractor.hop))
-    return Grid(if_rising(extractor.output_freqs()), span[0] + first, step, span)
+    stack, frame = extractor.stack, extractor.frontend.hop / extractor.sample_rate
+    return Grid(if_rising(extractor.output_freqs()), span[0] + stack.shift * frame, stack.stride * frame, span)

@@ -130,7 +130,7 @@ def test_a_picture_shows_what_extract_writes(recording, tmp_path, edges, name, s
         images = drawn.stack if stack else drawn.frontend
         np.testing.assert_allclose(np.stack([i.values for i in images]).transpose(2, 0, 1), features, atol=1e-4)
         assert drawn.span == pytest.approx((clip.start, clip.end))
-        assert drawn.frontend[0].values.shape[1] == -(-len(drawn.samples) // 160)
+        assert drawn.frontend[0].values.shape[1] == -(-drawn.waveform.samples // 160)
 
 
 def test_plot_and_bench_take_it(invoke, recording, tmp_path):
