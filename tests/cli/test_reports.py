@@ -81,7 +81,7 @@ def test_after_a_kill_there_is_no_report(many, tmp_path):
 
 
 def test_a_run_that_fails_reports_why(invoke, clips, tmp_path):
-    helpers.broken_clips(clips / "broken")
+    helpers.broken_clips(clips / "e-broken")
     out = tmp_path / "out"
     for options, reason in (
         (["--max-failures", "2"], "max_failures: more than 2 clips failed"),
@@ -91,6 +91,8 @@ def test_a_run_that_fails_reports_why(invoke, clips, tmp_path):
         report = read(out / "report.json")
         assert report["complete"] is False
         assert report["interrupted"].startswith(reason)
+        finished = sum(len(index.read_text().splitlines()) for index in out.glob("shard-*.jsonl"))
+        assert report["clips"] == finished < 12  # without those of the shard that was open
         assert report["failures"] == len((out / "failures.jsonl").read_text().splitlines())
     done = invoke("extract", clips, "-o", out, *SMALL)
     assert done.returncode == 3
@@ -170,6 +172,10 @@ def test_versions_of_all_runs(invoke, clips, tmp_path):
     assert [v["torch"] for v in report["versions"]] == ["2.1.0", versions()["torch"]]
     assert about_versions(report) == [note]
     assert (out / "hlfeat.yaml").read_bytes() == before
+    report["versions"][1]["torch"] = "2.2.0"  # of a second run, which only its report has
+    (out / "report.json").write_text(json.dumps(report))
+    assert invoke("extract", first, clips / "d1", *run).returncode == 0
+    assert [v["torch"] for v in read(out / "report.json")["versions"]] == ["2.1.0", "2.2.0"]
     assert invoke("extract", first, *run, "--overwrite").returncode == 0
     assert yaml.safe_load((out / "hlfeat.yaml").read_text())["versions"] == versions()
     assert read(out / "report.json")["versions"] == [versions()]
