@@ -223,7 +223,7 @@ def _sort_failures(
     """Earlier failures that stand, and those whose clips are tried again.
 
     Failures beside finished shards stand, or all of them if no clip is left to do. What failed after the last finished
-    shard is tried again with the clips around it. So are files that were missing: that costs next to nothing. With
+    shard is tried again with the clips around it. So are files that were missing and are there now. With
     `retry_failed`, everything is.
     """
     archives = {clip.path for clip in request.clips if clip.span is not None}
@@ -235,11 +235,19 @@ def _sort_failures(
     for f in failures:
         stands = complete or shard_number(f.shard) in finished.shards
         # failures of clips that are no input of this run are not this run's to forget
-        if f.id not in request.order or (stands and not request.retry_failed and f.code != MISSING):
+        if f.id not in request.order or (stands and not request.retry_failed and not _is_there_now(f, request)):
             standing.append(f)
         else:
             retried[f.id] = f
     return standing, retried
+
+
+def _is_there_now(failure: FailureRecord, request: _Request) -> bool:
+    """Whether the file of an input was missing, and is not any more."""
+    if failure.code != MISSING:
+        return False
+    clip = request.clips[request.order[failure.id]]
+    return clip.fault is None and not is_missing(clip.path)
 
 
 def _is_obsolete(failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str]) -> bool:
