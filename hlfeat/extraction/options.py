@@ -31,7 +31,7 @@ class Options:
         on_error: "skip" a clip that cannot be used, or "stop" the run.
         max_failures: stop when more clips than this fail; None: never.
         overwrite: remove what earlier runs wrote to the output directory.
-        retry_failed: try again what failed in earlier runs; missing files are tried in any case.
+        retry_failed: try again what failed in earlier runs; missing files are tried once they are there.
         update: compute clips again whose files have changed, and take over metadata that has changed.
         part: of the clips.
         quiet: show no progress.
