@@ -116,7 +116,9 @@ class OnError(str, Enum):
 
 OnErrorOption = Annotated[OnError, typer.Option(help="What to do at a clip that cannot be used.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try clips again that failed in earlier runs.")]
-UpdateOption = Annotated[bool, typer.Option("--update", help="Compute clips again whose files have changed.")]
+UpdateOption = Annotated[
+    bool, typer.Option("--update", help="Compute changed files again; take over changed metadata.")
+]
 
 # --- how to run ------------------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ class Options:
         on_error: "skip" a clip that cannot be used, or "stop" the run.
         max_failures: stop when more clips than this fail; None: never.
         overwrite: remove what earlier runs wrote to the output directory.
-        retry_failed: try again what failed in earlier runs.
-        update: compute clips again whose files have changed.
+        retry_failed: try again what failed in earlier runs; missing files are tried once they are there.
+        update: compute clips again whose files have changed, and take over metadata that has changed.
         part: of the clips.
         quiet: show no progress.
         weights, stats: files of trained weights, and of statistics to normalise by.

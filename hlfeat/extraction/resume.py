@@ -7,9 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
+from hlfeat.inputs.base import is_missing
 from hlfeat.inputs.rows import BAD_ROW
 from hlfeat.storage.layout import shard_number
 from hlfeat.storage.output_dir import OutputDir
@@ -17,6 +19,7 @@ from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import count, escape_unprintable
 
 log = logging.getLogger("hlfeat")
+MISSING = "missing"  # the code of a clip whose file does not exist
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class _Request:
 
     Attributes:
         each: whether every channel of a file is a clip of its own in the index.
-        update: whether shards with a clip that has changed since are taken back.
-        retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
+        update: whether shards with a clip that has changed since are taken back, and metadata that has changed is
+            written into their index.
+        retry_failed: whether clips that failed are tried again.
         manifests: paths of the manifests that the clips are from.
     """
 
@@ -68,13 +72,21 @@ class _Request:
 
 @dataclass
 class _Finished:
-    """What the index of finished shards says. `done`: whether a clip is in one, a byte for each clip."""
+    """What the index of finished shards says.
+
+    Attributes:
+        done: whether a clip is in one, a byte for each clip.
+        others: how many of its entries are of clips that are no input of this run.
+        metadata: of clips whose metadata is another now, by shard and by the entry's id.
+    """
 
     done: bytearray
     shards: set[int]
     entries: int = 0
     seconds: float = 0.0
     sample_rates: Counter[int] = field(default_factory=Counter)
+    others: int = 0
+    metadata: dict[int, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def scan_output(
@@ -91,8 +103,9 @@ def scan_output(
 
     Args:
         each: whether every channel of a file is a clip of its own in the index.
-        update: whether shards with a clip that has changed since are taken back.
-        retry_failed: whether clips that failed are tried again, and forgotten if they are gone and no input any more.
+        update: whether shards with a clip that has changed since are taken back, and metadata that has changed is
+            written into their index.
+        retry_failed: whether clips that failed are tried again. Those that are missing are in any case.
         manifests: paths of the manifests that the clips are from.
 
     Raises UsageError where another file has the name of a finished clip, or an update would lose a clip.
@@ -122,11 +135,19 @@ def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
         changed_here = sum(_has_changed(output, request, request.clips[place], entry) for place, entry in known)
         changed += changed_here
         if changed_here and request.update:
-            _check_nothing_lost(output, entries, places)
+            _check_nothing_lost(output, request, entries, places)
             redone.append(number)
             clips_redone += len(entries)
             continue
         finished.shards.add(number)
+        metadata = {
+            entry.id: meta
+            for place, entry in known
+            if (meta := request.clips[place].meta) and meta != (entry.meta or {})
+        }
+        if metadata:
+            finished.metadata[number] = metadata
+        finished.others += len(entries) - len(known)
         finished.entries += len(entries)
         finished.seconds += sum(entry.duration for entry in entries)
         finished.sample_rates.update(entry.sample_rate for entry in entries if entry.sample_rate is not None)
@@ -138,13 +159,35 @@ def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
         log.info("%s changed since: %d in the same shards are computed again", count(changed, "clip"), clips_redone)
     elif changed:
         log.warning("%d finished clips have changed since; with the option update they are computed again", changed)
+    _take_over_metadata(output, request, finished)
     return finished
 
 
-def _check_nothing_lost(output: OutputDir, entries: Sequence[IndexEntry], places: Sequence[int | None]) -> None:
-    """Raises UsageError for a shard with a clip that is not among the inputs, or a pitch track that was edited, before
-    it is taken back."""
+def _take_over_metadata(output: OutputDir, request: _Request, finished: _Finished) -> None:
+    """Write metadata that a manifest has changed into the index, if this is an update; else say so."""
+    changed = sum(map(len, finished.metadata.values()))
+    if changed and request.update:
+        for number, metadata in finished.metadata.items():
+            output.catalog.replace_metadata(number, metadata)
+        log.info("the metadata of %s has changed since: the index has it now", count(changed, "finished clip"))
+    elif changed:
+        log.warning(
+            "the metadata of %d finished clips has changed since; with the option update the index takes it over",
+            changed,
+        )
+
+
+def _check_nothing_lost(
+    output: OutputDir, request: _Request, entries: Sequence[IndexEntry], places: Sequence[int | None]
+) -> None:
+    """Raises UsageError for a shard with a clip that is not among the inputs, or whose metadata is not, or a pitch
+    track that was edited, before it is taken back."""
     for entry, place in zip(entries, places, strict=True):
+        if place is not None and entry.meta and not request.clips[place].meta:
+            raise UsageError(
+                f"update: {output.folder} would lose the metadata of {escape_unprintable(entry.id)}, which the inputs "
+                "do not have: give the manifest that it is from"
+            )
         if place is None:
             raise UsageError(
                 f"update: {output.folder} would lose {escape_unprintable(entry.id)}, which shares a shard with a "
@@ -187,7 +230,8 @@ def _sort_failures(
     """Earlier failures that stand, and those whose clips are tried again.
 
     Failures beside finished shards stand, or all of them if no clip is left to do. What failed after the last finished
-    shard is tried again with the clips around it; with `retry_failed`, everything is.
+    shard is tried again with the clips around it. So are files that were missing and are there now. With
+    `retry_failed`, everything is.
     """
     archives = {clip.path for clip in request.clips if clip.span is not None}
     failures = [f for f in output.catalog.failures() if not _is_obsolete(f, request, finished, archives)]
@@ -198,20 +242,33 @@ def _sort_failures(
     for f in failures:
         stands = complete or shard_number(f.shard) in finished.shards
         # failures of clips that are no input of this run are not this run's to forget
-        if f.id not in request.order or (stands and not request.retry_failed):
+        if f.id not in request.order or (stands and not request.retry_failed and not _is_there_now(f, request)):
             standing.append(f)
         else:
             retried[f.id] = f
     return standing, retried
 
 
+def _is_there_now(failure: FailureRecord, request: _Request) -> bool:
+    """Whether the file of an input was missing, and is not any more."""
+    if failure.code != MISSING:
+        return False
+    clip = request.clips[request.order[failure.id]]
+    return clip.fault is None and not is_missing(clip.path)
+
+
 def _is_obsolete(failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str]) -> bool:
-    """Whether the clip is done, or it is no input any more and there is nothing to try again: its file is gone, or it
-    is an archive as a whole, of which only the members are inputs now, or its row of a manifest is another now."""
+    """Whether the clip is done, or is no input any more: its file is gone; or this run is about all that is in the
+    folder, and not about it; or it is an archive as a whole, of which only the members are inputs now.
+
+    A run over new clips only, which go into the folder of others, knows nothing of the others' failures: these stand,
+    unless their row of a manifest is another now and failures are tried again.
+    """
     if failure.id in request.order:
         return bool(finished.done[request.order[failure.id]])
-    gone = request.retry_failed and (not os.path.lexists(failure.path) or _is_row_of(request.manifests, failure))
-    return gone or (failure.path in archives and failure.member is None)
+    about_all = finished.entries > 0 and finished.others == 0
+    mended = request.retry_failed and _is_row_of(request.manifests, failure)
+    return is_missing(failure.path) or about_all or mended or (failure.path in archives and failure.member is None)
 
 
 def _is_row_of(manifests: Sequence[str], failure: FailureRecord) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hlfeat.errors import OutputError
 from hlfeat.files import json_lines, write_atomically
 from hlfeat.partition import WHOLE
 from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
-from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
+from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_lines
 from hlfeat.storage.track_files import check_tracks, indexed_tracks, is_track, remove_tracks, track_checksum
 
 _REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat's
@@ -45,6 +46,14 @@ class ShardCatalog:
             if is_track(entry.shard) and track_checksum(path := self.layout.track(entry.id)) != entry.crc32:
                 return path
         return None
+
+    def replace_metadata(self, number: int, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give clips of a finished shard other metadata, by the ids of their index lines; all else stays."""
+        shard = ShardFiles(self.layout, number)
+        lines = read_index_lines(shard.index)
+        changed = ({**line, "meta": dict(metadata[line["id"]])} if line["id"] in metadata else line for line in lines)
+        # Not as the index with .tmp at its end: that is the draft of a shard, whose tracks the next run would remove.
+        write_atomically(shard.index, json_lines(changed), beside=shard.statistics.name)
 
     def take_back(self, number: int) -> None:
         """Remove a finished shard, its index first: without its index, a shard does not count as finished."""

@@ -216,6 +216,11 @@ def read_whole_index(path: Path) -> Iterator[tuple[IndexEntry, dict[str, Any]]]:
     return (both for _, both in _read_lines(path, lambda line: (IndexEntry.from_line(line), dict(line)), INDEX_KEYS))
 
 
+def read_index_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of an index with all keys, those of other versions too. Raises OutputError as `read_index` does."""
+    return (line for _, line in _read_lines(path, lambda line: line, INDEX_KEYS))
+
+
 def read_index_offsets(path: Path) -> Iterator[tuple[int, RequiredValues]]:
     """As `read_index`, the values of INDEX_KEYS alone, with the offset of each line's first byte in the file."""
     return _read_lines(path, _required_values, INDEX_KEYS)

@@ -497,3 +497,97 @@ def test_a_table_without_a_header(extract, tmp_path, row):
         f"hlfeat: error: m.csv:1: expected a path (or audio_filepath), got {shown}: this is a row, and there is no "
         "header line above it: add one with the names of the columns, such as path,label\n"
     )
+
+
+# --- runs that follow ----------------------------------------------------------------------------------------------
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "report.json"}
+
+
+def test_a_broken_file_that_was_removed_is_forgotten(extract, tmp_path):
+    write_tones(tmp_path, "clips/a.wav", "clips/b.wav")
+    (tmp_path / "clips/broken.wav").write_text("no audio")
+    extract("clips", "-o", "out", code=3)
+    (tmp_path / "clips/broken.wav").unlink()
+    extract("clips", "-o", "out")
+    assert (tmp_path / "out/failures.jsonl").read_bytes() == b""
+
+
+def test_a_broken_file_that_was_taken_from_the_list_is_forgotten(extract, tmp_path):
+    """It exists still. A list of new clips alone says nothing of it."""
+    write_tones(tmp_path, "a.wav", "new.wav")
+    (tmp_path / "broken.wav").write_text("no audio")
+    extract("-", "-o", "out", code=3, input="a.wav\nbroken.wav\n")
+    extract("-", "-o", "out", code=3, input="new.wav\n")
+    assert [line["id"] for line in lines(tmp_path / "out/failures.jsonl")] == ["broken.wav"]
+    extract("-", "-o", "out", input="a.wav\nnew.wav\n")
+    assert lines(tmp_path / "out/failures.jsonl") == []
+
+
+def test_missing_files_are_tried_again(extract, tmp_path):
+    """Other failures are not, until that is asked for. Where a file is missing still, the folder stays as it is."""
+    write_tones(tmp_path, "a.wav", "b.wav", "c.wav")
+    (tmp_path / "list.txt").write_text("a.wav\nlate.wav\nbroken.wav\nb.wav\nnever.wav\nc.wav\n")
+    (tmp_path / "broken.wav").write_text("no audio")
+    run = ["list.txt", "-o", "out", "--shard-size", 1]
+    extract(*run, code=3)
+    before = contents(tmp_path / "out")
+    extract(*run, code=3)
+    assert contents(tmp_path / "out") == before
+    write_tones(tmp_path, "late.wav", "broken.wav")
+    assert "2 clips failed (missing 1, not-audio 1)" in extract(*run, code=3).stderr
+    now = contents(tmp_path / "out")
+    assert {name: now[name] for name in before if name != "failures.jsonl"} == {
+        name: data for name, data in before.items() if name != "failures.jsonl"
+    }
+    (line,) = lines(tmp_path / "out/shard-00003.jsonl")
+    assert line["id"] == "late.wav"
+    failures = before["failures.jsonl"].splitlines(keepends=True)
+    assert now["failures.jsonl"] == b"".join(failures[1:])
+    assert "1 clip failed (missing 1)" in extract(*run, "--retry-failed", code=3).stderr
+
+
+@pytest.mark.parametrize("command", ["extract", "pitch"])
+def test_metadata_that_has_changed_is_taken_over_by_an_update(hlfeat, tmp_path, command):
+    """Without it, a warning says so. Nothing is computed again, and the folder is that of a run from nothing."""
+    write_tones(tmp_path, "a.wav", "b.wav", "ü.wav", seconds=0.3)
+
+    def run(out: str, *more: object) -> subprocess.CompletedProcess[str]:
+        size = ["--shard-size", "2"] if command == "extract" else []
+        ran = hlfeat(command, "m.csv", "-o", out, "--device", "cpu", *size, *more, cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        return ran
+
+    (tmp_path / "m.csv").write_text("path\na.wav\nb.wav\nü.wav\n")
+    run("out")
+    before = contents(tmp_path / "out")
+    for label in ("first", "second"):
+        (tmp_path / "m.csv").write_text(f"path,label\na.wav,same\nb.wav,{label}\nü.wav,{label}\n")
+        n = 3 if label == "first" else 2
+        words = f"the metadata of {n} finished clips has changed since; with --update the index takes it over"
+        assert words in run("out").stderr
+        assert contents(tmp_path / "out") == before
+        told = run("out", "--update").stderr
+        assert f"the metadata of {n} finished clips has changed since: the index has it now" in told
+        assert "0 clips, 0.0 s of audio" in told
+        run(f"new-{label}")
+        before = contents(tmp_path / "out")
+        assert before == contents(tmp_path / f"new-{label}")
+        assert "has changed since" not in run("out", "--update").stderr
+    (tmp_path / "m.csv").write_text("path\na.wav\nb.wav\nü.wav\n")  # says nothing of metadata
+    assert "has changed since" not in run("out").stderr
+
+
+def test_an_update_does_not_lose_metadata(extract, tmp_path):
+    write_tones(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "m.csv").write_text("path,label\na.wav,x\nb.wav,y\n")
+    extract("m.csv", "-o", "out")
+    before = contents(tmp_path / "out")
+    write_tones(tmp_path, "a.wav", seconds=0.3)
+    ran = extract("a.wav", "b.wav", "-o", "out", "--update", code=2)
+    assert "--update: out would lose the metadata of a.wav, which the inputs do not have" in ran.stderr
+    assert contents(tmp_path / "out") == before
+    extract("m.csv", "-o", "out", "--update")
+    assert metadata(tmp_path / "out") == {"a.wav": {"label": "x"}, "b.wav": {"label": "y"}}

@@ -33,9 +33,11 @@ import torch
 from hlfeat import FeatureStore
 from hlfeat.config.loading import load_config
 from hlfeat.extraction import multi_device
+from hlfeat.extraction.extract import extract_clips
 from hlfeat.extraction.one_device import extract_on_device
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
-from hlfeat.inputs.collect import collect_inputs
+from hlfeat.extraction.pitch_tracks import PitchTracks
+from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.records import read_failures
 from tests import helpers
@@ -54,7 +56,7 @@ def _no_syncing(monkeypatch):
 
 
 def run(
-    folder: Path,
+    folder: Path | Inputs,
     out: Path,
     options: Options = ONE,
     shard: int = 3,
@@ -275,6 +277,26 @@ def test_updating_killed_at_every_moment(tmp_path):
     run(folder, tmp_path / "anew", shard=2)
     _, want = killed_anywhere(tmp_path, out, lambda out: run(folder, out, replace(ONE, update=True), shard=2))
     assert want == contents(tmp_path / "anew")
+
+
+@pytest.mark.parametrize("command", ["extract", "pitch"])
+def test_taking_over_metadata_killed_at_every_moment(tmp_path, command):
+    folder = helpers.good_clips(tmp_path / "clips", 3, longest=0.3)
+    clips = collect_inputs([str(folder)], io.BytesIO()).clips
+
+    def labelled(out: Path, label: str) -> None:
+        inputs = Inputs([replace(clip, meta={"label": label, "of": clip.id}) for clip in clips])
+        options = replace(ONE, update=True)
+        if command == "pitch":
+            extract_clips(load_config("pitch-salience"), inputs, out, options, product=PitchTracks(False))
+        else:
+            run(inputs, out, options, shard=2)
+
+    labelled(tmp_path / "out", "old")
+    labelled(tmp_path / "want", "new")
+    moments, want = killed_anywhere(tmp_path, tmp_path / "out", lambda out: labelled(out, "new"))
+    assert len(moments.names) > 3
+    assert want == contents(tmp_path / "want")
 
 
 # --- any moment ----------------------------------------------------------------------------------------------------
