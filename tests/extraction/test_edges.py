@@ -86,16 +86,20 @@ def write(path: Path, samples: int, rate: int, seed: int = 0) -> np.ndarray:
 segments_of = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1) | st.none()), min_size=1, max_size=6)
 
 
-@settings(max_examples=settings.default.max_examples * 3 // 5)
+ENDS = [(0, None), (0, 0), (0.999, None), (0.05, 0.5)]
+
+
+@settings(max_examples=settings.default.max_examples * 2 // 5)
 @pytest.mark.parametrize("name", LOCAL)
-@pytest.mark.parametrize("device", [False, True])
-@example(rate=44100, samples=40_000, segments=[(0, None), (0, 0), (0.999, None), (0.05, 0.5)], limits=SMALL)
-@example(rate=16000, samples=20_000, segments=[(0, None), (0, 0), (0.999, None), (0.05, 0.5)], limits=DEFAULT_LIMITS)
+@example(rate=44100, samples=40_000, segments=ENDS, limits=SMALL, device=False)
+@example(rate=16000, samples=20_000, segments=ENDS, limits=DEFAULT_LIMITS, device=False)
+@example(rate=11025, samples=20_000, segments=ENDS, limits=DEFAULT_LIMITS, device=True)
 @given(
     rate=st.sampled_from([8000, 11025, 16000, 22050, 48000]),
     samples=st.integers(1, 60_000),
     segments=segments_of,
     limits=st.sampled_from([DEFAULT_LIMITS, SMALL]),
+    device=st.booleans(),
 )
 def test_with_context_a_segment_has_the_rows_of_the_whole(
     tmp_path_factory, name, device, rate, samples, segments, limits
@@ -120,6 +124,7 @@ def test_with_context_a_segment_has_the_rows_of_the_whole(
         near(store[id_], whole[row : row + n])
 
 
+@settings(max_examples=settings.default.max_examples * 2 // 5)
 @pytest.mark.parametrize("name", ["log-mel", "pools"])
 @example(first=1, samples=5000, limits=SMALL)
 @given(first=st.integers(0, 6000), samples=st.integers(1, 9000), limits=st.sampled_from([DEFAULT_LIMITS, SMALL]))
@@ -134,8 +139,8 @@ def test_off_the_grid_the_recording_begins_with_zeros_up_to_it(tmp_path_factory,
     near(store["part"], store["later"][row : row + extractor.num_frames(samples)])
 
 
-@settings(max_examples=settings.default.max_examples * 3 // 5)
-@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=settings.default.max_examples * 2 // 5)
+@pytest.mark.parametrize("name", ["logtbn", "pcen", "log", "log-mel", "stack", "instance"])
 @example(lengths=[1, 2, 159, 160, 161, 20_000], limits=SMALL, device=False)
 @example(lengths=[1, 2, 159, 160, 161, 20_000], limits=DEFAULT_LIMITS, device=True)
 @given(
@@ -249,10 +254,10 @@ def test_bytes_do_not_depend_on_batches_and_workers(mixed, tmp_path, name, edges
     assert contents(run(config, mixed, tmp_path / "workers", Limits(chunk_clips=3), workers=2)) == want
 
 
-@pytest.mark.parametrize("name", ["logtbn", "stack", "instance", "pcen"])
+@pytest.mark.parametrize("name", ["logtbn", "stack", "instance"])
 @pytest.mark.parametrize("edges", ["reflect", "context"])
 def test_devices_and_windows_compute_the_same(mixed, tmp_path, name, edges):
-    config, clips = config_of(name, edges, channels="each"), [clip for clip in mixed if clip.id != "bad"]
+    config, clips = config_of(name, edges, channels="each"), [clip for clip in mixed if clip.id != "bad"][-12:]
     want = extract(config, clips, tmp_path / "want")
     for i, (limits, device) in enumerate(((SMALL, False), (DEFAULT_LIMITS, True), (SMALL, True))):
         got = extract(config, clips, tmp_path / str(i), limits, device)
