@@ -368,7 +368,7 @@ def test_a_finished_shard_that_is_damaged(invoke, clips, tmp_path, damage, form)
     failed(invoke(*arguments), 1, "damaged")
     found = invoke("inspect", out)
     assert (found.returncode, found.stderr) == (1, "")
-    assert "shard-00001" in found.stdout.partition("  damaged   1, ")[2]
+    assert "-00001." in found.stdout.partition("  damaged   1, ")[2]  # of the shard, its index or its statistics
 
 
 SWALLOWS = """
