@@ -345,7 +345,7 @@ def test_what_cannot_be_is_said_with_its_place(clips, tmp_path, monkeypatch):
         extraction_setup.prepare(load_config("c.yaml"), None, None)
     run(clips, tmp_path / "out", "output.pool=mean")
     store = hlfeat.FeatureStore(tmp_path / "out")
-    with pytest.raises(UsageError, match=r"expected frames to draw, has vectors pooled over time \(mean\)"):
+    with pytest.raises(UsageError, match=r"expected frames to draw, has one vector for each clip \(mean\)"):
         store_view.stored(store, store.ids)
 
 
