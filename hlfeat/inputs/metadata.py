@@ -1,7 +1,7 @@
 """Metadata of clips: the columns of a manifest that hlfeat does not interpret, in little memory.
 
 A table of a million rows has few speakers and fewer labels. Values that repeat are one object, and so are whole rows:
-20 to 150 bytes a row instead of the 400 of a dictionary with texts of its own.
+a label and a speaker add 14 bytes to the 300 of a clip, five columns with a sentence of its own 230.
 """
 
 from __future__ import annotations
