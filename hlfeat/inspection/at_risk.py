@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hlfeat.errors import OutputError
 from hlfeat.storage.feature_dir import FeatureDir
@@ -15,6 +16,8 @@ from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.text import count, escape_unprintable
+
+AudioState = Literal["there", "gone", "changed"]
 
 
 @dataclass
@@ -39,15 +42,9 @@ class AtRisk:
         risk = cls(len(entries))
         if isinstance(folder, FeatureDir) and any(path.exists() for path in shard.data):
             risk.unknown = unreadable > 0 or not entries or _has_more(folder, shard, entries)
+        paths: dict[AudioState, list[str]] = {"there": [], "gone": risk.gone, "changed": risk.changed}
         for entry in entries:
-            try:
-                info = os.stat(entry.path)  # of the file that a link leads to
-            except (OSError, ValueError):
-                risk.gone.append(entry.path)
-                continue
-            recorded = entry.size, entry.modified
-            if None not in recorded and recorded != (info.st_size, info.st_mtime_ns):
-                risk.changed.append(entry.path)
+            paths[audio_state(entry)].append(entry.path)
         return risk
 
     @property
@@ -71,6 +68,17 @@ class AtRisk:
                 "option force takes the shard back"
             )
         return ""
+
+
+def audio_state(entry: IndexEntry) -> AudioState:
+    """Whether the file or the archive of a clip is there, of the size and time of change that the index has."""
+    try:
+        info = os.stat(entry.path)  # of the file that a link leads to
+    except (OSError, ValueError):
+        return "gone"
+    recorded = entry.size, entry.modified  # earlier versions recorded neither
+    same = None in recorded or recorded == (info.st_size, info.st_mtime_ns)
+    return "there" if same else "changed"
 
 
 def _salvage_index(path: Path) -> tuple[list[IndexEntry], int]:

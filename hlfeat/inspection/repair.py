@@ -90,12 +90,14 @@ def _feature_fixes(folder: FeatureDir, force: bool, ids: set[str], progress: Pro
         ids |= check.ids
         problems = list(check.statistics()) or _lost_statistics(shard, written)
         if problems:
-            yield Fix(
-                _summary(problems),
-                "made again from the features",
-                shard.layout.part,
-                apply=partial(_rebuild, folder, shard),
+            statistics, unknown = rebuilt_statistics(folder, shard)
+            but = (
+                f" (whether {count(unknown, 'clip')} {'is' if unknown == 1 else 'are'} silent is not known)"
+                if unknown
+                else ""
             )
+            write = partial(write_atomically, shard.statistics, statistics.dump())
+            yield Fix(_summary(problems), f"made again from the features{but}", shard.layout.part, apply=write)
     yield from _orphans(folder, force)
 
 
@@ -128,10 +130,6 @@ def _remove(shard: ShardFiles) -> None:
     for path in (*shard.data, shard.statistics):
         path.unlink(missing_ok=True)
     ShardCatalog(shard.layout).take_back(shard.number)
-
-
-def _rebuild(folder: FeatureDir, shard: ShardFiles) -> None:
-    write_atomically(shard.statistics, rebuilt_statistics(folder, shard).dump())
 
 
 def _orphans(folder: FeatureDir, force: bool) -> Iterator[Fix]:

@@ -357,6 +357,19 @@ def test_which_clips_are_silent_is_known_again(made: Path, tmp: Path) -> None:
     assert path.read_bytes() == (made / "npy" / path.name).read_bytes()
 
 
+def test_of_which_clips_silence_is_not_known_is_said(tmp: Path) -> None:
+    """Where the audio is gone, has changed, or is in an archive."""
+    (tmp / "clips").rename(tmp / "elsewhere")
+    garbage(tmp / "npy/stats-00000.json")
+    done = in_process.invoke("repair", "npy", cwd=tmp)
+    assert done.stdout.endswith(": made again from the features (whether 4 clips are silent is not known)\n")
+    (tmp / "elsewhere").rename(tmp / "clips")
+    touch(tmp / json.loads((tmp / "npy/shard-00000.jsonl").read_bytes().splitlines()[0])["path"])
+    garbage(tmp / "npy/stats-00000.json")
+    done = in_process.invoke("repair", "npy", cwd=tmp)
+    assert done.stdout.endswith(": made again from the features (whether 1 clip is silent is not known)\n")
+
+
 def test_statistics_of_long_clips_are_summed_piece_by_piece(
     made: Path, tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
