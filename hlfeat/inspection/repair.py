@@ -91,11 +91,7 @@ def _feature_fixes(folder: FeatureDir, force: bool, ids: set[str], progress: Pro
         problems = list(check.statistics()) or _lost_statistics(shard, written)
         if problems:
             statistics, unknown = rebuilt_statistics(folder, shard)
-            but = (
-                f" (whether {count(unknown, 'clip')} {'is' if unknown == 1 else 'are'} silent is not known)"
-                if unknown
-                else ""
-            )
+            but = f" (of {count(unknown, 'clip')} it is not known whether they are silent)" if unknown else ""
             write = partial(write_atomically, shard.statistics, statistics.dump())
             yield Fix(_summary(problems), f"made again from the features{but}", shard.layout.part, apply=write)
     yield from _orphans(folder, force)

@@ -1,4 +1,7 @@
-"""hlfeat repair: whatever is damaged in whatever way, repair and the next run give the bytes of an undamaged run."""
+"""hlfeat repair: whatever is damaged in whatever way, repair and the next run give the bytes of an undamaged run.
+
+That is so of folders that one run has written. Where a folder grew, the clips may be divided into shards otherwise.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from hlfeat import FeatureStore
 from hlfeat.inspection import rebuild
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
@@ -216,6 +220,18 @@ def test_a_converted_folder_is_converted_again(made: Path, tmp: Path) -> None:
     ]
 
 
+def test_a_folder_that_grew_has_the_same_features_again(tmp: Path) -> None:
+    for folder in ("d0", "d1", ""):
+        in_process.invoke("extract", f"clips/{folder}", "--root", "clips", "-o", "grown", *SETTINGS, cwd=tmp)
+    before = {id_: features.tobytes() for id_, features in FeatureStore(tmp / "grown")}
+    assert len(before) == 13
+    truncate(tmp / "grown/shard-00000.npy")
+    assert in_process.invoke("repair", "grown", cwd=tmp).returncode == 0
+    assert in_process.invoke("extract", "clips", "--root", "clips", "-o", "grown", *SETTINGS, cwd=tmp).returncode == 3
+    assert {id_: features.tobytes() for id_, features in FeatureStore(tmp / "grown")} == before
+    assert in_process.invoke("inspect", "--verify", "grown", cwd=tmp).returncode == 0
+
+
 def test_extract_names_repair(tmp: Path) -> None:
     for file, way in [("shard-00001.npy", truncate), ("shard-00000.jsonl", flip), ("failures.jsonl", garbage)]:
         shutil.copytree(tmp / "npy", tmp / "one")
@@ -362,12 +378,12 @@ def test_of_which_clips_silence_is_not_known_is_said(tmp: Path) -> None:
     (tmp / "clips").rename(tmp / "elsewhere")
     garbage(tmp / "npy/stats-00000.json")
     done = in_process.invoke("repair", "npy", cwd=tmp)
-    assert done.stdout.endswith(": made again from the features (whether 4 clips are silent is not known)\n")
+    assert done.stdout.endswith(": made again from the features (of 4 clips it is not known whether they are silent)\n")
     (tmp / "elsewhere").rename(tmp / "clips")
     touch(tmp / json.loads((tmp / "npy/shard-00000.jsonl").read_bytes().splitlines()[0])["path"])
     garbage(tmp / "npy/stats-00000.json")
     done = in_process.invoke("repair", "npy", cwd=tmp)
-    assert done.stdout.endswith(": made again from the features (whether 1 clip is silent is not known)\n")
+    assert done.stdout.endswith(": made again from the features (of 1 clip it is not known whether they are silent)\n")
 
 
 def test_statistics_of_long_clips_are_summed_piece_by_piece(
