@@ -23,6 +23,7 @@ from matplotlib.image import imread
 import hlfeat
 from hlfeat.inspection import html_report, png
 from tests import helpers, in_process
+from tests.extraction.runs import contents
 
 SETTINGS = ["--set", "frontend.n_filters=16", "--set", "frontend.num_groups=4", "-q"]
 EVIL = [
@@ -240,6 +241,20 @@ def test_what_is_wrong_with_the_call(made: Path, tmp_path: Path):
         done = in_process.invoke("inspect", *arguments)
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     assert not list(tmp_path.glob("*.html*"))
+
+
+def test_a_file_of_the_folder_is_not_replaced(made: Path, tmp_path: Path):
+    shutil.copytree(made / "out", tmp_path / "out")
+    (tmp_path / "link").symlink_to("out/shard-00000.jsonl")
+    before = contents(tmp_path / "out")
+    for command in (["inspect", "out", "--html"], ["stats", "out", "-o"]):
+        for name in ("out/hlfeat.yaml", "out/shard-00000.npy", "out/stats-00009.json", "out/a.wav.f0.csv", "link"):
+            done = in_process.invoke(*command, name, cwd=tmp_path)
+            assert (done.returncode, "expected another name" in done.stderr) == (2, True), done.stderr
+        assert contents(tmp_path / "out") == before
+        assert in_process.invoke(*command, "out/a.json", cwd=tmp_path).returncode == 0
+        (tmp_path / "out/a.json").unlink()
+        assert in_process.invoke(*command, "report.json", cwd=tmp_path).returncode == 0  # in no folder of features
 
 
 def test_a_png_reads_back(rng: np.random.Generator):
