@@ -19,7 +19,7 @@ from hlfeat.errors import OutputError
 from hlfeat.inspection.clip_choice import chosen_clips
 from hlfeat.inspection.html_clips import EXCERPT_SECONDS, ONE_VECTOR, Room, card_of, row_of, text_of
 from hlfeat.inspection.summary import Inspection, histogram
-from hlfeat.inspection.text import summary_lines
+from hlfeat.inspection.text import summary_facts
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.records import FailureRecord
 from hlfeat.text import count, duration
@@ -92,12 +92,9 @@ def _hash(text: str) -> str:
 
 
 def _summary(inspection: Inspection) -> Iterator[str]:
-    """The lines that `hlfeat inspect` prints about the folder, as a list."""
+    """The facts that `hlfeat inspect` prints about the folder, as a list."""
     yield '<section><h2>Summary</h2><dl class="facts">'
-    for line in islice(summary_lines(inspection), 1, None):
-        if not line.strip():
-            break
-        name, text = line[2:12].strip(), line[12:].strip()
+    for name, text in summary_facts(inspection):
         if name == "failures":
             continue
         bad = name in ("damaged", "") or (name == "complete" and text != "yes")
