@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS, Exit
-from hlfeat.cli.options import VerboseOption, epilog, need_writable
+from hlfeat.cli.options import VerboseOption, epilog, need_writable, refuse_own_file
 from hlfeat.cli.process import print_line, print_path, set_up_logging
 
 CLIPS = 24  # on a page
@@ -91,6 +91,7 @@ def _write_page(folder: Path, out: Path, clips: int) -> None:
     from hlfeat.inspection.summary import inspect
 
     need_writable("--html", out)
+    refuse_own_file("--html", out)
     found = inspect(folder)
     page = html_report(found, clips)
     try:

@@ -227,6 +227,16 @@ def need_writable(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: cannot be written: {path.parent}: {e.strerror}") from e
 
 
+def refuse_own_file(option: str, path: Path) -> None:
+    """Raises UsageError for a file that a run writes, or has written, into a folder of features or pitch tracks."""
+    from hlfeat.storage.layout import TRACK_SUFFIX, Layout
+
+    for target in (path, path.resolve()):
+        own = Layout.parse(target.name) is not None or target.name.endswith(TRACK_SUFFIX)
+        if own and Layout(target.parent).description.exists():
+            raise UsageError(f"{option} {path}: expected another name, as the folder's own files have such names")
+
+
 def need_matplotlib() -> None:
     """Raises UsageError if matplotlib is not installed."""
     from importlib.util import find_spec

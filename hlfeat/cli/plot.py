@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 MOST_ON_A_SHEET = 60
+CLIPS = 12  # on a sheet, unless they are named
 PLOT_EPILOG = epilog(
     examples="""
         hlfeat plot clip.wav -o clip.png
@@ -134,15 +135,16 @@ def _draw_clip(
 
 def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool | None) -> Figure:
     from hlfeat.errors import OutputError
+    from hlfeat.inspection.clip_choice import evenly_spaced
     from hlfeat.plotting.sheets import profile_figure, sheet_figure
-    from hlfeat.plotting.store_view import evenly, is_one_vector, profiles, stored
+    from hlfeat.plotting.store_view import is_one_vector, profiles, stored
     from hlfeat.storage.store import FeatureStore
     from hlfeat.text import count, escape_unprintable
 
     store = FeatureStore(folder)
     if not len(store):
         raise OutputError(f"{folder}: holds no features")
-    chosen = list(dict.fromkeys(ids)) if ids else evenly(store.ids)
+    chosen = list(dict.fromkeys(ids)) if ids else [store.ids[i] for i in evenly_spaced(len(store), CLIPS)]
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
     logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from contextlib import ExitStack
@@ -37,7 +38,7 @@ def repair(
     *,
     dry_run: DryRunOption = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Take shards back although some of their clips' audio is not there.")
+        bool, typer.Option("--force", help="Take shards back although some of their clips may be lost by that.")
     ] = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -79,7 +80,7 @@ def repair(
     if any(fix.runs_again for fix in applied):
         clips = sum(fix.clips for fix in applied)
         known = f"{count(clips, 'clip')} or more" if clips else "what is missing"
-        print_line(f"to compute {known} again, run the command of before:")
+        print_line(f"to compute {known} again, run the same command as before:")
         for part in sorted({fix.part for fix in applied if fix.runs_again}):
             print_line(f"  {command_of(run_dir, part)}")
     if failed:
@@ -109,9 +110,12 @@ def open_run_dir(folder: Path) -> RunDir:
 
 
 def command_of(run_dir: RunDir, part: Part) -> str:
-    """The command that goes on with a part of a run, as far as hlfeat.yaml tells it."""
+    """The command that goes on with a part of a run, or a conversion, as far as the folder tells it."""
     from hlfeat.partition import WHOLE
 
+    converted = conversion_of(run_dir.folder)
+    if converted:
+        return shlex.join(converted)
     description = run_dir.description
     words = ["hlfeat", "extract" if description.pitch is None else "pitch", "INPUTS", "-o", str(run_dir.folder)]
     if description.pitch is not None and description.pitch.viterbi:
@@ -119,3 +123,16 @@ def command_of(run_dir: RunDir, part: Part) -> str:
     for option, file in (("--weights", description.weights), ("--stats", description.stats)):
         words += [] if file is None else [option, file.path]
     return shlex.join([*words, *([] if part == WHOLE else ["--part", str(part)])])
+
+
+def conversion_of(folder: Path) -> list[str]:
+    """The command that has converted other features to this folder; empty where none has, or nothing tells which."""
+    from hlfeat.storage.layout import Layout
+
+    try:
+        converted = json.loads(Layout(folder).report.read_bytes())["converted"]
+        source, asked = converted["from"], converted["conversion"]
+        of = [str(source), "-o", str(folder), "--format", str(asked["format"]), "--dtype", str(asked["dtype"])]
+        return ["hlfeat", "convert", *of, "--shard-size", str(asked["shard_size"])]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return []

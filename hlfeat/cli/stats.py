@@ -36,6 +36,7 @@ from hlfeat.cli.options import (
     WorkersOption,
     epilog,
     refuse,
+    refuse_own_file,
 )
 from hlfeat.cli.process import Display, print_path, set_up_logging
 from hlfeat.errors import OutputError, UsageError
@@ -96,6 +97,7 @@ def stats(
     set_up_logging(verbose, quiet, display)
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"-o {out}: expected a file in an existing folder")
+    refuse_own_file("-o", out)
     from hlfeat.storage.layout import Layout
 
     folders = [Path(i) for i in inputs or [] if Layout(Path(i)).description.exists()]

@@ -29,6 +29,17 @@ class IndexedClip:
     drawn: bool
 
 
+def evenly_spaced(total: int, most: int) -> list[int]:
+    """At most `most` numbers below `total`, evenly spaced, with the first and the last.
+
+    >>> evenly_spaced(12, 5)
+    [0, 3, 6, 8, 11]
+    """
+    n = min(most, total)
+    places: list[int] = np.linspace(0, total - 1, n).round().astype(int).tolist() if n else []
+    return places
+
+
 def chosen_clips(
     folder: FeatureDir, damaged: set[str], clips: int, most_drawn: int, most_listed: int
 ) -> Iterator[IndexedClip]:
@@ -38,8 +49,7 @@ def chosen_clips(
         damaged: names of shards that cannot be read.
         clips: how many there are in the others.
     """
-    n = min(most_drawn, clips)
-    drawn = set(np.linspace(0, clips - 1, n).round().astype(int).tolist()) if n else set()
+    drawn = set(evenly_spaced(clips, most_drawn))
     place = 0
     for shard in folder.shards:
         if shard.name in damaged:

@@ -19,6 +19,7 @@ from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.text import count, duration, escape_unprintable
 
 PICTURE_COLUMNS = 480
+SHOWN_TEXT = 300  # characters of metadata that are shown in one place: transcripts may be as long as a book
 EXCERPT_SECONDS = 10.0
 ONE_VECTOR = ("mean", "mean+std", "max")  # ways of pooling that leave no time
 
@@ -28,21 +29,31 @@ def text_of(value: object) -> str:
     return escape(escape_unprintable(str(value)))
 
 
+def shortened(value: object) -> str:
+    """Text of metadata, at most SHOWN_TEXT characters of it."""
+    text = str(value)
+    return text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT - 1]}…"
+
+
 @dataclass
 class Room:
-    """What the page may still embed, in bytes; whether something did not fit."""
+    """What the page may still hold, in bytes; whether something did not fit."""
 
     left: int
     full: bool = False
 
-    def data_uri(self, kind: str, data: bytes) -> str | None:
-        """The data as an address, or None where there is no room."""
-        size = 4 * len(data) // 3
+    def takes(self, item: str) -> bool:
+        """Take the room that an item of the page needs. False where there is not so much."""
+        size = len(item.encode("utf-8"))
         if size > self.left:
             self.full = True
-            return None
+            return False
         self.left -= size
-        return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        return True
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _place(clip: IndexedClip) -> str:
@@ -55,29 +66,24 @@ def _place(clip: IndexedClip) -> str:
     return place + ("" if entry.channel is None else f", channel {entry.channel}")
 
 
-def _words(clip: IndexedClip) -> str:
-    """What the filter looks at."""
-    return text_of(" ".join([clip.entry.id, _place(clip), *(f"{k} {v}" for k, v in clip.meta.items())]))
-
-
 def row_of(clip: IndexedClip) -> str:
-    meta = ", ".join(f"{key}: {value}" for key, value in clip.meta.items())
+    meta = shortened(", ".join(f"{key}: {value}" for key, value in clip.meta.items()))
     cells = [
         f"<td><bdi>{text_of(clip.entry.id)}</bdi></td>",
         f'<td class="n">{duration(clip.entry.duration)}</td><td class="n">{count(clip.entry.frames, "row")}</td>',
         f"<td><bdi>{text_of(meta)}</bdi></td>" if meta else "<td></td>",
         f"<td><bdi>{text_of(_place(clip))}</bdi></td>",
     ]
-    return f'<tr data-text="{_words(clip)}">{"".join(cells)}</tr>'
+    return f'<tr class="item">{"".join(cells)}</tr>'
 
 
-def card_of(folder: FeatureDir, clip: IndexedClip, room: Room) -> str:
+def card_of(folder: FeatureDir, clip: IndexedClip) -> str:
     """A clip with its picture, player and metadata."""
     entry = clip.entry
     parts = [
-        f'<li data-text="{_words(clip)}"><h3><bdi>{text_of(entry.id)}</bdi></h3>',
-        _picture(folder, clip, room),
-        _player(folder, clip, room),
+        f'<li class="item"><h3><bdi>{text_of(entry.id)}</bdi></h3>',
+        _picture(folder, clip),
+        _player(folder, clip),
         f'<p class="soft">{duration(entry.duration)}; <bdi>{text_of(_place(clip))}</bdi></p>',
         _definitions(clip.meta),
         "</li>",
@@ -88,11 +94,12 @@ def card_of(folder: FeatureDir, clip: IndexedClip, room: Room) -> str:
 def _definitions(meta: Mapping[str, object]) -> str:
     if not meta:
         return ""
-    items = (f"<dt><bdi>{text_of(key)}</bdi></dt><dd><bdi>{text_of(value)}</bdi></dd>" for key, value in meta.items())
+    names_and_values = ((text_of(key), text_of(shortened(value))) for key, value in meta.items())
+    items = (f"<dt><bdi>{name}</bdi></dt><dd><bdi>{value}</bdi></dd>" for name, value in names_and_values)
     return f'<dl class="meta">{"".join(items)}</dl>'
 
 
-def _picture(folder: FeatureDir, clip: IndexedClip, room: Room) -> str:
+def _picture(folder: FeatureDir, clip: IndexedClip) -> str:
     """An image of the first channel over time, or a curve of a vector; says so where it cannot be read."""
     shape, entry = folder.description.features, clip.entry
     try:
@@ -108,9 +115,7 @@ def _picture(folder: FeatureDir, clip: IndexedClip, room: Room) -> str:
             reader.close()
     except OutputError as e:
         return f'<p class="bad">{text_of(e)}</p>'
-    source = room.data_uri("image/png", features_png(columns.values))
-    if source is None:
-        return '<p class="soft">no room for its picture</p>'
+    source = _data_uri("image/png", features_png(columns.values))
     hertz = f", {min(shape.freqs):.4g} to {max(shape.freqs):.4g} Hz from bottom to top" if shape.freqs else ""
     said = f"Features of {entry.id} over {duration(entry.duration)}: {shape.bands} bands{hertz}"
     return f'<img src="{source}" alt="{text_of(said)}">'
@@ -134,7 +139,7 @@ def _curve(vector: np.ndarray, channels: int, bands: int, id_: str) -> str:
     )
 
 
-def _player(folder: FeatureDir, clip: IndexedClip, room: Room) -> str:
+def _player(folder: FeatureDir, clip: IndexedClip) -> str:
     """A player for the beginning of a clip; nothing where its audio cannot be read any more, or is in an archive."""
     entry = clip.entry
     if entry.member is not None:
@@ -142,9 +147,7 @@ def _player(folder: FeatureDir, clip: IndexedClip, room: Room) -> str:
     channels = folder.description.config.get("audio", {}).get("channels", "mix")
     source = Clip(entry.id, entry.path, entry.start, entry.end, entry.channel)
     try:
-        address = room.data_uri(*excerpt(source, channels, EXCERPT_SECONDS))
+        address = _data_uri(*excerpt(source, channels, EXCERPT_SECONDS))
     except (ClipError, OSError, RuntimeError):
-        return ""
-    if address is None:
         return ""
     return f'<audio controls preload="none" src="{address}" aria-label="{text_of(f"Listen to {entry.id}")}"></audio>'

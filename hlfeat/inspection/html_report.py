@@ -9,7 +9,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from html import escape
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,13 @@ from hlfeat.errors import OutputError
 from hlfeat.inspection.clip_choice import chosen_clips
 from hlfeat.inspection.html_clips import EXCERPT_SECONDS, ONE_VECTOR, Room, card_of, row_of, text_of
 from hlfeat.inspection.summary import Inspection, histogram
-from hlfeat.inspection.text import summary_lines
+from hlfeat.inspection.text import summary_facts
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.records import FailureRecord
 from hlfeat.text import count, duration
 
 MOST_LISTED = 2000  # clips, and failures, that are listed
-EMBEDDED_BYTES = 20_000_000  # of pictures and audio in the page, at most
+MOST_BYTES = 20_000_000  # of clips and failures in the page, with pictures and audio
 HERE = Path(__file__).parent
 
 
@@ -38,15 +38,19 @@ def html_report(inspection: Inspection, clips: int) -> bytes:
     folder = inspection.folder
     damaged = {damage.name for damage in inspection.damaged}
     total = len(inspection.durations)
-    room = Room(EMBEDDED_BYTES)
+    room = Room(MOST_BYTES)
+    failures = list(takewhile(room.takes, map(_failure_row, _failures(folder))))
     cards: list[str] = []
     rows: list[str] = []
+    listed = True  # whether the list goes on
     for clip in chosen_clips(folder, damaged, total, clips, MOST_LISTED):
-        if clip.drawn:
-            cards.append(card_of(folder, clip, room))
-        if len(rows) < MOST_LISTED:
-            rows.append(row_of(clip))
-    failures = list(_failures(folder))
+        if clip.drawn and not room.full:  # one that does not fit would be decoded for nothing
+            card = card_of(folder, clip)
+            cards += [card] if room.takes(card) else []
+        if listed and len(rows) < MOST_LISTED:
+            row = row_of(clip)
+            listed = room.takes(row)
+            rows += [row] if listed else []
     style, script = (HERE / f"page.{suffix}" for suffix in ("css", "js"))
     css, js = style.read_text(encoding="utf-8"), script.read_text(encoding="utf-8")
     policy = (
@@ -64,13 +68,14 @@ def html_report(inspection: Inspection, clips: int) -> bytes:
         f"<header><h1><bdi>{name}</bdi></h1>",
         f'<p class="soft">{count(total, "clip")}, {duration(float(inspection.durations.sum()))} of audio; '
         f"{count(inspection.failures.total(), 'failure')}</p></header><main>",
+        f'<p class="bad">The page holds {MOST_BYTES / 1e6:g} MB; the rest was left out.</p>' if room.full else "",
         '<div class="search" role="search" hidden><label for="filter">Filter</label>'
         '<input id="filter" type="search" autocomplete="off" placeholder="id, path, metadata or reason">'
         '<output id="count" for="filter" aria-live="polite"></output></div>',
         *_summary(inspection),
         *_durations(inspection.durations),
         *_failure_section(inspection, failures),
-        *_cards_section(cards, total, room, folder.description.features.pool),
+        *_cards_section(cards, total, clips, folder.description.features.pool),
         *_table_section(rows, total),
         "<section><h2>Configuration</h2>",
         f"<pre>{escape(yaml.safe_dump(dict(folder.description.config), sort_keys=False, allow_unicode=True))}</pre>",
@@ -87,12 +92,9 @@ def _hash(text: str) -> str:
 
 
 def _summary(inspection: Inspection) -> Iterator[str]:
-    """The lines that `hlfeat inspect` prints about the folder, as a list."""
+    """The facts that `hlfeat inspect` prints about the folder, as a list."""
     yield '<section><h2>Summary</h2><dl class="facts">'
-    for line in islice(summary_lines(inspection), 1, None):
-        if not line.strip():
-            break
-        name, text = line[2:12].strip(), line[12:].strip()
+    for name, text in summary_facts(inspection):
         if name == "failures":
             continue
         bad = name in ("damaged", "") or (name == "complete" and text != "yes")
@@ -125,10 +127,10 @@ def _failures(folder: FeatureDir) -> Iterator[FailureRecord]:
         return
 
 
-def _failure_section(inspection: Inspection, failures: Sequence[FailureRecord]) -> Iterator[str]:
+def _failure_section(inspection: Inspection, failures: Sequence[str]) -> Iterator[str]:
     total = inspection.failures.total()
     yield f"<section><h2>Failures: {total}</h2>"
-    if not failures:
+    if not total:
         yield '<p class="soft">No clip failed.</p></section>'
         return
     chips = (f'<a href="#q={text_of(code)}">{text_of(code)} {n}</a>' for code, n in inspection.failures.most_common())
@@ -137,27 +139,29 @@ def _failure_section(inspection: Inspection, failures: Sequence[FailureRecord]) 
         yield f'<p class="soft">The first {len(failures)} are listed; all are in failures.jsonl.</p>'
     yield '<div class="scroll"><table><thead><tr><th scope="col">clip</th><th scope="col">code</th>'
     yield '<th scope="col">reason</th><th scope="col">path</th></tr></thead><tbody>'
-    for f in failures:
-        place = f.path if f.member is None else f"{f.path}: {f.member}"
-        words = " ".join((f.id, f.code, f.message, place))
-        yield f'<tr data-text="{text_of(words)}"><td><bdi>{text_of(f.id)}</bdi></td>'
-        yield f'<td class="n">{text_of(f.code)}</td>'
-        yield f"<td>{text_of(f.message)}</td><td><bdi>{text_of(place)}</bdi></td></tr>"
+    yield from failures
     yield "</tbody></table></div></section>"
 
 
-def _cards_section(cards: Sequence[str], total: int, room: Room, pool: str | None) -> Iterator[str]:
+def _failure_row(failure: FailureRecord) -> str:
+    place = failure.path if failure.member is None else f"{failure.path}: {failure.member}"
+    return (
+        f'<tr class="item"><td><bdi>{text_of(failure.id)}</bdi></td><td class="n">{text_of(failure.code)}</td>'
+        f"<td>{text_of(failure.message)}</td><td><bdi>{text_of(place)}</bdi></td></tr>"
+    )
+
+
+def _cards_section(cards: Sequence[str], total: int, wanted: int, pool: str | None) -> Iterator[str]:
     if not cards:
         return
-    which = "all clips" if len(cards) == total else f"{len(cards)} of {count(total, 'clip')}, evenly chosen"
+    evenly = ", evenly chosen" if len(cards) == wanted else ""
+    which = "all clips" if len(cards) == total else f"{len(cards)} of {count(total, 'clip')}{evenly}"
     yield f"<section><h2>Pictures: {which}</h2>"
     shown = "Each picture has colours of its own, from its 1st to its 99.5th percentile."
     if pool in ONE_VECTOR:
         shown = f"Each curve has the first channel ({pool} over time) over its bands, on a scale of its own."
     players = f"Players have the first {EXCERPT_SECONDS:g} s of the clips whose audio was there."
     yield f'<p class="soft">{shown} {players}</p>'
-    if room.full:
-        yield f'<p class="bad">The page holds {EMBEDDED_BYTES / 1e6:g} MB; the rest was left out.</p>'
     yield '<ul class="cards">'
     yield from cards
     yield "</ul></section>"

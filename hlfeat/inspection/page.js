@@ -2,9 +2,13 @@
 // Shows what has all words of the filter in it. The address keeps the filter: report.html#q=words
 const box = document.getElementById("filter");
 const count = document.getElementById("count");
-const items = Array.from(document.querySelectorAll("[data-text]"), (element) => ({
-  element, text: element.dataset.text.toLowerCase(), listed: element.tagName === "TR",
+const items = Array.from(document.querySelectorAll(".item"), (element) => ({
+  element, text: words_of(element), listed: element.tagName === "TR",
 }));
+function words_of(element) {
+  const cells = element.querySelectorAll("td, h3, p, dt, dd");
+  return Array.from(cells, (cell) => cell.textContent).join(" ").toLowerCase();
+}
 const listed = items.filter((item) => item.listed).length;  // a clip with a picture is in the table too
 function show() {
   const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -7,7 +7,8 @@ import zlib
 
 import numpy as np
 
-LOWEST, HIGHEST = 1.0, 99.5  # percentiles at which the colours end, as in the pictures of hlfeat/plotting
+from hlfeat.plotting.columns import HIGHEST, LOWEST
+
 # Every 32nd colour of magma, by S. van der Walt and N. Smith (CC0); between them colours are interpolated.
 MAGMA = "000004 1c1044 4f127b 812581 b5367a e55964 fb8761 fec287 fcfdbf"
 

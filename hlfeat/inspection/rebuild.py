@@ -11,6 +11,7 @@ import numpy as np
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import Reader
 from hlfeat.errors import ClipError
+from hlfeat.inspection.at_risk import audio_state
 from hlfeat.statistics.moments import Moments, moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
@@ -21,12 +22,12 @@ from hlfeat.storage.records import IndexEntry
 WHOLE_BYTES = 16 << 20  # of a clip's features that are summed at once, as the run has done; of longer ones by piece
 
 
-def rebuilt_statistics(folder: FeatureDir, shard: ShardFiles) -> ShardStatistics:
-    """Statistics of the features, and which clips are silent.
+def rebuilt_statistics(folder: FeatureDir, shard: ShardFiles) -> tuple[ShardStatistics, int]:
+    """Statistics of the features, with the clips that are silent; and of how many clips that is not known.
 
     Of clips of up to a minute they are those of the run, to the bit; of longer ones the last digits may differ, as the
     run has summed them in other pieces. Which clips are silent is read from the damaged file, where that is possible,
-    or from the clips' audio, where it is there.
+    or from the clips' audio, where it is there. Clips of which it is not known count as not silent.
 
     Raises OutputError where index or features are damaged.
     """
@@ -34,14 +35,16 @@ def rebuilt_statistics(folder: FeatureDir, shard: ShardFiles) -> ShardStatistics
     silent = _recorded_silence(shard, {entry.id for entry in entries})
     channels = folder.description.config.get("audio", {}).get("channels", "mix")
     statistics = ShardStatistics.of(*folder.shape)
+    unknown = 0
     reader = folder.open_shard(shard, entries[0].shard)
     try:
         for entry in entries:
             is_silent = _is_silent(entry, channels) if silent is None else entry.id in silent
-            statistics.add(entry.id, _moments(reader, entry), is_silent)
+            unknown += is_silent is None
+            statistics.add(entry.id, _moments(reader, entry), bool(is_silent))
     finally:
         reader.close()
-    return statistics
+    return statistics, unknown
 
 
 def _moments(reader: FeatureReader, entry: IndexEntry) -> Moments:
@@ -60,12 +63,12 @@ def _recorded_silence(shard: ShardFiles, ids: set[str]) -> set[str] | None:
         return None
 
 
-def _is_silent(entry: IndexEntry, channels: str | int) -> bool:
-    """Whether all samples of a clip are 0; False where they cannot be read any more. Reads on to the first sound."""
-    if entry.member is not None:
-        return False
+def _is_silent(entry: IndexEntry, channels: str | int) -> bool | None:
+    """Whether all samples of a clip are 0; None where they cannot be read any more. Reads on to the first sound."""
+    if entry.member is not None or audio_state(entry) != "there":
+        return None
     try:
         with Reader(Clip(entry.id, entry.path, entry.start, entry.end, entry.channel), channels) as reader:
             return not any(block.any() for block in reader.blocks())
     except (ClipError, OSError):
-        return False
+        return None

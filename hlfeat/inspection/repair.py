@@ -1,8 +1,8 @@
 """Takes back what is damaged in a directory, so that the next run computes it again; nothing else is touched.
 
-The checks are those of `verify`. A damaged shard is taken back as a whole, its index first. Statistics are made again
-from the features, and lines of failures that cannot be read are left out, so that their clips are tried again. Each of
-these steps can be interrupted anywhere, and the same call goes on.
+The checks are those of `verify`. A damaged shard is taken back as a whole, unless clips may be lost by that. Statistics
+are made again from the features, and lines of failures that cannot be read are left out, so that their clips are tried
+again. Each of these steps can be interrupted anywhere, and the same call goes on.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hlfeat.errors import OutputError
 from hlfeat.files import write_atomically
+from hlfeat.inspection.at_risk import AtRisk
 from hlfeat.inspection.rebuild import rebuilt_statistics
 from hlfeat.inspection.verify import ShardCheck
 from hlfeat.partition import WHOLE, Part
@@ -24,12 +24,13 @@ from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.description import has_its_fingerprint
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.layout import Layout, ShardFiles, own_files
-from hlfeat.storage.records import FailureRecord, IndexEntry, salvage_failures
+from hlfeat.storage.records import FailureRecord, salvage_failures
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.storage.track_dir import TrackDir
 from hlfeat.text import count, escape_unprintable
 
 Progress = Callable[[int], object]
+KEPT_WITHOUT_INDEX = "kept, as nothing tells whose it is: the next run removes it, as the option force does now"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def find_fixes(folder: RunDir, force: bool = False, progress: Progress = lambda 
 
     Args:
         folder: of features or pitch tracks.
-        force: take shards back although the audio of some of their clips is not there.
+        force: take shards back although some of their clips may be lost by that.
         progress: called with the number of bytes that were read.
     """
     if has_its_fingerprint(folder.description) is False:
@@ -89,13 +90,11 @@ def _feature_fixes(folder: FeatureDir, force: bool, ids: set[str], progress: Pro
         ids |= check.ids
         problems = list(check.statistics()) or _lost_statistics(shard, written)
         if problems:
-            yield Fix(
-                _summary(problems),
-                "made again from the features",
-                shard.layout.part,
-                apply=partial(_rebuild, folder, shard),
-            )
-    yield from _orphans(folder)
+            statistics, unknown = rebuilt_statistics(folder, shard)
+            but = f" (of {count(unknown, 'clip')} it is not known whether they are silent)" if unknown else ""
+            write = partial(write_atomically, shard.statistics, statistics.dump())
+            yield Fix(_summary(problems), f"made again from the features{but}", shard.layout.part, apply=write)
+    yield from _orphans(folder, force)
 
 
 def _repeated(shard: ShardFiles, ids: set[str], before: set[str]) -> list[str]:
@@ -108,48 +107,47 @@ def _lost_statistics(shard: ShardFiles, written: bool) -> list[str]:
 
 
 def _take_back(folder: RunDir, shard: ShardFiles, problems: Sequence[str], force: bool) -> Fix:
-    """The fix of a shard that is damaged: it is removed, unless clips would be lost by that."""
-    problem, entries = _summary(problems), _readable_entries(folder, shard)
-    lost = [entry for entry in entries if not os.path.lexists(entry.path)]
-    if lost and not force:
-        paths = escape_unprintable(lost[0].path) + (", ..." if len(lost) > 1 else "")
-        return Fix(
-            problem,
-            f"kept, as the audio of {count(len(lost), 'clip')} is not there ({paths}): run this in the folder that the "
-            "run was started in, or give those clips up with the option force",
-            shard.layout.part,
-        )
-    known = count(len(entries), "clip") if entries else "its clips"
-    return Fix(
-        problem,
-        f"taken back: {known} to be computed again",
-        shard.layout.part,
-        len(entries),
-        partial(ShardCatalog(shard.layout).take_back, shard.number),
-        runs_again=True,
-    )
+    """The fix of a shard that is damaged: it is removed, unless clips may be lost by that."""
+    problem, part, risk = _summary(problems), shard.layout.part, AtRisk.of(folder, shard)
+    if risk.reason and not force:
+        return Fix(problem, risk.reason, part)
+    known = count(risk.clips, "clip") if risk.clips else "its clips"
+    remedy = f"taken back: {known} to be computed again"
+    return Fix(problem, remedy, part, risk.clips, partial(_remove, shard), runs_again=True)
 
 
-def _readable_entries(folder: RunDir, shard: ShardFiles) -> list[IndexEntry]:
-    """The lines of an index up to the first that is damaged."""
-    entries: list[IndexEntry] = []
-    with suppress(OutputError):
-        entries.extend(folder.entries(shard))
-    return entries
+def _remove(shard: ShardFiles) -> None:
+    """Remove a shard, and the report of its part, which is done no more.
+
+    The index goes last: it says what was in the shard. Features without it would be kept, if this was interrupted.
+    """
+    if shard.layout.part != WHOLE:
+        shard.layout.report.unlink(missing_ok=True)
+    for path in (*shard.data, shard.statistics):
+        path.unlink(missing_ok=True)
+    ShardCatalog(shard.layout).take_back(shard.number)
 
 
-def _rebuild(folder: FeatureDir, shard: ShardFiles) -> None:
-    write_atomically(shard.statistics, rebuilt_statistics(folder, shard).dump())
+def _orphans(folder: FeatureDir, force: bool) -> Iterator[Fix]:
+    """Features and statistics without an index: it was removed, or a run was stopped before it wrote it.
 
-
-def _orphans(folder: FeatureDir) -> Iterator[Fix]:
-    """Features and statistics without an index: it was removed, or a run was stopped before it wrote it."""
+    Nothing tells whose the features are, so they are removed only if that is asked for.
+    """
     indexed = {(shard.layout.part, shard.number) for shard in folder.shards}
-    for path, name in sorted(own_files(folder.folder), key=lambda file: file[0].name):
-        lone = name.kind in ("shard", "statistics") and not name.temporary and (name.part, name.number) not in indexed
-        if lone:
+    lone = [
+        (path, name)
+        for path, name in sorted(own_files(folder.folder), key=lambda file: file[0].name)
+        if name.kind in ("shard", "statistics") and not name.temporary and (name.part, name.number) not in indexed
+    ]
+    kept: set[tuple[Part, int | None]] = set()
+    for path, name in lone:  # features are first
+        problem = f"{path}: has no index"
+        if not force and ((name.kind == "shard" and path.stat().st_size) or (name.part, name.number) in kept):
+            kept.add((name.part, name.number))
+            yield Fix(problem, KEPT_WITHOUT_INDEX, name.part)
+        else:
             remove = partial(path.unlink, missing_ok=True)
-            yield Fix(f"{path}: has no index", "removed", name.part, apply=remove, runs_again=True)
+            yield Fix(problem, "removed", name.part, apply=remove, runs_again=True)
 
 
 def _track_fixes(folder: TrackDir, force: bool, ids: set[str], progress: Progress) -> Iterator[Fix]:

@@ -54,7 +54,10 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; statistics are null where there are no frames."""
         m, description = self.moments, self.folder.description.as_dict()
-        statistics = {"mean": m.mean, "std": np.sqrt(m.variance), "min": m.min, "max": m.max}
+        statistics: dict[str, Any] = dict.fromkeys(("mean", "std", "min", "max"))
+        if m.frames:
+            columns = (m.mean, np.sqrt(m.variance), m.min, m.max)
+            statistics = {key: column.tolist() for key, column in zip(statistics, columns, strict=True)}
         return {
             "folder": str(self.folder.folder),
             "clips": len(self.durations),
@@ -74,7 +77,7 @@ class Inspection:
             "silent": self.silent,
             "constant": self.constant,
             "shards_without_statistics": self.without_statistics,
-            **{key: value.tolist() if m.frames else None for key, value in statistics.items()},
+            **statistics,
             "durations": [{"from": a, "to": b, "clips": n} for a, b, n in histogram(self.durations)],
             **{key: description[key] for key in ("fingerprint", "weights", "stats", "versions", "config")},
         }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +17,9 @@ SHOWN = 8  # ids that are named; the JSON has all
 BAR = 40  # characters of the longest
 
 
+Fact = tuple[str, str]  # its name, and what is so; more about the fact before it has no name
+
+
 def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = False) -> Iterator[str]:
     """What an inspection says.
 
@@ -25,6 +27,22 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
         verified: whether the directory has been verified, without a mismatch.
         bands: a line of statistics for each band, not for each channel.
     """
+    yield escape_unprintable(str(inspection.folder.folder))
+    yield from fact_lines(summary_facts(inspection, verified))
+    if inspection.moments.frames:
+        yield ""
+        yield from _table(inspection.moments, bands, inspection.folder.description.features)
+    yield from duration_lines(inspection.durations)
+
+
+def fact_lines(facts: Iterable[Fact]) -> Iterator[str]:
+    """Facts as they are printed."""
+    for name, text in facts:
+        yield f"  {name:<9} {text}"
+
+
+def summary_facts(inspection: Inspection, verified: bool = False) -> Iterator[Fact]:
+    """What an inspection says of the whole directory. `verified`: as of `summary_lines`."""
     folder = inspection.folder
     row = ", ".join(map(str, folder.shape))
     shards = count(len(folder.shards), "shard") + (f" ({inspection.data_suffix})" if inspection.data_suffix else "")
@@ -32,44 +50,37 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
         f"[{inspection.moments.frames}, {row}] {folder.dtype} in {shards}, "
         f"{size(inspection.data_bytes)}{_axes(folder.description.features)}"
     )
-    yield from directory_lines(
-        folder.folder, inspection.durations, ("features", features), inspection.failures, inspection.missing
-    )
-    yield from damaged_lines(inspection.damaged)
+    yield from directory_facts(inspection.durations, ("features", features), inspection.failures, inspection.missing)
+    yield from damaged_facts(inspection.damaged)
     if verified:
-        yield "  verified  yes: sums, rows, ids and statistics are those of the data"
+        yield "verified", "yes: sums, rows, ids and statistics are those of the data"
     unknown = len(inspection.without_statistics)
     but = f" (not known of {count(unknown, 'shard')} without statistics)" if unknown else ""
-    yield f"  silent    {_ids(inspection.silent)}{but}"
-    yield f"  constant  {_ids(inspection.constant)}"
+    yield "silent", f"{_ids(inspection.silent)}{but}"
+    yield "constant", _ids(inspection.constant)
     yield from made_by(folder.description)
-    if inspection.moments.frames:
-        yield ""
-        yield from _table(inspection.moments, bands, folder.description.features)
-    yield from duration_lines(inspection.durations)
 
 
-def directory_lines(
-    folder: Path, durations: np.ndarray, holds: tuple[str, str], failures: Counter[str], missing: Sequence[str]
-) -> Iterator[str]:
-    """What every directory has: clips, what is made of them (its name and the text), failures, whether it is complete.
+def directory_facts(
+    durations: np.ndarray, holds: Fact, failures: Counter[str], missing: Sequence[str]
+) -> Iterator[Fact]:
+    """What every directory has: clips, what is made of them, failures, whether it is complete.
 
     Shape: durations [clips].
     """
-    yield escape_unprintable(str(folder))
-    yield f"  clips     {len(durations)}{_lengths(durations)}"
-    yield f"  {holds[0]:<9} {holds[1]}"
+    yield "clips", f"{len(durations)}{_lengths(durations)}"
+    yield holds
     codes = ", ".join(f"{code} {k}" for code, k in sorted(failures.items()))
-    yield f"  failures  {failures.total()}" + (f": {codes}" if codes else "")
-    yield "  complete  " + ("yes" if not missing else f"no: {'; '.join(missing)}")
+    yield "failures", f"{failures.total()}" + (f": {codes}" if codes else "")
+    yield "complete", "yes" if not missing else f"no: {'; '.join(missing)}"
 
 
-def damaged_lines(damaged: Sequence[Damage]) -> Iterator[str]:
-    """What could not be read, a line each, and what to do about it; nothing where all is well."""
+def damaged_facts(damaged: Sequence[Damage]) -> Iterator[Fact]:
+    """What could not be read, one by one, and what to do about it; nothing where all is well."""
     if damaged:
-        yield f"  damaged   {len(damaged)}, which the figures leave out (hlfeat repair):"
+        yield "damaged", f"{len(damaged)}, which the figures leave out (hlfeat repair):"
         for damage in damaged:
-            yield f"            {escape_unprintable(damage.reason)}"
+            yield "", escape_unprintable(damage.reason)
 
 
 def duration_lines(durations: np.ndarray) -> Iterator[str]:
@@ -102,16 +113,16 @@ def _ids(ids: list[str]) -> str:
     return f"{len(ids)}: {named}{more}" if ids else "0"
 
 
-def made_by(description: RunDescription) -> Iterator[str]:
+def made_by(description: RunDescription) -> Iterator[Fact]:
     """Configuration, weights, statistics and versions, as hlfeat.yaml has them."""
     config = description.config
     about = config.get("description") or (config.get("frontend") or {}).get("kind", "")
-    yield f"  config    {escape_unprintable(' '.join(str(about).split()))} (fingerprint {description.fingerprint[:12]})"
+    yield "config", f"{escape_unprintable(' '.join(str(about).split()))} (fingerprint {description.fingerprint[:12]})"
     for key, file in (("weights", description.weights), ("stats", description.stats)):
         if file is not None:
-            yield f"  {key:<9} {escape_unprintable(file.path)} (sha256 {file.sha256[:12]})"
+            yield key, f"{escape_unprintable(file.path)} (sha256 {file.sha256[:12]})"
     if description.versions is not None:
-        yield "  versions  " + ", ".join(f"{k} {v}" for k, v in description.versions.items())
+        yield "versions", ", ".join(f"{k} {v}" for k, v in description.versions.items())
 
 
 COLUMNS: dict[str, Callable[[Moments], np.ndarray]] = {

@@ -13,8 +13,9 @@ import numpy as np
 
 from hlfeat.errors import OutputError
 from hlfeat.inspection.damage import Damage, read_failure_codes
-from hlfeat.inspection.text import damaged_lines, directory_lines, duration_lines, made_by
+from hlfeat.inspection.text import Fact, damaged_facts, directory_facts, duration_lines, fact_lines, made_by
 from hlfeat.storage.track_dir import TrackDir
+from hlfeat.text import escape_unprintable
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,20 @@ class TrackInspection:
 
     def lines(self, verified: bool = False) -> Iterator[str]:
         """What `hlfeat inspect` prints. `verified`: the directory has been verified, without a mismatch."""
+        yield escape_unprintable(str(self.folder.folder))
+        yield from fact_lines(self._facts(verified))
+        yield from duration_lines(self.durations)
+
+    def _facts(self, verified: bool) -> Iterator[Fact]:
         pitch = self.folder.description.pitch
         how = ", along the best path" if pitch is not None and pitch.viterbi else ""
         rate = self.folder.description.features.frames_per_second
         holds = f"{self.frames} frames of pitch{f', {rate:g} a second' if rate else ''}{how}"
-        yield from directory_lines(self.folder.folder, self.durations, ("tracks", holds), self.failures, self.missing)
-        yield from damaged_lines(self.damaged)
+        yield from directory_facts(self.durations, ("tracks", holds), self.failures, self.missing)
+        yield from damaged_facts(self.damaged)
         if verified:
-            yield "  verified  yes: sums, frames and ids are those of the tracks"
+            yield "verified", "yes: sums, frames and ids are those of the tracks"
         yield from made_by(self.folder.description)
-        yield from duration_lines(self.durations)
 
 
 def inspect_tracks(path: Path) -> TrackInspection:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hlfeat.plotting.images import Grid
 
+LOWEST, HIGHEST = 1.0, 99.5  # percentiles of the values at which a colour scale ends: a click does not decide it
 MOST_COLUMNS = 2000  # of an image: more than a page can show
 
 

@@ -27,6 +27,7 @@ from hlfeat.errors import OutputError, UsageError
 from hlfeat.files import write_atomically
 from hlfeat.nn.frontends.responses import Responses
 from hlfeat.plotting.clip_view import View
+from hlfeat.plotting.columns import HIGHEST, LOWEST
 from hlfeat.plotting.images import Grid, Image, PitchLine
 from hlfeat.plotting.pitch_line import CONFIDENT
 from hlfeat.plotting.titles import fit_suptitle, without_glyph_warnings
@@ -50,7 +51,6 @@ STYLE: Any = {
 FORMATS = ("png", "pdf", "svg", "svgz", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")  # without TeX and raw bytes
 FRONTEND, STACK = "magma", "viridis"
 FLOOR_DB = -40.0
-LOWEST, HIGHEST = 1.0, 99.5  # percentiles of the values at which a colour scale ends: a click does not decide it
 
 
 def clip_figure(views: Sequence[View], title: str) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,33 +54,51 @@ class RunDir:
     def missing(self, clips: int, failures: int) -> list[str]:
         """Why the directory is not complete, given what it holds; nothing where it is."""
         parts = self.parts()
-        if parts != [WHOLE]:
-            paths = [Layout(self.folder, part).report for part in parts]
-            return [reason for path in paths if (reason := _why_not_done(path))]
-        path = Layout(self.folder).report
-        try:
-            report = json.loads(path.read_bytes())
-            reported = report["clips"], report["failures"]
-        except FileNotFoundError:
-            return [f"no {path.name}: the run was stopped, or is at work"]
-        except (OSError, ValueError, RecursionError, TypeError, KeyError):
-            return [f"{path.name} is damaged"]
-        if not is_complete(report):
-            return [_interrupted(path, report)]
-        if reported != (clips, failures):
-            return [f"{path.name} is of {reported[0]} clips and {reported[1]} failures, an earlier run's"]
-        return []
+        if parts == [WHOLE]:
+            path = Layout(self.folder).report
+            reasons = [_why_not_done(path, (clips, failures), "the run was stopped, or is at work")]
+        else:  # each report is compared with the part's own files: the sum of all would not show which part it is
+            reasons = [
+                _why_not_done(Layout(self.folder, part).report, self._counts(part), "that part is not done")
+                for part in parts
+            ]
+        return [reason for reason in reasons if reason]
+
+    def _counts(self, part: Part) -> tuple[int, int]:
+        """The lines of the indexes of a part, and of its failures."""
+        indexes = (shard.index for shard in self.shards if shard.layout.part == part)
+        return sum(map(_count_lines, indexes)), _count_lines(Layout(self.folder, part).failures)
 
 
-def _why_not_done(path: Path) -> str:
-    """Why the part of a report is not done; nothing for one that is. Whoever merges reports says which are damaged."""
+def _count_lines(path: Path) -> int:
+    """How many lines a file has; 0 where it cannot be read, which is reported by whoever needs what is in it."""
+    try:
+        with open(path, "rb") as f:
+            return sum(block.count(b"\n") for block in iter(partial(f.read, 1 << 20), b""))
+    except OSError:
+        return 0
+
+
+def _why_not_done(path: Path, there: tuple[int, int], absent: str) -> str:
+    """Why a run is not done; nothing where it is.
+
+    Args:
+        path: of its report.
+        there: how many clips and failures its files have.
+        absent: what it means that there is no report.
+    """
     try:
         report = json.loads(path.read_bytes())
+        reported = report["clips"], report["failures"]
     except FileNotFoundError:
-        return f"no {path.name}: that part is not done"
-    except (OSError, ValueError, RecursionError):
-        return ""
-    return "" if not isinstance(report, dict) or is_complete(report) else _interrupted(path, report)
+        return f"no {path.name}: {absent}"
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return f"{path.name} is damaged"
+    if not is_complete(report):
+        return _interrupted(path, report)
+    if reported != there:
+        return f"{path.name} is of {reported[0]} clips and {reported[1]} failures, an earlier run's"
+    return ""
 
 
 def _interrupted(path: Path, report: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,9 @@ from matplotlib.image import imread
 
 import hlfeat
 from hlfeat.inspection import html_report, png
+from hlfeat.inspection.html_clips import card_of
 from tests import helpers, in_process
+from tests.extraction.runs import contents
 
 SETTINGS = ["--set", "frontend.n_filters=16", "--set", "frontend.num_groups=4", "-q"]
 EVIL = [
@@ -36,6 +39,11 @@ EVIL = [
     "nul\u0000byte \ud800 surrogate",
 ]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+in_a_browser = pytest.mark.skipif(
+    CHROMIUM is None and os.environ.get("HLFEAT_CHROMIUM") != "required", reason="Chromium is not installed"
+)
 
 
 class Page(HTMLParser):
@@ -187,12 +195,42 @@ def test_many_clips_are_limited_and_say_so(made: Path, tmp_path: Path, monkeypat
     page, _ = page_of(made / "out", "--clips", 3)
     assert "The first 4 of 12 clips are listed; all are in the index." in page.text
     assert "The first 4 are listed; all are in failures.jsonl." in page.text
-    assert len([tr for tr in page.of("tr") if "data-text" in tr]) == 8
-    monkeypatch.setattr(html_report, "EMBEDDED_BYTES", 30_000)
+    assert len([tr for tr in page.of("tr") if tr.get("class") == "item"]) == 8
+    monkeypatch.setattr(html_report, "MOST_LISTED", 2000)
+    monkeypatch.setattr(html_report, "MOST_BYTES", 0)
+    empty, _ = page_of(made / "out", "--clips", 0)
+    assert not [tr for tr in empty.of("tr") if tr.get("class") == "item"]
+    around = len((made / "report.html").read_bytes())
+    monkeypatch.setattr(html_report, "MOST_BYTES", 120_000)
+    drawn = []
+    monkeypatch.setattr(html_report, "card_of", lambda *a: (drawn.append(1), card_of(*a))[1])
     page, _ = page_of(made / "out")
-    assert len((made / "report.html").read_bytes()) < 30_000 + 60_000
-    assert "The page holds 0.03 MB; the rest was left out." in page.text
-    assert 0 < len(page.of("img")) < 12 or 0 < len(page.of("audio")) < 12
+    assert len((made / "report.html").read_bytes()) < 120_000 + around + 2000  # headings
+    assert "The page holds 0.12 MB; the rest was left out." in page.text
+    shown_cards = len(page.of("img"))
+    assert 0 < shown_cards < 12
+    assert len(drawn) == shown_cards + 1  # what comes after the first that does not fit is not decoded
+    assert f"Pictures: {shown_cards} of 12 clips" in page.text
+    assert "evenly chosen" not in page.text
+
+
+@pytest.mark.parametrize("pool", ["mean", None])
+def test_long_metadata_is_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str | None):
+    """Transcripts of 10 kB each: the page has the beginning of each, twice, and no more bytes than it says."""
+    helpers.good_clips(tmp_path / "clips", 12, longest=0.5)
+    options = [] if pool is None else ["--pool", pool]
+    in_process.invoke("extract", "clips", "-o", "out", *SETTINGS, *options, cwd=tmp_path)
+    index = tmp_path / "out/shard-00000.jsonl"
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line["meta"] = {"transcript": f"clip {i}: " + "é<" * 5000}
+    index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, done = page_of(tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert page.text.count("clip 3: é<") == 2
+    assert page.text.count("…") == 24
+    text = re.sub(rb'"data:[^"]*"', b"", (tmp_path / "report.html").read_bytes())
+    assert len(text) < 200_000
 
 
 @pytest.mark.parametrize(
@@ -242,6 +280,20 @@ def test_what_is_wrong_with_the_call(made: Path, tmp_path: Path):
     assert not list(tmp_path.glob("*.html*"))
 
 
+def test_a_file_of_the_folder_is_not_replaced(made: Path, tmp_path: Path):
+    shutil.copytree(made / "out", tmp_path / "out")
+    (tmp_path / "link").symlink_to("out/shard-00000.jsonl")
+    before = contents(tmp_path / "out")
+    for command in (["inspect", "out", "--html"], ["stats", "out", "-o"]):
+        for name in ("out/hlfeat.yaml", "out/shard-00000.npy", "out/stats-00009.json", "out/a.wav.f0.csv", "link"):
+            done = in_process.invoke(*command, name, cwd=tmp_path)
+            assert (done.returncode, "expected another name" in done.stderr) == (2, True), done.stderr
+        assert contents(tmp_path / "out") == before
+        assert in_process.invoke(*command, "out/a.json", cwd=tmp_path).returncode == 0
+        (tmp_path / "out/a.json").unlink()
+        assert in_process.invoke(*command, "report.json", cwd=tmp_path).returncode == 0  # in no folder of features
+
+
 def test_a_png_reads_back(rng: np.random.Generator):
     pixels = rng.integers(0, 256, (7, 13), np.uint8)
     colours = png.palette()
@@ -256,7 +308,7 @@ def test_a_png_reads_back(rng: np.random.Generator):
 
 def chromium(page: Path, query: str = "", phone: bool = False) -> tuple[str, str]:
     """The page's document after its script has run, and what the browser logs."""
-    assert CHROMIUM is not None
+    assert CHROMIUM is not None, "HLFEAT_CHROMIUM=required, but Chromium is not installed"
     size = "390,844" if phone else "1280,1024"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={size}"]
     options += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=3000", "--dump-dom"]
@@ -267,12 +319,37 @@ def chromium(page: Path, query: str = "", phone: bool = False) -> tuple[str, str
 
 
 def shown(document: str) -> list[str]:
-    """The texts that the filter looks at, of what it does not hide."""
-    items = Page(document.encode()).tags
-    return [str(a["data-text"]) for tag, a in items if tag == "tr" and "data-text" in a and "hidden" not in a]
+    """The texts that the filter looks at, of the rows that it does not hide."""
+    return [" ".join(cells) for cells in Rows(document).shown]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+class Rows(HTMLParser):
+    """The cells of each row that is an item and not hidden."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.shown: list[list[str]] = []
+        self._within = self._cell = False
+        self.feed(document)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self._within = dict(attrs).get("class") == "item" and "hidden" not in dict(attrs)
+            self.shown += [[]] if self._within else []
+        elif tag == "td" and self._within:
+            self._cell = True
+            self.shown[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._cell = self._cell and tag != "td"
+        self._within = self._within and tag != "tr"
+
+    def handle_data(self, data):
+        if self._cell:
+            self.shown[-1][-1] += data
+
+
+@in_a_browser
 def test_the_filter_works_in_a_browser(made: Path, tmp_path: Path):
     shutil.copytree(made / "out", tmp_path / "out")
     index = tmp_path / "out/shard-00000.jsonl"
@@ -301,7 +378,7 @@ def test_the_filter_works_in_a_browser(made: Path, tmp_path: Path):
         assert re.search(r'<input id="filter"[^>]*>', document)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@in_a_browser
 def test_the_browser_refuses_what_the_page_does_not_bring(made: Path, tmp_path: Path):
     """If an id were taken for markup after all, its script would not run."""
     page_of(made / "out")

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -133,7 +134,9 @@ def test_pooled_features_and_empty_directories(clips, tmp_path):
     (tmp_path / "bad/a.wav").write_bytes(b"")
     run(tmp_path / "bad", tmp_path / "empty")
     found = inspect(tmp_path / "empty")
-    assert found.as_dict()["mean"] is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found.as_dict()["mean"] is None
     assert (found.missing, len(found.durations)) == ([], 0)
     assert "  clips     0" in list(summary_lines(found))
 

@@ -1,8 +1,13 @@
-"""hlfeat repair: whatever is damaged in whatever way, repair and the next run give the bytes of an undamaged run."""
+"""hlfeat repair: whatever is damaged in whatever way, repair and the next run give the bytes of an undamaged run.
+
+That is so of folders that one run has written. Where a folder grew, the clips may be divided into shards otherwise.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from hlfeat import FeatureStore
 from hlfeat.inspection import rebuild
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
@@ -75,9 +81,14 @@ def tmp(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "tmp"
 
 
-def restored(tmp: Path, made: Path, name: str) -> None:
-    """Repair, run again, and compare with what was there before."""
-    done = in_process.invoke("repair", name, cwd=tmp)
+def restored(tmp: Path, made: Path, name: str, forced: bool = False) -> None:
+    """Repair, run again, and compare with what was there before. `forced`: expect that clips might be lost."""
+    if forced:
+        before = contents(tmp / name)
+        done = in_process.invoke("repair", name, cwd=tmp)
+        assert (done.returncode, "kept, as " in done.stdout) == (1, True), done.stdout + done.stderr
+        assert contents(tmp / name) == before
+    done = in_process.invoke("repair", name, *(["--force"] if forced else []), cwd=tmp)
     assert done.returncode == 0, done.stdout + done.stderr
     again = in_process.invoke("repair", name, cwd=tmp)
     assert again.stdout == f"{name}: nothing is damaged\n", again.stdout
@@ -107,7 +118,7 @@ def without_shard(lines: bytes) -> list[dict]:
 def test_damage_of_each_kind_of_file(made: Path, tmp: Path, pattern: str, way: Callable[[Path], None]) -> None:
     (path,) = (tmp / "npy").glob(pattern)
     way(path)
-    restored(tmp, made, "npy")
+    restored(tmp, made, "npy", forced=pattern == "shard-*1.jsonl")
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -124,7 +135,7 @@ def test_damage_of_each_kind_of_file(made: Path, tmp: Path, pattern: str, way: C
 )
 def test_damage_of_other_folders(made: Path, tmp: Path, name: str, file: str, way: Callable[[Path], None]) -> None:
     way(tmp / name / file)
-    restored(tmp, made, name)
+    restored(tmp, made, name, forced=file == "shard-p1of2-00001.jsonl")
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -144,6 +155,8 @@ def test_all_at_once(made: Path, tmp: Path) -> None:
     truncate(tmp / "npy/stats-00003.json")
     garbage(tmp / "npy/failures.jsonl")
     (tmp / "npy/report.json").unlink()
+    done = in_process.invoke("repair", "npy", "--force", cwd=tmp)
+    assert done.returncode == 0, done.stdout
     restored(tmp, made, "npy")
 
 
@@ -184,7 +197,7 @@ def test_what_it_says(made: Path, tmp: Path) -> None:
     assert lines[1].endswith(": made again from the features")
     assert lines[2:] == [
         "nothing was changed",
-        "to compute 4 clips or more again, run the command of before:",
+        "to compute 4 clips or more again, run the same command as before:",
         "  hlfeat extract INPUTS -o npy",
     ]
     wet = in_process.invoke("repair", "npy", cwd=tmp).stdout.splitlines()
@@ -193,6 +206,30 @@ def test_what_it_says(made: Path, tmp: Path) -> None:
     assert not list((tmp / "npy").glob("*-00001.*"))
     empty(tmp / "parts/shard-p2of2-00001.npy")
     assert "  hlfeat extract INPUTS -o parts --part 2/2" in in_process.invoke("repair", "parts", cwd=tmp).stdout
+
+
+def test_a_converted_folder_is_converted_again(made: Path, tmp: Path) -> None:
+    convert = ["convert", "npy", "-o", "new", "--format", "pt", "--dtype", "float32", "--shard-size", "5"]
+    assert in_process.invoke(*convert, "-q", cwd=tmp).returncode == 0
+    truncate(tmp / "new/shard-00001.pt")
+    done = in_process.invoke("repair", "new", cwd=tmp)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == [
+        "to compute 5 clips or more again, run the same command as before:",
+        "  hlfeat " + " ".join(convert),
+    ]
+
+
+def test_a_folder_that_grew_has_the_same_features_again(tmp: Path) -> None:
+    for folder in ("d0", "d1", ""):
+        in_process.invoke("extract", f"clips/{folder}", "--root", "clips", "-o", "grown", *SETTINGS, cwd=tmp)
+    before = {id_: features.tobytes() for id_, features in FeatureStore(tmp / "grown")}
+    assert len(before) == 13
+    truncate(tmp / "grown/shard-00000.npy")
+    assert in_process.invoke("repair", "grown", cwd=tmp).returncode == 0
+    assert in_process.invoke("extract", "clips", "--root", "clips", "-o", "grown", *SETTINGS, cwd=tmp).returncode == 3
+    assert {id_: features.tobytes() for id_, features in FeatureStore(tmp / "grown")} == before
+    assert in_process.invoke("inspect", "--verify", "grown", cwd=tmp).returncode == 0
 
 
 def test_extract_names_repair(tmp: Path) -> None:
@@ -240,6 +277,91 @@ def test_clips_whose_audio_is_gone_are_not_given_up(made: Path, tmp: Path) -> No
     assert_same(contents(tmp / "npy"), contents(made / "npy"))
 
 
+@pytest.mark.parametrize("name", ["npy", "pt", "pooled"])
+@pytest.mark.parametrize("offset", [0, -2])
+def test_a_line_that_cannot_be_read_may_be_of_audio_that_is_gone(tmp: Path, name: str, offset: int) -> None:
+    """Intact features, whose index has one wrong byte, in the first or in the last line."""
+    (tmp / "clips").rename(tmp / "elsewhere")
+    path = tmp / name / "shard-00001.jsonl"
+    data = bytearray(path.read_bytes())
+    data[offset] = ord("x")
+    path.write_bytes(data)
+    assert kept(tmp, name) == "kept, as the audio of 3 clips is not there"
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_an_index_that_was_cut_between_two_lines(tmp: Path, lines: int) -> None:
+    for name in ("npy", "pt"):
+        path = tmp / name / "shard-00001.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
+        assert kept(tmp, name) == "kept, as its index does not tell all of its clips, and their audio may be gone"
+
+
+def test_features_without_an_index_are_kept(made: Path, tmp: Path) -> None:
+    (tmp / "npy/shard-00000.jsonl").unlink()
+    assert kept(tmp, "npy") == "kept, as nothing tells whose it is"
+    assert extract(tmp, "npy").returncode == 3
+    assert_same(contents(tmp / "npy"), contents(made / "npy"))
+    (tmp / "npy/shard-00000.jsonl").unlink()
+    assert in_process.invoke("repair", "npy", "--force", cwd=tmp).returncode == 0
+    assert not list((tmp / "npy").glob("*-00000.*"))
+
+
+def replace_by_another(path: Path) -> None:
+    soundfile.write(path, helpers.tone(0.5, 16000, 300), 16000)
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(0, 1))
+
+
+def link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nothing")
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (replace_by_another, "kept, as the audio of 1 clip has changed since it was read"),
+        (touch, "kept, as the audio of 1 clip has changed since it was read"),
+        (link_to_nothing, "kept, as the audio of 1 clip is not there"),
+    ],
+)
+def test_features_of_a_file_that_is_another_one_now_are_kept(tmp: Path, way: Callable[[Path], None], said: str) -> None:
+    flip(tmp / "npy/shard-00001.npy")
+    entry = json.loads((tmp / "npy/shard-00001.jsonl").read_bytes().splitlines()[0])
+    way(tmp / entry["path"])
+    assert kept(tmp, "npy") == said
+    assert entry["path"] in in_process.invoke("repair", "npy", cwd=tmp).stdout
+
+
+def kept(tmp: Path, name: str) -> str:
+    """Why repair keeps what is damaged in a folder, without taking anything back; its second column."""
+    before = contents(tmp / name)
+    done = in_process.invoke("repair", name, cwd=tmp)
+    assert done.returncode == 1, done.stdout
+    assert contents(tmp / name) == before
+    (said,) = {f"kept, {m}" for m in re.findall(r"kept, (as .*?)(?: \(|: )", done.stdout)}
+    return said
+
+
+def test_a_part_of_which_a_shard_was_taken_back_is_not_done(made: Path, tmp: Path) -> None:
+    (tmp / "parts/shard-p2of2-00000.jsonl").rename(tmp / "away.jsonl")
+    missing = json.loads(in_process.invoke("inspect", "--json", "parts", cwd=tmp).stdout)["missing"]
+    assert len(missing) == 1
+    assert missing[0].startswith("report-p2of2.json is of ")
+    (tmp / "away.jsonl").rename(tmp / "parts/shard-p2of2-00000.jsonl")
+    flip(tmp / "parts/shard-p2of2-00000.npy")
+    assert in_process.invoke("repair", "parts", cwd=tmp).returncode == 0
+    facts = json.loads(in_process.invoke("inspect", "--json", "parts", cwd=tmp).stdout)
+    assert facts["missing"] == ["no report-p2of2.json: that part is not done"]
+    converted = in_process.invoke("convert", "parts", "-o", "new", "--format", "npy", cwd=tmp)
+    assert (converted.returncode, "is not complete" in converted.stderr) == (1, True), converted.stderr
+    assert extract(tmp, "parts", PARTS[1]).returncode == 3
+    assert_same(contents(tmp / "parts"), contents(made / "parts"))
+
+
 def test_which_clips_are_silent_is_known_again(made: Path, tmp: Path) -> None:
     (path,) = [p for p in (tmp / "npy").glob("stats-*.json") if json.loads(p.read_bytes())["silent"]]
     garbage(path)
@@ -249,6 +371,19 @@ def test_which_clips_are_silent_is_known_again(made: Path, tmp: Path) -> None:
     path.write_text(path.read_text().replace('"clips": ', '"clips": 1'))
     assert in_process.invoke("repair", "npy", cwd=tmp).returncode == 0
     assert path.read_bytes() == (made / "npy" / path.name).read_bytes()
+
+
+def test_of_which_clips_silence_is_not_known_is_said(tmp: Path) -> None:
+    """Where the audio is gone, has changed, or is in an archive."""
+    (tmp / "clips").rename(tmp / "elsewhere")
+    garbage(tmp / "npy/stats-00000.json")
+    done = in_process.invoke("repair", "npy", cwd=tmp)
+    assert done.stdout.endswith(": made again from the features (of 4 clips it is not known whether they are silent)\n")
+    (tmp / "elsewhere").rename(tmp / "clips")
+    touch(tmp / json.loads((tmp / "npy/shard-00000.jsonl").read_bytes().splitlines()[0])["path"])
+    garbage(tmp / "npy/stats-00000.json")
+    done = in_process.invoke("repair", "npy", cwd=tmp)
+    assert done.stdout.endswith(": made again from the features (of 1 clip it is not known whether they are silent)\n")
 
 
 def test_statistics_of_long_clips_are_summed_piece_by_piece(

@@ -33,13 +33,14 @@ from hlfeat.errors import ConfigError, HlfeatError, OutputError, UsageError
 from hlfeat.extraction.extract import extract
 from hlfeat.extraction.options import Options
 from hlfeat.inputs.collect import collect_inputs
+from hlfeat.inspection.clip_choice import evenly_spaced
 from hlfeat.nn.frontends.scales import spaced_frequencies
 from hlfeat.plotting import figures
 from hlfeat.plotting.clip_view import stack_grid, view
 from hlfeat.plotting.columns import Columns, Ranges
 from hlfeat.plotting.images import Grid
 from hlfeat.plotting.sheets import sheet_figure
-from hlfeat.plotting.store_view import evenly, stored
+from hlfeat.plotting.store_view import stored
 from tests import helpers
 
 FEW = ["frontend.n_filters=16", "frontend.num_groups=4"]
@@ -267,13 +268,13 @@ def test_crossed_filters_have_rows_instead_of_hertz(speech, tmp_path):
 def test_contact_sheets(features):
     store = hlfeat.FeatureStore(features)
     for n in (1, 2, 4, 11, 12):
-        chosen = evenly(store.ids, n)
+        chosen = [store.ids[i] for i in evenly_spaced(len(store), n)]
         assert len(set(chosen)) == n
         assert chosen[0] == store.ids[0]
         figure = sheet_figure(stored(store, chosen), [(f"clip {i}", "1 s") for i in range(n)], "sheet")
         assert len(figure.axes) == n + 1
         assert_apart(figure)
-    assert evenly(["a", "b"]) == ["a", "b"]
+    assert (evenly_spaced(2, 12), evenly_spaced(0, 12), evenly_spaced(3, 1)) == ([0, 1], [], [0])
     second = stored(store, [chosen[1]], channel=1)[0]
     np.testing.assert_array_equal(second.values, store[chosen[1]][:, 1].T)
     assert second.grid.span[1] == pytest.approx(store.record(chosen[1])["duration"])
