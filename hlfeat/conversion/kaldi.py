@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hlfeat.conversion.metadata import LANGUAGE, SPEAKER, TEXT, as_unicode, first_of
+from hlfeat.conversion.metadata import LANGUAGE, SPEAKER, TEXT, first_of
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, DraftFile, Export, cast, key_of
 from hlfeat.errors import UsageError
 from hlfeat.files import json_lines, write_atomically
+from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.records import IndexEntry
+from hlfeat.text import as_unicode
 
 _SPACE = re.compile(r"\s")
 
@@ -83,7 +85,7 @@ class KaldiArchives(Export):
         with DraftFile(self.conversion.folder / "clips.jsonl") as draft:
             for shard in source.shards:
                 for entry, line in source.lines(shard):
-                    utterance = _Utterance.of(entry, line.get("meta"))
+                    utterance = _Utterance.of(entry, meta_of(line))
                     utterances.append(utterance)
                     draft.file.write(json_lines([{"key": utterance.key.decode(), **line}]))
             draft.publish()
@@ -130,8 +132,8 @@ class _Utterance(NamedTuple):
     language: bytes | None
 
     @classmethod
-    def of(cls, entry: IndexEntry, meta: object) -> _Utterance:
-        key, columns = kaldi_key(entry.id), meta if isinstance(meta, dict) else {}
+    def of(cls, entry: IndexEntry, columns: Mapping[str, Any]) -> _Utterance:
+        key = kaldi_key(entry.id)
         speaker, text, language = (first_of(columns, names) for names in (SPEAKER, TEXT, LANGUAGE))
         return cls(
             key.encode(),

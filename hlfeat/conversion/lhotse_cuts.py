@@ -26,6 +26,7 @@ from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, DraftFile, Export, cast
 from hlfeat.errors import UsageError
 from hlfeat.files import TEMPORARY, publish
+from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.times import timing_of
 
@@ -172,7 +173,7 @@ class _Cuts:
             "channels": channel,
         }
         yield "features", features
-        supervisions = _supervisions(entry.id, id_, channel, duration, line.get("meta"))
+        supervisions = _supervisions(entry.id, id_, channel, duration, meta_of(line))
         for supervision in supervisions:
             yield "supervisions", {**supervision, "start": start}
         cut = {"id": entry.id, "start": start, "duration": duration, "channel": channel, "supervisions": supervisions}
@@ -214,9 +215,11 @@ def recording_id(entry: IndexEntry) -> str:
     return entry.path if entry.member is None else f"{entry.path}/{entry.member}"
 
 
-def _supervisions(id_: str, recording: str, channel: int, duration: float, meta: object) -> list[dict[str, Any]]:
+def _supervisions(
+    id_: str, recording: str, channel: int, duration: float, meta: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """What the manifest of the run says of a clip; nothing where it says nothing."""
-    if not isinstance(meta, dict) or not meta:
+    if not meta:
         return []
     named = {field: value for field, names in _NAMED.items() if (value := first_of(meta, names)) is not None}
     taken = {name for name, _ in named.values()}

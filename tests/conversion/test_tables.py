@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hlfeat import FeatureStore
 from hlfeat.conversion import parquet
 from hlfeat.conversion.convert import Request, convert
-from hlfeat.conversion.tables import column_names
+from hlfeat.storage.metadata import column_names
 from tests.conversion.folders import add_meta, damage, index_of, rename
 
 TEXTS = ["", "plain", "a,b", 'a "quoted" word', "two\nlines", "ünï тест 日本", " spaces ", "=1+1", "NA", "\ttab;|"]
@@ -28,7 +28,7 @@ TEXTS = ["", "plain", "a,b", 'a "quoted" word', "two\nlines", "ünï тест �
 def csv_frame(folder: Path) -> pandas.DataFrame:
     """All files of a table as pandas reads them, texts as they are."""
     paths = sorted(folder.glob("part-*.csv"))
-    texts = {"id": str, "label": str, "meta_id": str}
+    texts = {"id": str, "label": str, "meta.id": str}
     frames = [pandas.read_csv(p, dtype=texts, keep_default_na=False, lineterminator="\n") for p in paths]
     return pandas.concat(frames, ignore_index=True)
 
@@ -40,10 +40,10 @@ def test_csv_of_pooled_vectors(pooled, tmp_path, invoke):
     assert result.stdout.splitlines() == [str(tmp_path / f"new/part-0000{i}.csv") for i in range(3)]
     table, store = csv_frame(tmp_path / "new"), FeatureStore(pooled)
     values = [f"{of}_c{c}_b{b}" for of in ("mean", "std") for c in (0, 1) for b in range(8)]
-    assert list(table.columns) == ["id", "start_s", "end_s", "label", "meta_id", "n", *values]
+    assert list(table.columns) == ["id", "start_s", "end_s", "label", "meta.id", "n", *values]
     assert table["id"].tolist() == [id_ for id_, _ in store]
     assert table["label"].tolist() == TEXTS[:9]
-    assert table["meta_id"].tolist() == [f"row {i}" for i in range(9)]
+    assert table["meta.id"].tolist() == [f"row {i}" for i in range(9)]
     assert table["n"].tolist() == list(range(9))
     assert (table[values].to_numpy(np.float32) == np.concatenate([y for _, y in store])).all()
     assert table["start_s"].tolist() == [0.0] * 9
@@ -113,13 +113,19 @@ def test_row_groups_bound_the_memory(features, tmp_path, monkeypatch):
     assert [file.num_row_groups for file in files] == [4, 4, 1]
 
 
+NAMES = st.sampled_from(["a", "id", "meta.id", "caf\udce9", "caf\\udce9"])  # few: clips have the same ones
 META = st.dictionaries(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
+    NAMES | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
     | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.lists(st.integers(), max_size=2),
     max_size=4,
 )  # fmt: skip
 IDS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=20)
+
+
+def readable_text(text: str) -> str:
+    """Text, with escapes for bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @given(metas=st.lists(META, min_size=9, max_size=9), ids=st.lists(IDS, min_size=9, max_size=9, unique=True))
@@ -133,7 +139,7 @@ def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
     add_meta(folder, lambda i, id_: metas[i])
     for form in ("parquet", "csv"):
         convert(folder, tmp_path / form, Request(form))
-    readable = [id_.encode("utf-8", "backslashreplace").decode() for id_ in ids]
+    readable = list(map(readable_text, ids))
     values = np.concatenate([y for _, y in FeatureStore(folder)])
     columns = list(dict.fromkeys(name for meta in metas for name in meta))
     table = pq.read_table(tmp_path / "parquet")
@@ -147,7 +153,7 @@ def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
     assert [row[0] for row in rows] == readable
     assert (np.array([row[-32:] for row in rows], np.float32) == values).all()
     for number, name in enumerate(columns, 3):
-        assert header[number] in (name, f"meta_{name}", f"meta_meta_{name}")
+        assert header[number].removeprefix("meta.") in (readable_text(name), readable_text(name).removeprefix("meta."))
         column = column_names(columns, ["id", "start_s", "end_s", "features"])[name]
         for row, got, meta in zip(rows, table[column].to_pylist(), metas, strict=True):
             value = meta.get(name)
@@ -156,6 +162,25 @@ def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
                 assert json.loads(got) == value
             else:
                 assert got == value
+
+
+NUMBERS = [2**53 + 1, 0.5, -(2**53) - 1, 2**63, 2**100, 2**60 + 1, None, -7, 1e300]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(NUMBERS, "string"), ([2**60 + 1, 3, *[None] * 7], "int64"), ([2**53, 0.5, *[None] * 7], "double")],
+)
+def test_large_integers_are_exact(values, kind, pooled, tmp_path, invoke):
+    add_meta(pooled, lambda i, id_: {"n": values[i], "naïve caf\udce9": i})
+    result = invoke("convert", pooled, "-o", tmp_path / "new", "--format", "parquet")
+    assert result.returncode == 0, result.stderr
+    column = pq.read_table(tmp_path / "new")["n"]
+    assert str(column.type) == kind
+    assert [json.loads(v) if isinstance(v, str) else v for v in column.to_pylist()] == values
+    table = FeatureStore(pooled).to_pandas()
+    assert [None if pandas.isna(value) else value for value in table["n"].tolist()] == values
+    assert table["naïve caf\\udce9"].tolist() == list(range(9))
 
 
 def test_without_pyarrow_it_says_what_to_install(features, tmp_path, invoke, monkeypatch):
