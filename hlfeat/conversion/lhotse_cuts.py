@@ -2,8 +2,8 @@
 
 A clip is a cut with its features, as a `.npy` of [frames, channels * bands], which lhotse reads as it is
 (`numpy_files`); its recording; and a supervision if the manifest of the run had columns. lhotse expects
-round(seconds / frame shift) frames. Where a clip has one more, for a part of a hop at its end, the cut is so much
-longer.
+round(seconds / frame shift) frames. Where a clip has one more, for a part of a hop at its end, its features are so much
+longer; a cut does not go beyond its recording, and has the frame only inside a segment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hlfeat.conversion.metadata import GENDER, LANGUAGE, SPEAKER, TEXT, first_of
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, DraftFile, Export, cast
 from hlfeat.errors import UsageError
-from hlfeat.files import TEMPORARY, publish
+from hlfeat.files import TEMPORARY, publish, sync, sync_folder
 from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.times import timing_of
@@ -101,10 +101,11 @@ class ArrayFolder:
         features = cast(clip, clip.whole(), self._conversion.dtype).reshape(clip.entry.frames, self._conversion.dims)
         with open(self._temporary / _array_name(self._clips), "wb") as f:
             np.lib.format.write_array(f, features, (1, 0), allow_pickle=False)
+            sync(f)
         self._clips += 1
 
     def commit(self) -> list[Path]:
-        os.sync()  # one call for all files of the shard
+        sync_folder(self._temporary)
         publish(self._temporary, self._path)
         return [self._path]
 
@@ -173,18 +174,23 @@ class _Cuts:
             "channels": channel,
         }
         yield "features", features
-        supervisions = _supervisions(entry.id, id_, channel, duration, meta_of(line))
+        supervisions = _supervisions(entry.id, id_, channel, entry.duration, meta_of(line))
         for supervision in supervisions:
             yield "supervisions", {**supervision, "start": start}
+        if recording is not None and self._frames(left := recording["duration"] - start) > 0:
+            duration = min(duration, left)
         cut = {"id": entry.id, "start": start, "duration": duration, "channel": channel, "supervisions": supervisions}
         with_recording = {} if recording is None else {"recording": recording}
         yield "cuts", {**cut, "features": features, **with_recording, "type": "MonoCut"}
 
     def _duration(self, entry: IndexEntry) -> float:
         """The duration for which lhotse expects as many frames as there are."""
-        samples = round(entry.duration * self._rate)
-        expected = (samples + self._hop // 2) // self._hop
+        expected = self._frames(entry.duration)
         return entry.duration if expected == entry.frames else entry.frames * self._hop / self._rate
+
+    def _frames(self, seconds: float) -> int:
+        """How many frames lhotse expects."""
+        return (round(seconds * self._rate) + self._hop // 2) // self._hop
 
     def _recording(self, entry: IndexEntry) -> dict[str, Any] | None:
         """The recording, resampled as features are computed of it; None where its length is not known."""

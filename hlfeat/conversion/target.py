@@ -247,18 +247,19 @@ def to_dtype(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
     return y if np.isfinite(y).all() else None
 
 
-def key_of(text: str, illegal: re.Pattern[str]) -> str:
+def key_of(text: str, illegal: re.Pattern[str], sign: str = "%") -> str:
     """A name for programs that do not allow all characters: `%` and these become `%20`, as in a URL.
 
-    `urllib.parse.unquote` gives the text again.
+    `urllib.parse.unquote` gives the text again. `sign`: instead of `%`.
 
     >>> key_of("a b%.wav", re.compile(r"\\s"))
     'a%20b%25.wav'
     """
-    return "".join(_quoted(c) if c == "%" or illegal.match(c) or not c.isprintable() else c for c in text)
+    legal = (c != sign and not illegal.match(c) and c.isprintable() for c in text)
+    return "".join(c if keep else _quoted(c, sign) for c, keep in zip(text, legal, strict=True))
 
 
-def _quoted(character: str) -> str:
+def _quoted(character: str, sign: str) -> str:
     code = ord(character)
     data = character.encode("utf-8", "surrogateescape" if 0xDC80 <= code <= 0xDCFF else "surrogatepass")
-    return "".join(f"%{byte:02X}" for byte in data)
+    return "".join(f"{sign}{byte:02X}" for byte in data)
