@@ -91,6 +91,9 @@ class KaldiArchives(Export):
     def path(self, number: int) -> Path:
         return self.conversion.folder / f"feats-{number:05d}{self.suffix}"
 
+    def is_finished(self, number: int) -> bool:
+        return super().is_finished(number) and self.path(number).with_suffix(".ark").exists()
+
     def open(self, number: int) -> ArchiveShard:
         return ArchiveShard(self.path(number), self._folder, self.conversion.dims, self._speakers)
 

@@ -15,6 +15,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,8 +63,8 @@ class LhotseCuts(Export):
         try:
             entries = self._entries()
             for number, clips in zip(plan.numbers, plan.clips, strict=True):
-                for i in range(clips):
-                    entry, line = next(entries)
+                held = (pair for pair in islice(entries, clips) if pair[0].id not in self.lost)
+                for i, (entry, line) in enumerate(held):
                     for name, record in self._cuts.records(entry, line, f"part-{number:05d}", _array_name(i)):
                         drafts[name].write(record)
             return [drafts[name].publish() for name in MANIFESTS if drafts[name].records]  # lhotse reads no empty ones

@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import sys
+import tarfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas
@@ -15,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lhotse import CutSet
 
 from hlfeat import FeatureStore
 from hlfeat.conversion import parquet
 from hlfeat.conversion.convert import Request, convert
+from hlfeat.files import json_lines
 from hlfeat.storage.metadata import column_names
 from tests.conversion.folders import add_meta, damage, index_of, rename
 
@@ -193,19 +197,59 @@ def test_without_pyarrow_it_says_what_to_install(features, tmp_path, invoke, mon
     assert not (tmp_path / "new").exists()
 
 
-def test_what_float16_cannot_hold_ends_a_table(features, tmp_path, invoke):
-    path = features / "shard-00002.npy"
+@pytest.mark.parametrize("form", ["parquet", "csv", "lhotse", "webdataset"])
+def test_a_clip_that_float16_cannot_hold_fails_alone(form, features, tmp_path, invoke):
+    loud = make_loud(features, 1)
+    options = ["--format", form, "--dtype", "float16", *(["--frames"] if form == "csv" else [])]
+    for out in ("new", "again"):
+        if out == "again":  # it goes on behind the shard with the clip
+            shutil.copytree(tmp_path / "new", tmp_path / out)
+            (removed,) = (tmp_path / out).glob("[ps]*-00002*")
+            shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
+        for command in ("first", "repeated"):
+            result = invoke("convert", features, "-o", tmp_path / out, *options)
+            assert result.returncode == 3, result.stderr
+            assert "1 clip failed: float16 cannot hold their features" in result.stderr
+            assert ("is complete already" in result.stderr) == (command == "repeated")
+        failures = [json.loads(line) for line in (tmp_path / out / "_failures.jsonl").read_text().splitlines()]
+        assert [f["id"] for f in failures[3:]] == [loud]
+        assert failures[3]["code"] == "non-finite"
+        assert failures[3]["message"] == "features that float16 cannot hold"
+        record = json.loads((tmp_path / out / "_conversion.json").read_text())
+        assert (record["clips"], record["failed"]) == (8, 1)
+    ids = [line["id"] for line in index_of(features) if line["id"] != loud]
+    frames = {line["id"]: line["frames"] for line in index_of(features)}
+    assert record["rows"] == sum(frames[id_] for id_ in ids)
+    assert list(dict.fromkeys(ids_of(form, tmp_path / "again"))) == ids
+    if form == "lhotse":
+        for cut in CutSet.from_file(tmp_path / "new/cuts.jsonl.gz"):
+            assert (
+                cut.features.load() == FeatureStore(features)[cut.id].reshape(frames[cut.id], -1).astype("f2")
+            ).all()
+
+
+def make_loud(folder: Path, number: int) -> str:
+    """Give the second clip of a shard features that float16 cannot hold. Returns its id."""
+    path, index = folder / f"shard-{number:05d}.npy", folder / f"shard-{number:05d}.jsonl"
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
     y = np.load(path)
-    y[0] = 7e4
+    y[lines[1]["row"] + lines[1]["frames"] - 1] = 7e4
     np.save(path, y)
-    lines = (features / "shard-00002.jsonl").read_text().splitlines()
-    (features / "shard-00002.jsonl").write_text(
-        "".join(json.dumps({k: v for k, v in json.loads(line).items() if k != "crc32"}) + "\n" for line in lines)
-    )
-    result = invoke("convert", features, "-o", tmp_path / "new", "--format", "parquet", "--dtype", "float16")
-    assert result.returncode == 1
-    assert "features that float16 cannot hold; convert to float32" in result.stderr
-    assert len(list((tmp_path / "new").glob("part-*"))) == 2
+    lines[1].pop("crc32")
+    index.write_bytes(json_lines(lines))
+    return lines[1]["id"]
+
+
+def ids_of(form: str, folder: Path) -> list[str]:
+    """Those that a table, tars or cuts have, in order."""
+    if form == "parquet":
+        return pandas.read_parquet(folder)["id"].tolist()
+    if form == "csv":
+        return csv_frame(folder)["id"].tolist()
+    if form == "lhotse":
+        return [cut.id for cut in CutSet.from_file(folder / "cuts.jsonl.gz")]
+    names = [name for path in sorted(folder.glob("*.tar")) for name in tarfile.open(path).getnames()]
+    return [unquote(name.removesuffix(".npy")) for name in names if name.endswith(".npy")]
 
 
 def test_a_file_that_is_thrown_away_is_not_finished(features, tmp_path, hlfeat):
