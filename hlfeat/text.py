@@ -43,3 +43,8 @@ def size(n: int) -> str:
 def escape_unprintable(text: str) -> str:
     """The text on one line: unprintable characters, such as newlines in file names, become escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def as_unicode(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of file names that are no UTF-8 become escapes such as `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -92,8 +92,8 @@ def convert(
         raise typer.Exit(Exit.INTERRUPTED) from None
     if not done.new:
         log.info("%s: is complete already", out)
-        return
-    log.info("%s, %s of audio -> %s (%s)", count(done.clips, "clip"), duration(done.seconds), out, format)
+    else:
+        log.info("%s, %s of audio -> %s (%s)", count(done.clips, "clip"), duration(done.seconds), out, format)
     if done.failed:
         log.warning("%s failed: float16 cannot hold their features; they are in %s", count(done.failed, "clip"), out)
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)

@@ -118,7 +118,7 @@ def _run(target: Target, hooks: Hooks) -> Converted:
     plan = target.conversion.plan
     new = target.begin()
     if not new:
-        return Converted(plan.total, plan.frames, plan.seconds, 0, new)
+        return Converted(plan.total, plan.frames, plan.seconds, target.failed, new)
     clips, progress = target.conversion.source.clips(), hooks.progress(plan.total)
     try:
         for number, count in zip(plan.numbers, plan.clips, strict=True):
@@ -131,7 +131,8 @@ def _run(target: Target, hooks: Hooks) -> Converted:
                 for clip in of_shard:
                     if hooks.stopped():
                         raise InterruptedRunError
-                    shard.add(clip)
+                    if target.holds(clip):
+                        shard.add(clip)
                     progress.add(1, clip.entry.duration)
                 for path in shard.commit():
                     hooks.finished(path)

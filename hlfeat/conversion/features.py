@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from hlfeat.conversion.described import convert_description
 from hlfeat.conversion.identity import Marker
 from hlfeat.conversion.source import Source, SourceClip
-from hlfeat.conversion.target import Conversion, OpenShard, Target, to_dtype
+from hlfeat.conversion.target import Conversion, OpenShard, Target, cannot_hold, to_dtype
 from hlfeat.errors import ClipError, UsageError
 from hlfeat.files import json_lines, write_atomically
 from hlfeat.statistics.moments import Moments, moments, no_moments
@@ -80,7 +80,9 @@ class FeatureTarget(Target):
             identity.check_same(folder, record.get("conversion"))
         elif isinstance(report.get(_CONVERTED), dict):
             identity.check_same(folder, report[_CONVERTED].get("conversion"))
-            return False
+            if self._is_all_there(report):
+                self.failed = report[_CONVERTED].get("failed", 0)
+                return False
         elif self.output.layout.description.exists() and _has_results(folder):
             raise UsageError(f"{folder}: holds features that were not converted; choose another folder")
         self.output.initialise_or_resume(self.description, overwrite=False)
@@ -90,6 +92,12 @@ class FeatureTarget(Target):
         if not set(self._finished) <= set(self.conversion.plan.numbers):
             raise self._of_others()
         return True
+
+    def _is_all_there(self, report: Mapping[str, Any]) -> bool:
+        """Whether nothing of a finished conversion was removed since, by `hlfeat repair` for instance."""
+        files = self.output.layout.description, self.output.layout.failures
+        clips = sum(len(entries) for _, entries in self.catalog.finished_shards())
+        return all(path.exists() for path in files) and clips == report.get("clips")
 
     def is_finished(self, number: int) -> bool:
         return number in self._finished
@@ -115,7 +123,7 @@ class FeatureTarget(Target):
     def lose(self, clip: SourceClip, number: int) -> None:
         """Record a clip whose features the dtype cannot hold, once for all channels of its file."""
         entry, shard = clip.entry, self.output.layout.shard_name(number)
-        message = f"features that {self.conversion.dtype.name} cannot hold"
+        message = cannot_hold(self.conversion.dtype)
         record = FailureRecord(clip.group, entry.path, "non-finite", message, shard, entry.member)
         if clip.group not in self._lost:
             self.failed += 1
@@ -160,7 +168,11 @@ class FeatureTarget(Target):
             "failures": len(failures),
             "failures_by_code": dict(sorted(Counter(f.code for f in failures).items())),
         }
-        converted = {"from": str(self.conversion.source.folder), "conversion": asdict(self.conversion.identity)}
+        converted = {
+            "from": str(self.conversion.source.folder),
+            "conversion": asdict(self.conversion.identity),
+            "failed": self.failed,
+        }
         kept = {key: value for key, value in report.items() if key not in ("parts", "array", _CONVERTED)}
         text = json.dumps({**kept, **facts, _CONVERTED: converted}, indent=2) + "\n"
         write_atomically(self.output.layout.report, text.encode())
@@ -225,7 +237,7 @@ class FeatureShard:
         for chunk in clip.pieces():
             y = to_dtype(chunk, self._dtype)
             if y is None:
-                raise ClipError("non-finite", f"features that {self._dtype.name} cannot hold")
+                raise ClipError("non-finite", cannot_hold(self._dtype))
             if self._of_source is None:
                 total[0] += moments(y)
             yield y

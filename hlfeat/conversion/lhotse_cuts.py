@@ -2,8 +2,8 @@
 
 A clip is a cut with its features, as a `.npy` of [frames, channels * bands], which lhotse reads as it is
 (`numpy_files`); its recording; and a supervision if the manifest of the run had columns. lhotse expects
-round(seconds / frame shift) frames. Where a clip has one more, for a part of a hop at its end, the cut is so much
-longer.
+round(seconds / frame shift) frames. Where a clip has one more, for a part of a hop at its end, its features are so much
+longer; a cut does not go beyond its recording, and has the frame only inside a segment.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,8 @@ from hlfeat.conversion.metadata import GENDER, LANGUAGE, SPEAKER, TEXT, first_of
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, DraftFile, Export, cast
 from hlfeat.errors import UsageError
-from hlfeat.files import TEMPORARY, publish
+from hlfeat.files import TEMPORARY, publish, sync, sync_folder
+from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.times import timing_of
 
@@ -61,8 +63,8 @@ class LhotseCuts(Export):
         try:
             entries = self._entries()
             for number, clips in zip(plan.numbers, plan.clips, strict=True):
-                for i in range(clips):
-                    entry, line = next(entries)
+                held = (pair for pair in islice(entries, clips) if pair[0].id not in self.lost)
+                for i, (entry, line) in enumerate(held):
                     for name, record in self._cuts.records(entry, line, f"part-{number:05d}", _array_name(i)):
                         drafts[name].write(record)
             return [drafts[name].publish() for name in MANIFESTS if drafts[name].records]  # lhotse reads no empty ones
@@ -100,10 +102,11 @@ class ArrayFolder:
         features = cast(clip, clip.whole(), self._conversion.dtype).reshape(clip.entry.frames, self._conversion.dims)
         with open(self._temporary / _array_name(self._clips), "wb") as f:
             np.lib.format.write_array(f, features, (1, 0), allow_pickle=False)
+            sync(f)
         self._clips += 1
 
     def commit(self) -> list[Path]:
-        os.sync()  # one call for all files of the shard
+        sync_folder(self._temporary)
         publish(self._temporary, self._path)
         return [self._path]
 
@@ -172,18 +175,23 @@ class _Cuts:
             "channels": channel,
         }
         yield "features", features
-        supervisions = _supervisions(entry.id, id_, channel, duration, line.get("meta"))
+        supervisions = _supervisions(entry.id, id_, channel, entry.duration, meta_of(line))
         for supervision in supervisions:
             yield "supervisions", {**supervision, "start": start}
+        if recording is not None and self._frames(left := recording["duration"] - start) > 0:
+            duration = min(duration, left)
         cut = {"id": entry.id, "start": start, "duration": duration, "channel": channel, "supervisions": supervisions}
         with_recording = {} if recording is None else {"recording": recording}
         yield "cuts", {**cut, "features": features, **with_recording, "type": "MonoCut"}
 
     def _duration(self, entry: IndexEntry) -> float:
         """The duration for which lhotse expects as many frames as there are."""
-        samples = round(entry.duration * self._rate)
-        expected = (samples + self._hop // 2) // self._hop
+        expected = self._frames(entry.duration)
         return entry.duration if expected == entry.frames else entry.frames * self._hop / self._rate
+
+    def _frames(self, seconds: float) -> int:
+        """How many frames lhotse expects."""
+        return (round(seconds * self._rate) + self._hop // 2) // self._hop
 
     def _recording(self, entry: IndexEntry) -> dict[str, Any] | None:
         """The recording, resampled as features are computed of it; None where its length is not known."""
@@ -214,9 +222,11 @@ def recording_id(entry: IndexEntry) -> str:
     return entry.path if entry.member is None else f"{entry.path}/{entry.member}"
 
 
-def _supervisions(id_: str, recording: str, channel: int, duration: float, meta: object) -> list[dict[str, Any]]:
+def _supervisions(
+    id_: str, recording: str, channel: int, duration: float, meta: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """What the manifest of the run says of a clip; nothing where it says nothing."""
-    if not isinstance(meta, dict) or not meta:
+    if not meta:
         return []
     named = {field: value for field, names in _NAMED.items() if (value := first_of(meta, names)) is not None}
     taken = {name for name, _ in named.values()}

@@ -27,8 +27,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def as_unicode(text: str) -> str:
-    """Text that UTF-8 can hold: bytes of file names that are no UTF-8 become escapes such as `\\udcff`."""
-    return text.encode("utf-8", "backslashreplace").decode()

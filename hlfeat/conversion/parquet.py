@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from hlfeat.conversion.metadata import as_text, as_unicode
+from hlfeat.conversion.metadata import as_text
+from hlfeat.conversion.plan import LargeInt
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.tables import FEATURES, FIXED, ClipRows, Table, value_names
 from hlfeat.conversion.target import Conversion, DraftFile
 from hlfeat.errors import UsageError
+from hlfeat.text import as_unicode
 
 GROUP_BYTES = 1 << 24  # of the features of a row group, which is held in memory until it is written
 
@@ -125,13 +127,13 @@ class ParquetShard(DraftFile):
 
 
 def arrow_type(kinds: set[type]) -> Any:
-    """The type of a column that has values of these types."""
+    """The type of a column that has values of these types. What it cannot hold exactly is text."""
     import pyarrow as pa
 
     kinds = kinds - {type(None)}
     if kinds == {bool}:
         return pa.bool_()
-    if kinds == {int}:
+    if kinds and kinds <= {int, LargeInt}:
         return pa.int64()
     return pa.float64() if kinds in ({float}, {int, float}) else pa.string()
 

@@ -13,11 +13,16 @@ from hlfeat.config.output import shard_bytes
 from hlfeat.conversion.source import Source
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.metadata import is_inexact, meta_of
 from hlfeat.storage.shard_writer import ShardPlan
 
 ShardKey = tuple[Part, int]
 
 MOST = 2**63
+
+
+class LargeInt(int):
+    """An integer of 64 bits that float64 may round. A column of integers has it as it is."""
 
 
 @dataclass
@@ -56,12 +61,13 @@ class Plan:
         after = [shard for shard in self.shard_of if shard >= key]
         return self.shard_of[min(after)] if after else self.numbers[-1]
 
-    def add_columns(self, meta: Any) -> None:
-        """Note the names and types of a clip's metadata; an integer of more than 64 bits is an `object`."""
-        if isinstance(meta, dict):
-            for name, value in meta.items():
-                large = type(value) is int and not -MOST <= value < MOST
-                self.columns.setdefault(name, set()).add(object if large else type(value))
+    def add_columns(self, meta: Mapping[str, Any]) -> None:
+        """Note the names and types of a clip's metadata: integers are an `int`, a `LargeInt` or an `object`."""
+        for name, value in meta.items():
+            kind = type(value)
+            if is_inexact(value):
+                kind = LargeInt if -MOST <= value < MOST else object
+            self.columns.setdefault(name, set()).add(kind)
 
 
 @dataclass(frozen=True)
@@ -154,4 +160,4 @@ def _count(plan: Plan, frames: int, seconds: float, line: Mapping[str, Any]) -> 
     plan.total += 1
     plan.frames += frames
     plan.seconds += seconds
-    plan.add_columns(line.get("meta"))
+    plan.add_columns(meta_of(line))

@@ -16,6 +16,7 @@ from hlfeat.storage.description import read_description_dict
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import FeatureReader
 from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.records import IndexEntry, read_whole_index
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.text import escape_unprintable
@@ -43,8 +44,7 @@ class SourceClip:
     @property
     def meta(self) -> Mapping[str, Any]:
         """Columns of the manifest."""
-        meta = self.line.get("meta")
-        return meta if isinstance(meta, dict) else {}
+        return meta_of(self.line)
 
     @property
     def start(self) -> float:

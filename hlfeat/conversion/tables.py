@@ -15,6 +15,7 @@ from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, Export, cast
 from hlfeat.errors import UsageError
 from hlfeat.storage.description import FeatureShape
+from hlfeat.storage.metadata import column_names
 from hlfeat.storage.times import timing_of
 
 FIXED = ("id", "start_s", "end_s")
@@ -105,22 +106,3 @@ def value_names(features: FeatureShape) -> list[str]:
     """
     values = [f"c{c}_b{b}" for c in range(features.channels) for b in range(features.bands)]
     return values if features.pool != "mean+std" else [f"{of}_{name}" for of in ("mean", "std") for name in values]
-
-
-def column_names(names: Iterable[str], reserved: Iterable[str]) -> dict[str, str]:
-    """For each column of metadata its name in the table, which is `meta_NAME` where the table has that name already.
-
-    >>> column_names(["id", "meta_id", "label"], ["id"])
-    {'id': 'meta_meta_id', 'meta_id': 'meta_id', 'label': 'label'}
-    """
-    names, taken = list(names), set(reserved)
-    free = {name: name for name in names if name not in taken}
-    taken |= set(free)
-    for name in names:
-        if name not in free:
-            other = f"meta_{name}"
-            while other in taken:
-                other = f"meta_{other}"
-            free[name] = other
-            taken.add(other)
-    return {name: free[name] for name in names}

@@ -17,11 +17,11 @@ import numpy as np
 from hlfeat.conversion.identity import Identity, Marker, is_complete
 from hlfeat.conversion.plan import Plan
 from hlfeat.conversion.source import Source, SourceClip
-from hlfeat.errors import OutputError, UsageError
+from hlfeat.errors import UsageError
 from hlfeat.files import TEMPORARY, json_lines, publish, sync, write_atomically
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
-from hlfeat.text import escape_unprintable
+from hlfeat.storage.records import FailureRecord
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Target(ABC):
 
     Attributes:
         clips: how many are in the result, once it is finished.
-        failed: how many clips have features that the dtype cannot hold, and are recorded as failures.
+        failed: how many clips have features that the dtype cannot hold, and are recorded as failures; also of a
+            conversion that `begin` has found finished.
     """
 
     failed = 0
@@ -93,9 +94,16 @@ class Target(ABC):
         """Whether a shard is there."""
 
     def skip(self, number: int, clips: Iterable[SourceClip]) -> None:
-        """Pass the clips of a finished shard."""
-        for _ in clips:
-            pass
+        """Pass the clips of a finished shard, among them those that it does not hold."""
+        for clip in clips:
+            self.holds(clip)
+
+    def holds(self, clip: SourceClip) -> bool:
+        """Whether a shard can hold a clip; one that it cannot hold is recorded as a failure, and not added to it.
+
+        Raises OutputError where its features are damaged.
+        """
+        return True
 
     @abstractmethod
     def open(self, number: int) -> AbstractContextManager[OpenShard]:
@@ -124,6 +132,8 @@ class Export(Target):
     def __init__(self, conversion: Conversion) -> None:
         super().__init__(conversion)
         self.marker = Marker(conversion.folder)
+        self.lost: dict[str, FailureRecord] = {}  # clips whose features the dtype cannot hold, by id
+        self._rows_lost = 0
         self._lock: DirectoryLock | None = None
 
     def __enter__(self) -> Export:
@@ -143,7 +153,8 @@ class Export(Target):
                 raise UsageError(f"{folder}: expected an empty or a new folder, found {min(others)!r} in it")
         else:
             self.conversion.identity.check_same(folder, record.get("conversion"))
-            if is_complete(record):
+            if is_complete(record) and self._is_all_there(record.get("files")):
+                self.failed = record.get("failed", 0)
                 return False
         for path in list(folder.iterdir()):
             if path.name.endswith(TEMPORARY):
@@ -151,19 +162,38 @@ class Export(Target):
         self.marker.write(self.conversion.identity, self._facts(), complete=False)
         return True
 
+    def _is_all_there(self, names: object) -> bool:
+        """Whether shards and other files of a finished conversion are still in the folder. No file is opened."""
+        there = isinstance(names, list) and all((self.conversion.folder / str(name)).exists() for name in names)
+        return there and all(map(self.is_finished, self.conversion.plan.numbers))
+
     def _is_passing(self, path: Path) -> bool:
         """Whether a file is a lock's, or what is left of writing the marker."""
-        name = Layout.parse(path.name)
-        return path.name == self.marker.path.name + TEMPORARY or (name is not None and name.kind == "lock")
+        return path.name == self.marker.path.name + TEMPORARY or is_lock(path)
 
     def _facts(self) -> dict[str, Any]:
         """What the source's hlfeat.yaml says."""
         source = self.conversion.source
-        counts = {"clips": self.conversion.plan.total, "rows": self.conversion.plan.frames}
+        plan = self.conversion.plan
+        counts = {"clips": plan.total - len(self.lost), "rows": plan.frames - self._rows_lost}
         return {"from": os.fspath(source.folder), **counts, "description": source.data}
 
     def is_finished(self, number: int) -> bool:
         return self.path(number).exists()
+
+    def holds(self, clip: SourceClip) -> bool:
+        """A clip is read before a file has half of it, where its features are rounded to a smaller type."""
+        dtype = self.conversion.dtype
+        if dtype.itemsize >= self.conversion.source.dtype.itemsize:
+            return True
+        fits = True
+        for chunk in clip.chunks():  # to the end, where the checksum is
+            fits = fits and to_dtype(chunk, dtype) is not None
+        if not fits:
+            entry, message = clip.entry, cannot_hold(dtype)
+            self.lost[entry.id] = FailureRecord(entry.id, entry.path, "non-finite", message, entry.shard, entry.member)
+            self._rows_lost += entry.frames
+        return fits
 
     def path(self, number: int) -> Path:
         """The file whose presence says that a shard is finished."""
@@ -171,11 +201,14 @@ class Export(Target):
 
     def finish(self) -> Sequence[Path]:
         paths = self.write_last()
-        failures = [failure.as_dict() for failure in self.conversion.source.failures()]
+        failures = [failure.as_dict() for failure in (*self.conversion.source.failures(), *self.lost.values())]
         if failures:
             name = Layout(self.conversion.folder).failures.name
             write_atomically(self.conversion.folder / f"_{name}", json_lines(failures))
-        self.marker.write(self.conversion.identity, self._facts(), complete=True)
+        self.failed, self.clips = len(self.lost), self.conversion.plan.total - len(self.lost)
+        files = sorted(p.name for p in self.conversion.folder.iterdir() if p != self.marker.path and not is_lock(p))
+        facts = {"failed": self.failed, "files": files}
+        self.marker.write(self.conversion.identity, {**facts, **self._facts()}, complete=True)
         return paths
 
     def write_last(self) -> Sequence[Path]:
@@ -219,6 +252,12 @@ class DraftFile:
         self._temporary.unlink(missing_ok=True)
 
 
+def is_lock(path: Path) -> bool:
+    """Whether a file is that of a lock."""
+    name = Layout.parse(path.name)
+    return name is not None and name.kind == "lock"
+
+
 def remove_draft(path: Path) -> None:
     """Remove a half-written file, or a folder of files."""
     if path.is_dir() and not path.is_symlink():
@@ -230,12 +269,15 @@ def remove_draft(path: Path) -> None:
 
 
 def cast(clip: SourceClip, features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Features of another type. Raises OutputError for values that it cannot hold."""
+    """Features of another type, which holds them (`Target.holds`)."""
     y = to_dtype(features, dtype)
-    if y is None:
-        name = escape_unprintable(clip.entry.id)
-        raise OutputError(f"{name}: features that {dtype.name} cannot hold; convert to float32")
+    assert y is not None, clip.entry.id
     return y
+
+
+def cannot_hold(dtype: np.dtype[Any]) -> str:
+    """What a failure says of features that a type cannot hold."""
+    return f"features that {dtype.name} cannot hold"
 
 
 def to_dtype(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
@@ -247,18 +289,19 @@ def to_dtype(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
     return y if np.isfinite(y).all() else None
 
 
-def key_of(text: str, illegal: re.Pattern[str]) -> str:
+def key_of(text: str, illegal: re.Pattern[str], sign: str = "%") -> str:
     """A name for programs that do not allow all characters: `%` and these become `%20`, as in a URL.
 
-    `urllib.parse.unquote` gives the text again.
+    `urllib.parse.unquote` gives the text again. `sign`: instead of `%`.
 
     >>> key_of("a b%.wav", re.compile(r"\\s"))
     'a%20b%25.wav'
     """
-    return "".join(_quoted(c) if c == "%" or illegal.match(c) or not c.isprintable() else c for c in text)
+    legal = (c != sign and not illegal.match(c) and c.isprintable() for c in text)
+    return "".join(c if keep else _quoted(c, sign) for c, keep in zip(text, legal, strict=True))
 
 
-def _quoted(character: str) -> str:
+def _quoted(character: str, sign: str) -> str:
     code = ord(character)
     data = character.encode("utf-8", "surrogateescape" if 0xDC80 <= code <= 0xDCFF else "surrogatepass")
-    return "".join(f"%{byte:02X}" for byte in data)
+    return "".join(f"{sign}{byte:02X}" for byte in data)

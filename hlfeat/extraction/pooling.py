@@ -14,6 +14,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from hlfeat.storage.times import window_seconds
+
 Chunks = Iterable[np.ndarray]
 
 
@@ -83,8 +85,9 @@ class Windows:
 
         Raises ValueError where these are shorter than the time from frame to frame.
         """
-        seconds = [Fraction(s) for s in pool.removeprefix("window:").split(",")]
-        length, step = seconds[0] * rate, seconds[-1] * rate
+        window = window_seconds(pool)
+        assert window is not None, pool
+        length, step = window[0] * rate, window[1] * rate
         if step < 1:
             raise ValueError(f"expected windows and hops of at least the {float(1 / rate):g} s from frame to frame")
         unit = math.lcm(length.denominator, step.denominator)

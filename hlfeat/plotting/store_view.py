@@ -23,9 +23,10 @@ from hlfeat.plotting.images import Grid, Image, Profile
 from hlfeat.plotting.pitch_line import confident_hertz, line_of, wants_pitch
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.store import FeatureStore
+from hlfeat.storage.times import is_one_vector as one_vector
+from hlfeat.storage.times import window_seconds
 
 log = logging.getLogger("hlfeat")
-WINDOW = "window:"  # how the name of pooling over windows begins
 PIECE = 1 << 14  # frames that are read at once
 
 
@@ -47,7 +48,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0, pitch: boo
         OutputError: hlfeat.yaml is damaged.
     """
     source = _Source.of(store, channel)
-    if source.pool is not None and not source.pool.startswith(WINDOW):
+    if one_vector(source.pool):
         raise UsageError(f"{store.folders[0]}: expected frames to draw, has one vector for each clip ({source.pool})")
     if pitch is None and store.description.get("stats"):
         pitch = False  # a salience that is normalised row by row is none
@@ -84,7 +85,7 @@ def profiles(store: FeatureStore, ids: Sequence[str], channel: int = 0) -> list[
 def is_one_vector(store: FeatureStore) -> bool:
     """Whether each clip is pooled to one vector."""
     pool = (store.description.get("features") or {}).get("pool")
-    return pool is not None and not str(pool).startswith(WINDOW)
+    return pool is not None and one_vector(str(pool))
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class _Source:
 
     @classmethod
     def of(cls, store: FeatureStore, channel: int) -> _Source:
-        config, extractor, freqs_known = _modules_of(store)
+        described = store.freqs
+        config, extractor, freqs_known = _modules_of(store, described is not None)
         if not 0 <= channel < extractor.n_channels:
             raise UsageError(f"channel: expected 0 to {extractor.n_channels - 1}, got {channel}")
         if len(extractor.stack.layers):
@@ -116,7 +118,7 @@ class _Source:
             title, unit = extractor.frontend.quantities()[channel]
         if store.description.get("stats"):
             title, unit = f"{title}, normalised", "standard deviations"
-        freqs = if_rising(extractor.output_freqs()) if freqs_known else None
+        freqs = if_rising(extractor.output_freqs() if described is None else described) if freqs_known else None
         return cls(store, channel, config, extractor, freqs, config.output.pool, title, unit)
 
     def record(self, id_: str) -> dict[str, Any]:
@@ -128,10 +130,11 @@ class _Source:
     def grid(self, span: tuple[float, float]) -> Grid:
         """Where frames or windows lie, whose centres are drawn."""
         grid = stack_grid(self.extractor, span)
-        if self.pool is None:
+        window = window_seconds(self.pool)
+        if window is None:
             return grid
-        length, *hop = map(float, self.pool.removeprefix(WINDOW).split(","))
-        return replace(grid, first=span[0] + length / 2, step=hop[0] if hop else length)
+        length, hop = map(float, window)
+        return replace(grid, first=span[0] + length / 2, step=hop)
 
     def rows(self, id_: str, first: int, stop: int) -> np.ndarray:
         """Frames, or means over windows. Shape: float32 [F, n]."""
@@ -144,11 +147,15 @@ class _Source:
         return np.array(features[:, self.channel], np.float32)
 
 
-def _modules_of(store: FeatureStore) -> tuple[Config, Extractor, bool]:
-    """The configuration and the modules that computed a directory's features, and whether their bands have the
-    frequencies of that run.
+def _modules_of(store: FeatureStore, described: bool) -> tuple[Config, Extractor, bool]:
+    """The configuration and the modules that computed a directory's features, and whether the frequencies of that run
+    are known.
 
-    Trained weights may move the bands. They are read from the file that the run used, if it is still the same.
+    Trained weights may move the bands. Where hlfeat.yaml does not say to where, because vectors are pooled or an
+    earlier version wrote it, they are read from the file that the run used, if it is still the same.
+
+    Args:
+        described: whether hlfeat.yaml has the frequencies.
     """
     path = Layout(store.folders[0]).description
     data = store.description.get("config")
@@ -160,7 +167,7 @@ def _modules_of(store: FeatureStore) -> tuple[Config, Extractor, bool]:
     except ConfigError as e:
         raise OutputError(f"{path}: damaged, or another version's: {e}") from e
     weights = store.description.get("weights")
-    if not weights or not extractor.frontend.axis_parameters():
+    if described or not weights or not extractor.frontend.axis_parameters():
         return config, extractor, True
     file = Path(str(weights.get("path")))
     try:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hlfeat.errors import UsageError
-from hlfeat.text import escape_unprintable, nearest
+from hlfeat.storage.metadata import column_names, is_inexact, meta_of
+from hlfeat.text import as_unicode, escape_unprintable, nearest
 
 if TYPE_CHECKING:
     import pandas
@@ -26,33 +27,22 @@ COLUMNS = {
 }
 
 
-def meta_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of an index line; {} where there is none."""
-    meta = record.get("meta")
-    return dict(meta) if isinstance(meta, dict) else {}
-
-
 def clip_columns(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The values of each column, for each clip: COLUMNS, then metadata in the order in which it first comes.
 
     Metadata of a column's name is called `meta.NAME`. A value that a clip does not have is None.
     """
     columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
-    names: dict[str, str] = {}  # of metadata -> of its column
+    metadata: dict[str, list[Any]] = {}
     for clips, record in enumerate(records):
         for key in COLUMNS:
             columns[key].append(record.get(key))
         for key, value in meta_of(record).items():
-            if (name := names.get(key)) is None:
-                name = key
-                while name in columns:
-                    name = f"meta.{name}"
-                names[key], columns[name] = name, [None] * clips
-            columns[name].append(value)
-        for name in names.values():
-            if len(columns[name]) == clips:
-                columns[name].append(None)
-    return columns
+            metadata.setdefault(key, [None] * clips).append(value)
+        for values in metadata.values():
+            if len(values) == clips:
+                values.append(None)
+    return columns | {name: metadata[key] for key, name in column_names(metadata, COLUMNS).items()}
 
 
 def to_pandas(records: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
@@ -63,6 +53,8 @@ def to_pandas(records: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
         raise UsageError(f"to_pandas: needs pandas: pip install pandas ({e})") from e
 
     def series(name: str, values: list[Any]) -> pandas.Series:
+        if any(map(is_inexact, values)) and not all(type(value) is int for value in values):
+            return pandas.Series(values, dtype=object)  # pandas would round them to float64
         try:
             return pandas.Series(values, dtype=COLUMNS.get(name))
         except UnicodeError:  # a file name that is no UTF-8, which pandas keeps as an object only
@@ -76,7 +68,7 @@ def group_names(records: Iterable[Mapping[str, Any]], column: str) -> list[str]:
 
     Raises UsageError where no clip has the column.
     """
-    columns = clip_columns(records)
+    columns, column = clip_columns(records), as_unicode(column)
     known = [name for name, values in columns.items() if any(value is not None for value in values)]
     if column not in known:
         listed = ", ".join(map(escape_unprintable, known)) or "none"

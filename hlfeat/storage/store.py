@@ -12,10 +12,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from hlfeat.errors import OutputError
-from hlfeat.storage.clip_table import group_name, group_names, meta_of, to_pandas
+from hlfeat.storage.clip_table import group_name, group_names, to_pandas
 from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
+from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.selection import Selection
 from hlfeat.storage.split import assign_groups
 from hlfeat.storage.store_checks import check_alike, check_features, dtype_of, row_shape_of
@@ -223,7 +224,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         """A table with a row for each clip, in order, for which pandas must be installed.
 
         Columns: id, path, frames, duration, start and end of a segment (seconds), channel, sample_rate; and those of
-        the metadata, under `meta.NAME` where a name is taken.
+        the metadata, under `meta.NAME` where a name is taken. Integers that float64 would round stay Python's.
 
         Raises UsageError without pandas, OutputError as `record`.
         """

@@ -18,7 +18,7 @@ import numpy as np
 
 from hlfeat.errors import OutputError
 
-WINDOW = "window:"  # how a pool of windows begins
+_WINDOW = "window:"  # how a pool of windows begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,19 @@ def window_seconds(pool: str | None) -> tuple[Fraction, Fraction] | None:
     >>> window_seconds("window:0.5,0.1"), window_seconds("mean")
     ((Fraction(1, 2), Fraction(1, 10)), None)
     """
-    if pool is None or not pool.startswith(WINDOW):
+    if pool is None or not pool.startswith(_WINDOW):
         return None
-    seconds = [Fraction(s) for s in pool.removeprefix(WINDOW).split(",")]
+    seconds = [Fraction(s) for s in pool.removeprefix(_WINDOW).split(",")]
     return seconds[0], seconds[-1]
+
+
+def is_one_vector(pool: str | None) -> bool:
+    """Whether frames are pooled to one vector for each clip.
+
+    >>> is_one_vector("max"), is_one_vector("window:0.5"), is_one_vector(None)
+    (True, False, False)
+    """
+    return pool is not None and window_seconds(pool) is None
 
 
 def timing_of(description: Mapping[str, Any], folder: Path) -> Timing:

@@ -18,7 +18,7 @@ from hlfeat.extraction.options import Options
 from hlfeat.partition import WHOLE
 from tests import helpers
 from tests.conversion.folders import SHARD, add_meta, damage, index_of
-from tests.extraction.runs import CHEAP, contents, run
+from tests.extraction.runs import CHEAP, contents, files_below, run
 
 ALL = ["frames", "pooled", "windows"]
 
@@ -208,6 +208,10 @@ def test_clips_that_float16_cannot_hold_fail_as_in_a_run(channels, size, loud, t
     result = invoke("convert", tmp_path / "first", "-o", tmp_path / "new", "--format", "npy", "--dtype", "float16")
     assert result.returncode == 3, result.stderr
     assert "2 clips failed: float16 cannot hold their features" in result.stderr
+    again = invoke("convert", tmp_path / "first", "-o", tmp_path / "new", "--format", "npy", "--dtype", "float16")
+    assert again.returncode == 3, again.stderr
+    assert "is complete already" in again.stderr
+    assert "2 clips failed: float16 cannot hold their features" in again.stderr
     new, old = contents(tmp_path / "new"), contents(tmp_path / "extracted")
     failures = [[json.loads(line) for line in files.pop("failures.jsonl").splitlines()] for files in (new, old)]
     assert new == old
@@ -319,6 +323,31 @@ def test_another_conversion_is_refused_and_the_same_one_is_done(form, features, 
     assert result.returncode == 2
     assert "holds another conversion (the features differ)" in result.stderr
     assert contents(new) == before
+
+
+REMOVED = {
+    "pt": ["shard-00001.pt shard-00001.jsonl stats-00001.json", "failures.jsonl"],
+    "csv": ["part-00001.csv", "_failures.jsonl"],
+    "kaldi": ["feats-00001.ark", "feats-00000.scp", "feats.scp", "utt2dur", "clips.jsonl"],
+    "lhotse": ["part-00001", "cuts.jsonl.gz"],
+    "webdataset": ["shard-00001.tar"],
+}
+
+
+@pytest.mark.parametrize("form", REMOVED)
+def test_what_was_removed_from_a_finished_conversion_is_written_again(form, features, tmp_path, invoke):
+    arguments = ["convert", features, "-o", tmp_path / "new", "--format", form, *(["--frames"] * (form == "csv"))]
+    assert invoke(*arguments).returncode == 0
+    before = files_below(tmp_path / "new")
+    for names in REMOVED[form]:
+        for name in names.split():
+            path = tmp_path / "new" / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        result = invoke(*arguments)
+        assert result.returncode == 0, result.stderr
+        assert "is complete already" not in result.stderr
+        assert files_below(tmp_path / "new") == before
+    assert "is complete already" in invoke(*arguments).stderr
 
 
 def test_features_that_were_not_converted_are_refused(features, tmp_path, invoke):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,9 +11,11 @@ import lhotse
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, FeatureSet, RecordingSet, SupervisionSet
+from lhotse import CutSet, FeatureSet, MonoCut, RecordingSet, SupervisionSet
 
 from hlfeat import FeatureStore, load_audio
+from hlfeat.conversion import lhotse_cuts
+from hlfeat.conversion.convert import Request, convert
 from tests import helpers
 from tests.conversion.folders import add_meta
 from tests.extraction.runs import run
@@ -33,8 +36,7 @@ def test_lhotse_reads_the_same_frames(features, tmp_path, invoke):
     cuts, store = converted(features, tmp_path, invoke), FeatureStore(features)
     assert [cut.id for cut in cuts] == [id_ for id_, _ in store]
     for cut, (_, y) in zip(cuts, store, strict=True):
-        assert (cut.load_features() == y.reshape(len(y), -1)).all()
-        assert cut.num_frames == len(y)
+        check_frames(cut, y)
         assert cut.frame_shift == 0.01
         assert cut.sampling_rate == 16000
     loaded = FeatureSet.from_file(tmp_path / "new/features.jsonl.gz")
@@ -65,6 +67,7 @@ def test_segments_and_supervisions(segments, tmp_path, invoke):
     cuts, store = converted(segments, tmp_path, invoke), FeatureStore(segments)
     for i, cut in enumerate(cuts):
         assert (cut.start, cut.duration) == (i / 2, 0.4)
+        assert cut.supervisions[0].duration == 0.4
         assert (cut.load_features() == store[cut.id].reshape(cut.num_frames, -1)).all()
         (supervision,) = cut.supervisions
         assert supervision.speaker == f"sp {i % 2}"
@@ -86,10 +89,40 @@ def test_any_length_has_as_many_frames_as_lhotse_expects(stack, tmp_path, invoke
     for i, samples in enumerate([1600, 1601, 1679, 1680, 1681, 1759, 1760, 4000, 4321]):
         soundfile.write(tmp_path / f"clips/{i}.wav", helpers.tone(1, 16000)[:samples], 16000)
     run(tmp_path / "clips", tmp_path / "features", f"stack={stack}")
+    add_meta(tmp_path / "features", lambda i, id_: {"n": i})
     cuts, store = converted(tmp_path / "features", tmp_path, invoke), FeatureStore(tmp_path / "features")
+    lengthened = 0
     for cut, (_, y) in zip(cuts, store, strict=True):
-        assert cut.load_features().shape == (len(y), 16)
-        lhotse.validate(cut, read_data=stack == "[]")  # which loads audio too
+        check_frames(cut, y)
+        lhotse.validate(cut, read_data=True)  # which loads audio too
+        (supervision,) = cut.supervisions
+        assert supervision.duration == cut.recording.duration
+        lengthened += cut.features.duration > cut.recording.duration
+    assert lengthened >= 1
+    recordings = RecordingSet.from_file(tmp_path / "new/recordings.jsonl.gz")
+    supervisions = SupervisionSet.from_file(tmp_path / "new/supervisions.jsonl.gz")
+    lhotse.qa.validate_recordings_and_supervisions(recordings, supervisions)
+
+
+def check_frames(cut: MonoCut, y: np.ndarray) -> None:
+    """All frames are in the features. The cut has them but for one that is over at the end of its recording."""
+    y = y.reshape(len(y), -1)
+    assert (cut.features.load() == y).all()
+    assert cut.end <= cut.recording.duration + 1e-9
+    assert cut.num_frames == max(1, lhotse.utils.compute_num_frames(cut.duration, cut.frame_shift, 16000))
+    assert len(y) - 1 <= cut.num_frames <= len(y)
+    assert (cut.load_features() == y[: cut.num_frames]).all()
+
+
+def test_synced_files_only(features, tmp_path, monkeypatch):
+    """Not all that the machine has to write."""
+    synced = []
+    monkeypatch.setattr(os, "sync", lambda: pytest.fail("this flushes every file system"))
+    monkeypatch.setattr(lhotse_cuts, "sync", lambda f: synced.append(Path(f.name).suffix))
+    monkeypatch.setattr(lhotse_cuts, "sync_folder", lambda path: synced.append(path.suffix))
+    convert(features, tmp_path / "new", Request("lhotse"))
+    assert synced.count(".npy") == 9
+    assert synced.count(".tmp") == 3
 
 
 def test_each_channel_and_archives(tmp_path, invoke):
@@ -110,8 +143,6 @@ def test_each_channel_and_archives(tmp_path, invoke):
 
 
 def test_segments_of_a_file_that_is_gone_have_no_recording(segments, tmp_path, invoke, monkeypatch):
-    from hlfeat.conversion import lhotse_cuts
-
     monkeypatch.setattr(lhotse_cuts, "_seconds", lambda path: None)
     cuts = converted(segments, tmp_path, invoke)
     assert not any(cut.has_recording for cut in cuts)

@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import sys
+import tarfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas
@@ -15,11 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lhotse import CutSet
 
 from hlfeat import FeatureStore
 from hlfeat.conversion import parquet
 from hlfeat.conversion.convert import Request, convert
-from hlfeat.conversion.tables import column_names
+from hlfeat.files import json_lines
+from hlfeat.storage.metadata import column_names
 from tests.conversion.folders import add_meta, damage, index_of, rename
 
 TEXTS = ["", "plain", "a,b", 'a "quoted" word', "two\nlines", "ünï тест 日本", " spaces ", "=1+1", "NA", "\ttab;|"]
@@ -28,7 +32,7 @@ TEXTS = ["", "plain", "a,b", 'a "quoted" word', "two\nlines", "ünï тест �
 def csv_frame(folder: Path) -> pandas.DataFrame:
     """All files of a table as pandas reads them, texts as they are."""
     paths = sorted(folder.glob("part-*.csv"))
-    texts = {"id": str, "label": str, "meta_id": str}
+    texts = {"id": str, "label": str, "meta.id": str}
     frames = [pandas.read_csv(p, dtype=texts, keep_default_na=False, lineterminator="\n") for p in paths]
     return pandas.concat(frames, ignore_index=True)
 
@@ -40,10 +44,10 @@ def test_csv_of_pooled_vectors(pooled, tmp_path, invoke):
     assert result.stdout.splitlines() == [str(tmp_path / f"new/part-0000{i}.csv") for i in range(3)]
     table, store = csv_frame(tmp_path / "new"), FeatureStore(pooled)
     values = [f"{of}_c{c}_b{b}" for of in ("mean", "std") for c in (0, 1) for b in range(8)]
-    assert list(table.columns) == ["id", "start_s", "end_s", "label", "meta_id", "n", *values]
+    assert list(table.columns) == ["id", "start_s", "end_s", "label", "meta.id", "n", *values]
     assert table["id"].tolist() == [id_ for id_, _ in store]
     assert table["label"].tolist() == TEXTS[:9]
-    assert table["meta_id"].tolist() == [f"row {i}" for i in range(9)]
+    assert table["meta.id"].tolist() == [f"row {i}" for i in range(9)]
     assert table["n"].tolist() == list(range(9))
     assert (table[values].to_numpy(np.float32) == np.concatenate([y for _, y in store])).all()
     assert table["start_s"].tolist() == [0.0] * 9
@@ -113,13 +117,19 @@ def test_row_groups_bound_the_memory(features, tmp_path, monkeypatch):
     assert [file.num_row_groups for file in files] == [4, 4, 1]
 
 
+NAMES = st.sampled_from(["a", "id", "meta.id", "caf\udce9", "caf\\udce9"])  # few: clips have the same ones
 META = st.dictionaries(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
+    NAMES | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
     | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.lists(st.integers(), max_size=2),
     max_size=4,
 )  # fmt: skip
 IDS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=20)
+
+
+def readable_text(text: str) -> str:
+    """Text, with escapes for bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @given(metas=st.lists(META, min_size=9, max_size=9), ids=st.lists(IDS, min_size=9, max_size=9, unique=True))
@@ -133,7 +143,7 @@ def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
     add_meta(folder, lambda i, id_: metas[i])
     for form in ("parquet", "csv"):
         convert(folder, tmp_path / form, Request(form))
-    readable = [id_.encode("utf-8", "backslashreplace").decode() for id_ in ids]
+    readable = list(map(readable_text, ids))
     values = np.concatenate([y for _, y in FeatureStore(folder)])
     columns = list(dict.fromkeys(name for meta in metas for name in meta))
     table = pq.read_table(tmp_path / "parquet")
@@ -147,7 +157,8 @@ def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
     assert [row[0] for row in rows] == readable
     assert (np.array([row[-32:] for row in rows], np.float32) == values).all()
     for number, name in enumerate(columns, 3):
-        assert header[number] in (name, f"meta_{name}", f"meta_meta_{name}")
+        assert header[number].endswith(readable_text(name))
+        assert header[number].removesuffix(readable_text(name)) in ("", "meta.", "meta.meta.")
         column = column_names(columns, ["id", "start_s", "end_s", "features"])[name]
         for row, got, meta in zip(rows, table[column].to_pylist(), metas, strict=True):
             value = meta.get(name)
@@ -156,6 +167,25 @@ def test_any_metadata_and_ids(metas, ids, made_features, tmp_path_factory):
                 assert json.loads(got) == value
             else:
                 assert got == value
+
+
+NUMBERS = [2**53 + 1, 0.5, -(2**53) - 1, 2**63, 2**100, 2**60 + 1, None, -7, 1e300]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(NUMBERS, "string"), ([2**60 + 1, 3, *[None] * 7], "int64"), ([2**53, 0.5, *[None] * 7], "double")],
+)
+def test_large_integers_are_exact(values, kind, pooled, tmp_path, invoke):
+    add_meta(pooled, lambda i, id_: {"n": values[i], "naïve caf\udce9": i})
+    result = invoke("convert", pooled, "-o", tmp_path / "new", "--format", "parquet")
+    assert result.returncode == 0, result.stderr
+    column = pq.read_table(tmp_path / "new")["n"]
+    assert str(column.type) == kind
+    assert [json.loads(v) if isinstance(v, str) else v for v in column.to_pylist()] == values
+    table = FeatureStore(pooled).to_pandas()
+    assert [None if pandas.isna(value) else value for value in table["n"].tolist()] == values
+    assert table["naïve caf\\udce9"].tolist() == list(range(9))
 
 
 def test_without_pyarrow_it_says_what_to_install(features, tmp_path, invoke, monkeypatch):
@@ -167,19 +197,59 @@ def test_without_pyarrow_it_says_what_to_install(features, tmp_path, invoke, mon
     assert not (tmp_path / "new").exists()
 
 
-def test_what_float16_cannot_hold_ends_a_table(features, tmp_path, invoke):
-    path = features / "shard-00002.npy"
+@pytest.mark.parametrize("form", ["parquet", "csv", "lhotse", "webdataset"])
+def test_a_clip_that_float16_cannot_hold_fails_alone(form, features, tmp_path, invoke):
+    loud = make_loud(features, 1)
+    options = ["--format", form, "--dtype", "float16", *(["--frames"] if form == "csv" else [])]
+    for out in ("new", "again"):
+        if out == "again":  # it goes on behind the shard with the clip
+            shutil.copytree(tmp_path / "new", tmp_path / out)
+            (removed,) = (tmp_path / out).glob("[ps]*-00002*")
+            shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
+        for command in ("first", "repeated"):
+            result = invoke("convert", features, "-o", tmp_path / out, *options)
+            assert result.returncode == 3, result.stderr
+            assert "1 clip failed: float16 cannot hold their features" in result.stderr
+            assert ("is complete already" in result.stderr) == (command == "repeated")
+        failures = [json.loads(line) for line in (tmp_path / out / "_failures.jsonl").read_text().splitlines()]
+        assert [f["id"] for f in failures[3:]] == [loud]
+        assert failures[3]["code"] == "non-finite"
+        assert failures[3]["message"] == "features that float16 cannot hold"
+        record = json.loads((tmp_path / out / "_conversion.json").read_text())
+        assert (record["clips"], record["failed"]) == (8, 1)
+    ids = [line["id"] for line in index_of(features) if line["id"] != loud]
+    frames = {line["id"]: line["frames"] for line in index_of(features)}
+    assert record["rows"] == sum(frames[id_] for id_ in ids)
+    assert list(dict.fromkeys(ids_of(form, tmp_path / "again"))) == ids
+    if form == "lhotse":
+        for cut in CutSet.from_file(tmp_path / "new/cuts.jsonl.gz"):
+            assert (
+                cut.features.load() == FeatureStore(features)[cut.id].reshape(frames[cut.id], -1).astype("f2")
+            ).all()
+
+
+def make_loud(folder: Path, number: int) -> str:
+    """Give the second clip of a shard features that float16 cannot hold. Returns its id."""
+    path, index = folder / f"shard-{number:05d}.npy", folder / f"shard-{number:05d}.jsonl"
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
     y = np.load(path)
-    y[0] = 7e4
+    y[lines[1]["row"] + lines[1]["frames"] - 1] = 7e4
     np.save(path, y)
-    lines = (features / "shard-00002.jsonl").read_text().splitlines()
-    (features / "shard-00002.jsonl").write_text(
-        "".join(json.dumps({k: v for k, v in json.loads(line).items() if k != "crc32"}) + "\n" for line in lines)
-    )
-    result = invoke("convert", features, "-o", tmp_path / "new", "--format", "parquet", "--dtype", "float16")
-    assert result.returncode == 1
-    assert "features that float16 cannot hold; convert to float32" in result.stderr
-    assert len(list((tmp_path / "new").glob("part-*"))) == 2
+    lines[1].pop("crc32")
+    index.write_bytes(json_lines(lines))
+    return lines[1]["id"]
+
+
+def ids_of(form: str, folder: Path) -> list[str]:
+    """Those that a table, tars or cuts have, in order."""
+    if form == "parquet":
+        return pandas.read_parquet(folder)["id"].tolist()
+    if form == "csv":
+        return csv_frame(folder)["id"].tolist()
+    if form == "lhotse":
+        return [cut.id for cut in CutSet.from_file(folder / "cuts.jsonl.gz")]
+    names = [name for path in sorted(folder.glob("*.tar")) for name in tarfile.open(path).getnames()]
+    return [unquote(name.removesuffix(".npy")) for name in names if name.endswith(".npy")]
 
 
 def test_a_file_that_is_thrown_away_is_not_finished(features, tmp_path, hlfeat):

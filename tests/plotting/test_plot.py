@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -280,7 +281,7 @@ def test_contact_sheets(features):
     assert second.grid.span[1] == pytest.approx(store.record(chosen[1])["duration"])
 
 
-def test_bands_whose_frequencies_are_in_lost_weights_are_numbered(tmp_path, clips, caplog):
+def test_bands_are_numbered_only_where_nothing_but_lost_weights_has_their_frequencies(tmp_path, clips, caplog):
     config = load_config("eleaf-8g-opt", FEW)
     model = hlfeat.build(config)
     with torch.no_grad():
@@ -290,8 +291,16 @@ def test_bands_whose_frequencies_are_in_lost_weights_are_numbered(tmp_path, clip
     extract(config, inputs, tmp_path / "out", Options(quiet=True, weights=tmp_path / "w.pt"))
     store = hlfeat.FeatureStore(tmp_path / "out")
     (image,) = stored(store, store.ids[:1])
-    np.testing.assert_allclose(image.grid.freqs, model.frontend.centre_freqs(), rtol=1e-6)
+    np.testing.assert_allclose(image.grid.freqs, model.frontend.centre_freqs(), rtol=1e-5)
+    assert (image.grid.freqs == store.freqs).all()
     (tmp_path / "w.pt").unlink()
+    (image,) = stored(store, store.ids[:1])
+    assert (image.grid.freqs == store.freqs).all()
+    assert "bands are numbered" not in caplog.text
+    description = tmp_path / "out/hlfeat.yaml"
+    description.write_text(re.sub(r"(?m)^  freqs: \[[^]]*\]\n", "", description.read_text()))  # an earlier version's
+    store = hlfeat.FeatureStore(tmp_path / "out")
+    assert store.freqs is None
     (image,) = stored(store, store.ids[:1])
     assert image.grid.freqs is None
     assert "bands are numbered" in caplog.text
