@@ -161,7 +161,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     ended: BaseException | None = None
     try:
         if state.todo:
-            output.begin()
+            output.begin(reporter.begun([*state.standing, *(state.retried or {}).values()]).as_dict())
             for note in version_notes(distinct([*earlier, versions()])):
                 log.warning("%s", note, extra=ONCE)
         run.process(state.todo, state.fills_gap, output.folder)
