@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import errno
+from collections.abc import Mapping
 from typing import Any
 
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # the system's failure, never a clip's
@@ -14,7 +15,14 @@ class HlfeatError(Exception):
 
     Args:
         remedy: the option that would help, such as "overwrite"; the command says how it is spelled there.
+
+    Attributes:
+        report: of a run that the error has ended, as report.json has it; None where none had begun.
+        facts: the argument `extra` of the call that logs the error.
     """
+
+    report: dict[str, Any] | None = None
+    facts: Mapping[str, Any] | None = None
 
     def __init__(self, *args: object, remedy: str = "") -> None:
         super().__init__(*args)

@@ -116,7 +116,7 @@ def extract(
     Writes them to FOLDER as sharded arrays with an index. Standard output has the path of each finished shard, one per
     line. The same command resumes a run that was stopped.
     """
-    display = Display(progress.value, log_format.value)
+    display = Display(progress.value, log_format.value, quiet)
     set_up_logging(verbose, quiet, display)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config

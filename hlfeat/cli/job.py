@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -179,7 +178,7 @@ def _run(
     display: Display,
 ) -> Report:
     """A stop request ends the command with Exit.INTERRUPTED."""
-    from hlfeat.errors import InterruptedRunError
+    from hlfeat.errors import HlfeatError, InterruptedRunError
     from hlfeat.extraction.extract import extract_clips
     from hlfeat.extraction.progress import Progress
     from hlfeat.extraction.run import Hooks
@@ -193,24 +192,16 @@ def _run(
     hooks = Hooks(stopped=lambda: stop.asked, finished_shard=print_path, progress=progress)
     try:
         return extract_clips(config, clips, folder, options, hooks, product=product)
-    except InterruptedRunError:
+    except InterruptedRunError as e:
         log.warning(
             "interrupted; what is finished is in %s, and the same command goes on from there",
             folder,
-            extra=display.summary({**_report_there(folder, options.part), "output": str(folder)}),
+            extra=display.ended_early(e, folder),
         )
         raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def _report_there(folder: Path, part: Part) -> dict[str, Any]:
-    """The report of a run that was interrupted; that it was, where there is none."""
-    from hlfeat.storage.layout import Layout
-
-    try:
-        report = json.loads(Layout(folder, part).report.read_bytes())
-    except (OSError, ValueError):
-        report = {}
-    return report if report.get("complete") is False else {"complete": False, "interrupted": "asked to stop"}
+    except HlfeatError as e:
+        e.facts = display.ended_early(e, folder)
+        raise
 
 
 def _summarise(report: Report, folder: Path, part: Part, display: Display) -> None:

@@ -89,7 +89,7 @@ def pitch(
     confidence from 0 to 1. Standard output has the path of each finished file, one per line. The same command resumes
     a run that was stopped.
     """
-    display = Display(progress.value, log_format.value)
+    display = Display(progress.value, log_format.value, quiet)
     set_up_logging(verbose, quiet, display)
     stop = StopRequest()
     from hlfeat.config.loading import explained, load_config

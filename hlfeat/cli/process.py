@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hlfeat.cli.errors import InterruptedEarlyError, in_terms_of_options
-from hlfeat.errors import UsageError
+from hlfeat.errors import HlfeatError, UsageError
 from hlfeat.extraction.stop_signals import when_stopped
 
 # --- standard output ---------------------------------------------------------------------------------------------
@@ -90,10 +90,12 @@ class Display:
     Attributes:
         progress: auto, bar, lines, json or none.
         log_format: text or json.
+        quiet: only errors.
     """
 
     progress: str = "auto"
     log_format: str = "text"
+    quiet: bool = False
 
     def __post_init__(self) -> None:
         if self.log_format == "json" and self.progress == "bar":
@@ -108,9 +110,16 @@ class Display:
         """What the log line of a run's end takes as `extra`. With JSON for progress only, it is an event beside it."""
         from hlfeat.extraction.run_log import facts, write_event
 
-        if self.log_format == "text" and self.mode == "json":
+        if self.log_format == "text" and self.mode == "json" and not self.quiet:
             write_event("summary", fields)
         return facts(event="summary", **fields)
+
+    def ended_early(self, error: HlfeatError, output: Path) -> dict[str, Any]:
+        """The summary of a run that an error has ended, with what it had done if it had begun."""
+        from hlfeat.extraction.run_report import reason_of
+
+        report = error.report or {"complete": False, "interrupted": reason_of(error, output)}
+        return self.summary({**report, "output": str(output)})
 
 
 def print_error(error: BaseException, message: str) -> None:
@@ -118,7 +127,7 @@ def print_error(error: BaseException, message: str) -> None:
     log = logging.getLogger("hlfeat")
     verbose = log.isEnabledFor(logging.DEBUG)
     if any(isinstance(handler.formatter, JsonFormatter) for handler in log.handlers):
-        log.error("%s", message, exc_info=error if verbose else None)
+        log.error("%s", message, exc_info=error if verbose else None, extra=getattr(error, "facts", None))
         return
     if verbose:
         traceback.print_exception(error)

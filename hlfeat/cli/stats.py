@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,7 +40,7 @@ from hlfeat.cli.options import (
     refuse_own_file,
 )
 from hlfeat.cli.process import Display, print_path, set_up_logging
-from hlfeat.errors import OutputError, UsageError
+from hlfeat.errors import HlfeatError, OutputError, UsageError
 from hlfeat.extraction.stop_signals import when_stopped
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def stats(
     features, the statistics beside their shards are merged. For clips, features are computed as by extract, but not
     written. Standard output has the path of the file.
     """
-    display = Display(progress.value, log_format.value)
+    display = Display(progress.value, log_format.value, quiet)
     set_up_logging(verbose, quiet, display)
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"-o {out}: expected a file in an existing folder")
@@ -151,18 +152,25 @@ def _of_clips(cfg: Config, clips: Inputs, out: Path, options: Options, display: 
         hooks = Hooks(progress=partial(Progress, mode=display.mode))
         statistics, report = statistics_of_clips(cfg, clips, out, options, hooks=hooks)
     except KeyboardInterrupt:
-        log.warning("interrupted; nothing was written")
+        stopped = {"complete": False, "interrupted": "asked to stop", "output": str(out)}
+        log.warning("interrupted; nothing was written", extra=display.summary(stopped))
         raise typer.Exit(Exit.INTERRUPTED) from None
+    except HlfeatError as e:
+        e.facts = display.ended_early(e, out)
+        raise
     failed = len(report.failures)
     if failed:
         log.warning("%s, and are not in the statistics", failures_by_code(report))
     if statistics is None:
-        raise OutputError(f"there are no features to make statistics of: {count(failed, 'clip')} failed")
-    _write(statistics, out)
+        error = OutputError(f"there are no features to make statistics of: {count(failed, 'clip')} failed")
+        error.facts = display.ended_early(error, out)
+        raise error
+    _write(statistics, out, lambda: display.summary({**report.as_dict(), "output": str(out)}))
     return failed
 
 
-def _write(statistics: Statistics, out: Path) -> None:
+def _write(statistics: Statistics, out: Path, facts: Callable[[], dict[str, Any]] = dict) -> None:
+    """Write the statistics and log them, with these facts."""
     from hlfeat.text import count
 
     try:
@@ -171,5 +179,5 @@ def _write(statistics: Statistics, out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: {e.strerror}") from e
     clips, shape = count(statistics.clips, "clip"), list(statistics.mean.shape)
     rows = count(statistics.frames, "frame" if statistics.pool is None else "vector")
-    log.info("%s, %s of %s -> %s", clips, rows, shape, out)
+    log.info("%s, %s of %s -> %s", clips, rows, shape, out, extra=facts())
     print_path(out)

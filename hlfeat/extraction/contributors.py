@@ -17,8 +17,8 @@ _NO_MATTER = frozenset({"python"})  # its version changes no feature
 def earlier_versions(output: OutputDir, clips: int) -> list[Versions]:
     """The versions of the runs that have made what the directory holds of this part, each once.
 
-    They are in the last report. If the runs left none, as those that are killed, it is known only who began the
-    directory.
+    They are in the last report, which a run writes before its first shard. Where there is none, as after kills in
+    earlier versions, it is known only who began the directory.
 
     Args:
         clips: that are finished; versions do not matter where there are none.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from hlfeat.config.config import Config
-from hlfeat.errors import UsageError
+from hlfeat.errors import HlfeatError, UsageError
 from hlfeat.extraction.contributors import version_notes
 from hlfeat.extraction.multi_device import run_on_devices
 from hlfeat.extraction.one_device import extract_on_device
@@ -26,6 +27,8 @@ from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
+from hlfeat.partition import WHOLE
+from hlfeat.storage.output_dir import OutputDir
 
 log = logging.getLogger("hlfeat")
 
@@ -100,7 +103,13 @@ def extract_clips(
         report = task(options, hooks)
     else:
         product.prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
-        report = Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
+        try:
+            report = Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
+        except HlfeatError as e:
+            if options.part == WHOLE and e.report is not None:
+                with suppress(HlfeatError, OSError), OutputDir(out) as output:  # unless another run has begun
+                    output.interrupt(e.report)
+            raise
     notes = product.notes(config, report.sample_rates, options)
     for note in notes:
         log.warning("%s", note)

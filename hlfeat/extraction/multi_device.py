@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
+from hlfeat.extraction.report import Report, merge_reports
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.run_log import ForwardedLog, ForwardingHandler
+from hlfeat.extraction.run_report import reason_of
 from hlfeat.extraction.stop_signals import STOPS, when_stopped
 
 T = TypeVar("T")
@@ -91,8 +95,15 @@ def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) ->
             child.process.join()
     errors.sort(key=lambda error: isinstance(error, InterruptedRunError))  # another error says more
     if errors:
+        _attach_report(errors[0], [report for child in children if (report := child.report) is not None])
         raise errors[0]
     return [child.result for child in children]
+
+
+def _attach_report(error: Exception, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Give the error that ends the run the report of it, from those of the processes that could still tell."""
+    if reports and isinstance(error, HlfeatError):
+        error.report = {**merge_reports(reports), "complete": False, "interrupted": reason_of(error, Path())}
 
 
 class _Child(Generic[T]):
@@ -110,12 +121,20 @@ class _Child(Generic[T]):
         self._name = f"part {options.part} on {options.device}"
         self.connection: Any
         self.connection, theirs = processes.Pipe(duplex=False)
-        arguments = (theirs, task, options, log.level)
+        arguments = (theirs, task, options, log.level, _formatter())
         self._device = options.device
         self.process = processes.Process(target=_child, args=arguments, name=options.device)
         with _signals_blocked():
             self.process.start()
         theirs.close()
+
+    @property
+    def report(self) -> Mapping[str, Any] | None:
+        """What the process has done; None where it died, or has not begun."""
+        if self.error is not None:
+            return getattr(self.error, "report", None)
+        result = getattr(self, "result", None)
+        return result.as_dict() if isinstance(result, Report) else None
 
     def receive(self, hooks: Hooks, progress: Progress, shown: ForwardedLog) -> bool:
         """Take one message. Returns whether it is the last."""
@@ -149,13 +168,29 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(connection: Connection, task: Task[Any], options: Options, level: int) -> None:
+def _formatter() -> logging.Formatter | None:
+    """What makes the lines of the log, if another process can have it."""
+    formatter = log.handlers[0].formatter if log.handlers else None
+    try:
+        pickle.dumps(formatter)
+    except Exception:
+        return None
+    return formatter
+
+
+def _child(
+    connection: Connection,
+    task: Task[Any],
+    options: Options,
+    level: int,
+    formatter: logging.Formatter | None = None,
+) -> None:
     """The process of one device: does the task, and sends its parent what becomes of it."""
     signals = []
     when_stopped(lambda *_: signals.append(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     parent = _Parent(connection)
-    log.handlers[:], log.level = [ForwardingHandler(lambda *record: parent.send("log", record))], level
+    log.handlers[:], log.level = [ForwardingHandler(lambda *record: parent.send("log", record), formatter)], level
     hooks = Hooks(
         stopped=lambda: bool(signals),
         finished_shard=lambda path: parent.send("shard", path),

@@ -66,7 +66,9 @@ def extract_on_device(
             output.initialise_or_resume(description, options.overwrite)
             return _extract(job, inputs, output)
         except OSError as e:
-            raise disk_error(e, out) from e
+            error = disk_error(e, out)
+            error.report = getattr(e, "report", None)
+            raise error from e
 
 
 def statistics_on_device(
@@ -161,7 +163,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     ended: BaseException | None = None
     try:
         if state.todo:
-            output.begin()
+            output.begin(reporter.begun([*state.standing, *(state.retried or {}).values()]).as_dict())
             for note in version_notes(distinct([*earlier, versions()])):
                 log.warning("%s", note, extra=ONCE)
         run.process(state.todo, state.fills_gap, output.folder)
@@ -175,6 +177,8 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
         failed = failures.save_in_order(order)
         if ended is not None:
             with suppress(Exception):  # as what has ended the run, which is raised: a full disk, a lost GPU
-                output.interrupt(reporter.report(failed, reason_of(ended, output.folder)).as_dict())
+                interrupted = reporter.report(failed, reason_of(ended, output.folder)).as_dict()
+                ended.report = interrupted  # type: ignore[attr-defined]
+                output.interrupt(interrupted)
     report = reporter.report(failed)
     return replace(report, complete=output.finish(report.as_dict(), reporter.merge))

@@ -51,16 +51,21 @@ class ForwardingHandler(logging.Handler):
     """Hands records to another process, which shows them.
 
     Forks of the process that made the handler print theirs: long messages of several writers would mix in a pipe.
+
+    Args:
+        show: hands a record over.
+        printed: makes the lines that forks print.
     """
 
-    def __init__(self, show: Show) -> None:
+    def __init__(self, show: Show, printed: logging.Formatter | None = None) -> None:
         super().__init__()
-        self._show, self._process = show, os.getpid()
+        self._show, self._process, self._printed = show, os.getpid(), printed
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         if os.getpid() != self._process:
-            print(f"hlfeat: {text}", file=sys.stderr, flush=True)
+            line = self._printed.format(record) if self._printed else f"hlfeat: {text}"
+            print(line, file=sys.stderr, flush=True)
             return
         with suppress(BrokenPipeError):  # the other process was killed, and nobody listens
             self._show(record.levelno, text, facts_of(record), getattr(record, "once", False))
@@ -78,7 +83,8 @@ class ForwardedLog:
 
     def show(self, source: str, level: int, text: str, fields: dict[str, Any], once: bool) -> None:
         """Log a message of `source`, which the line names unless it is about the whole run."""
-        if once and text in self._said:
-            return
-        self._said.add(text)
+        if once:
+            if text in self._said:
+                return
+            self._said.add(text)
         self._log.log(level, "%s", text if once else f"{source}: {text}", extra={"fields": fields})

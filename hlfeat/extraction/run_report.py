@@ -1,4 +1,4 @@
-"""The report of a run: of what it has finished, whether it came to its end or was interrupted."""
+"""The report of a run: of what it has finished, whether it came to its end, was interrupted, or is at work."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from hlfeat.nn.device import device_name, peak_memory
 from hlfeat.storage.records import FailureRecord
 from hlfeat.versions import versions
 
+AT_WORK = "it is at work, or was killed"  # why a run whose end nobody has reported is not complete
+
 
 @dataclass(frozen=True)
 class DirectoryReporter:
     """Makes the report of a run that writes to a directory.
 
     Attributes:
-        run: which has come to its end, in whatever way.
+        run: which is to begin, or has come to its end, in whatever way.
         state: what earlier runs had left; earlier: the versions with which they made it.
         inputs: of all parts.
         started: when the run did, by `time.perf_counter`.
@@ -38,6 +40,10 @@ class DirectoryReporter:
     inputs: Inputs
     started: float
 
+    def begun(self, failed: Sequence[FailureRecord]) -> Report:
+        """The report before the first shard. It has the versions of this run: a kill leaves no other trace of them."""
+        return self._report(failed, AT_WORK, makes_features=True)
+
     def report(self, failed: Sequence[FailureRecord], interrupted: str | None = None) -> Report:
         """The report.
 
@@ -45,8 +51,11 @@ class DirectoryReporter:
             failed: all clips that failed, of earlier runs too.
             interrupted: why the run ended early.
         """
+        return self._report(failed, interrupted, self.run.committed.clips > 0)
+
+    def _report(self, failed: Sequence[FailureRecord], interrupted: str | None, makes_features: bool) -> Report:
         report = run_report(self.run, self.state, failed, self.started)
-        made_now = [versions()] if self.run.committed.clips or not self.earlier else []
+        made_now = [versions()] if makes_features or not self.earlier else []
         used = distinct([*self.earlier, *made_now])
         return replace(
             report,

@@ -110,10 +110,14 @@ class OutputDir:
                 f"{inputs_now['clips']} now); choose another folder for the clips that are new"
             )
 
-    def begin(self) -> None:
-        """Note that there is something to do: the part is not complete any more."""
+    def begin(self, report: dict[str, Any]) -> None:
+        """Note that there is something to do: write a report that is not complete, which a kill leaves.
+
+        The report of all parts, which is not true any more, goes; the last part writes it again.
+        """
+        self.interrupt(report)
         if self.part != WHOLE:
-            self.layout.report.unlink(missing_ok=True)
+            self.layout.whole.report.unlink(missing_ok=True)
 
     def finish(self, report: dict[str, Any], merge_reports: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> bool:
         """Write the report. True if the directory is complete, which with parts it is when all of them are.
@@ -141,7 +145,7 @@ class OutputDir:
         return True
 
     def interrupt(self, report: dict[str, Any]) -> None:
-        """Write the report of a run that ended early, which says so: it completes nothing."""
+        """Write the report of a run that has not come to its end, which says so: it completes nothing."""
         self._write_report(self.layout, with_task_numbers(report, self.part.tasks))
 
     def _write_report(self, layout: Layout, report: dict[str, Any]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import pickle
 import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,15 @@ import pytest
 import soundfile
 
 from hlfeat.cli import job
-from hlfeat.extraction import one_device
+from hlfeat.cli.process import Display, JsonFormatter
+from hlfeat.errors import InterruptedRunError
+from hlfeat.extraction import multi_device, one_device
 from hlfeat.extraction import progress as module
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.progress import Progress
+from hlfeat.extraction.run_log import ForwardedLog, ForwardingHandler
 from tests import helpers
+from tests.conftest import command as command_path
 from tests.extraction.runs import contents, run
 
 SMALL = ["-c", "log-mel", "--set", "frontend.n_filters=8"]
@@ -189,3 +196,118 @@ def test_what_is_counted_in_the_end_is_the_clips(tmp_path, overrides, engine, mo
     assert len({seconds for seconds, part in seen if 0 < part < 1}) > 8
     assert all(0 <= part <= 1 + 1e-9 for _, part in seen)
     assert set(contents(tmp_path / "out")) >= {"shard-00000.npy", "failures.jsonl"}
+
+
+# --- how a run ends ------------------------------------------------------------------------------------------------
+
+
+def last_event(text: str) -> dict[str, Any]:
+    """The one summary among the lines of standard error."""
+    (event,) = [
+        e for line in text.splitlines() if line.startswith("{") and (e := json.loads(line)).get("event") == "summary"
+    ]
+    return event
+
+
+@pytest.mark.parametrize("mode", [["--progress", "json"], ["--log-format", "json"]])
+def test_a_run_that_fails_ends_with_an_event(invoke, clips, tmp_path, mode):
+    (clips / "d0/broken.wav").write_bytes(b"")
+    out = tmp_path / "out"
+    for options, why, status in ((["--on-error", "stop"], "on_error: stopped", 1), (["--set", "seed=3"], str(out), 2)):
+        failed = invoke("extract", clips, "-o", out, *SMALL, "--shard-size", "2", *options, *mode)
+        assert failed.returncode == status
+        lines = [line for line in failed.stderr.splitlines() if mode[0] == "--log-format" or line.startswith("{")]
+        (event,) = [e for line in lines if (e := json.loads(line)).get("event") == "summary"]
+        assert (event["complete"], event["interrupted"].startswith(why), event["output"]) == (False, True, str(out))
+        assert ("clips_this_run" in event) == (status == 1)
+        assert event.get("level", "error") == "error"
+
+
+def test_quiet_is_quiet_in_json_too(invoke, clips, tmp_path):
+    done = invoke("extract", clips, "-o", tmp_path / "out", *SMALL, "--progress", "json", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("mode", [["--progress", "json"], ["--log-format", "json"]])
+def test_statistics_of_clips_end_with_an_event(invoke, clips, tmp_path, mode):
+    out = tmp_path / "stats.json"
+    done = invoke("stats", clips, "-o", out, *SMALL, *mode)
+    event = last_event(done.stderr)
+    assert (event["complete"], event["clips"], event["output"]) == (True, 12, str(out))
+    (clips / "d0/broken.wav").write_bytes(b"")
+    failed = invoke("stats", clips, "-o", out, *SMALL, *mode, "--max-failures", "0")
+    event = last_event(failed.stderr)
+    assert (failed.returncode, event["complete"]) == (1, False)
+    assert event["interrupted"] == "max_failures: more than 0 clips failed"
+
+
+def test_several_devices_that_are_stopped_report_together(tmp_path):
+    """The event at the end, and report.json, have the figures of all of them; the next run's are its own."""
+    folder, out = helpers.good_clips(tmp_path / "clips", 60, longest=3.0), tmp_path / "out"
+    args = [command_path(), "extract", str(folder), "-o", str(out), "--shard-size", "1", "--device", "cpu,cpu"]
+    args += ["-c", "leaf", "--progress", "json"]
+    run = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 130, err
+    event, done = last_event(err), len(list(out.glob("shard-*.jsonl")))
+    assert 1 <= done < 60
+    report = json.loads((out / "report.json").read_text())
+    for figures in (event, report):
+        assert (figures["complete"], figures["interrupted"]) == (False, "asked to stop")
+        assert (figures["clips"], figures["clips_this_run"], figures["parts"]) == (done, done, 2)
+    assert not list(out.glob("*.lock"))
+
+
+def test_an_event_is_of_this_run_only(invoke, clips, tmp_path, monkeypatch):
+    """A report that an earlier run has left is not shown for a run that was stopped before it began."""
+    out = tmp_path / "out"
+    assert invoke("extract", clips, "-o", out, *SMALL).returncode == 0
+    path = out / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "complete": False, "interrupted": "long ago"}))
+
+    def stopped(*_: object, **__: object) -> None:
+        raise InterruptedRunError
+
+    monkeypatch.setattr(one_device, "scan_output", stopped)
+    done = invoke("extract", clips, "-o", out, *SMALL, "--progress", "json")
+    assert done.returncode == 130
+    event = last_event(done.stderr)
+    assert (event["interrupted"], "clips" in event) == ("asked to stop", False)
+
+
+# --- the log of several processes ----------------------------------------------------------------------------------
+
+
+def test_forks_of_a_devices_process_print_in_the_format_of_the_log(capfd):
+    record = logging.LogRecord("hlfeat", logging.WARNING, "", 0, "%s", ("odd",), None)
+    for display, line in ((None, "hlfeat: odd"), (Display(log_format="json"), '"message": "odd"')):
+        handler = ForwardingHandler(lambda *_: None, display and pickle.loads(pickle.dumps(JsonFormatter())))
+        child = os.fork()
+        if not child:
+            handler.emit(record)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert line in capfd.readouterr().err
+
+
+def test_a_devices_process_gets_the_format_of_the_log(monkeypatch):
+    log = logging.getLogger("hlfeat")
+    handler = logging.StreamHandler()
+    monkeypatch.setattr(log, "handlers", [handler])
+    handler.setFormatter(JsonFormatter())
+    assert isinstance(multi_device._formatter(), JsonFormatter)
+    handler.setFormatter(type("Local", (logging.Formatter,), {})())  # cannot be sent
+    assert multi_device._formatter() is None
+
+
+def test_lines_that_several_may_say_are_not_kept():
+    """Of the others nothing is kept, however many there are."""
+    log = logging.getLogger("hlfeat.test")
+    shown = ForwardedLog(log)
+    for i in range(100):
+        shown.show("cpu", logging.DEBUG, f"clip {i}", {}, False)
+        shown.show("cpu", logging.DEBUG, "all", {}, True)
+    assert shown._said == {"all"}

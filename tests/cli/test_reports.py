@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import yaml
 
 import hlfeat as library
@@ -74,10 +75,21 @@ def read_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_after_a_kill_there_is_no_report(many, tmp_path):
-    killed = stop_after_a_shard("extract", many, "-o", tmp_path / "out", *SLOW, by=signal.SIGKILL)
+def test_after_a_kill_the_report_is_of_a_run_that_is_not_complete(hlfeat, many, tmp_path):
+    """Also where an earlier run of fewer clips came to its end; one with nothing to do begins nothing."""
+    out, few = tmp_path / "out", many / "d0"
+    assert hlfeat("extract", few, "-o", out, *SLOW).returncode == 0
+    before = read(out / "report.json")
+    assert before["complete"] is True
+    killed = stop_after_a_shard("extract", few, many / "d1", "-o", out, *SLOW, by=signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out/report.json").exists()
+    report = read(out / "report.json")
+    assert (report["complete"], report["interrupted"]) == (False, "it is at work, or was killed")
+    assert report["clips"] == before["clips"]
+    inspected = hlfeat("inspect", out).stdout
+    assert "  complete  no: report.json: the run was interrupted (it is at work, or was killed)\n" in inspected
+    assert hlfeat("extract", few, "-o", out, *SLOW).returncode == 0  # nothing to do
+    assert read(out / "report.json")["complete"] is True
 
 
 def test_a_run_that_fails_reports_why(invoke, clips, tmp_path):
@@ -112,8 +124,11 @@ def test_an_interrupted_part_is_not_done(hlfeat, many, tmp_path):
     assert "  complete  no: report-p1of2.json: the run was interrupted (asked to stop)\n" in inspected
     killed = stop_after_a_shard(*run, "1/2", by=signal.SIGKILL)  # begun again
     assert killed.returncode == -signal.SIGKILL
-    assert not path.exists()
-    assert "  complete  no: no report-p1of2.json: that part is not done\n" in hlfeat("inspect", out).stdout
+    assert (read(path)["complete"], (out / "report.json").exists()) == (False, False)
+    inspected = hlfeat("inspect", out).stdout
+    assert "no: report-p1of2.json: the run was interrupted (it is at work, or was killed)\n" in inspected
+    assert hlfeat(*run, "2/2").returncode == 0  # nothing to do, and not the last
+    assert not (out / "report.json").exists()
     assert hlfeat(*run, "1/2").returncode == 0
     assert (read(path)["complete"], read(out / "report.json")["complete"]) == (True, True)
     assert "  complete  yes\n" in hlfeat("inspect", out).stdout
@@ -185,10 +200,36 @@ def test_versions_after_a_kill_are_those_that_began(invoke, many, tmp_path):
     out = tmp_path / "out"
     assert stop_after_a_shard("extract", many, "-o", out, *SLOW, by=signal.SIGKILL).returncode < 0
     with_torch(out / "hlfeat.yaml", "2.1.0")
+    (out / "report.json").unlink()  # as earlier versions left it
     done = invoke("extract", many, "-o", out, *SLOW)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("may differ in rounding: torch 2.1.0, then ") == 1
     assert [v["torch"] for v in read(out / "report.json")["versions"]] == ["2.1.0", versions()["torch"]]
+
+
+@pytest.mark.parametrize("name", ["report.json", "report-p1of2.json"])
+def test_versions_of_a_run_that_was_killed(invoke, many, tmp_path, name):
+    """Its shards stay, and the next run knows what made them."""
+    out = tmp_path / "out"
+    run = ["extract", many, "-o", out, *SLOW, *(["--part", "1/2"] if "-p" in name else [])]
+    assert stop_after_a_shard(*run, by=signal.SIGKILL).returncode < 0
+    with_torch(out / name, "2.1.0")
+    done = invoke(*run)
+    assert done.stderr.count("may differ in rounding: torch 2.1.0, then ") == 1
+    assert [v["torch"] for v in read(out / name)["versions"]] == ["2.1.0", versions()["torch"]]
+
+
+def test_a_part_that_begins_takes_the_report_of_all_back(hlfeat, invoke, many, tmp_path):
+    """The whole was complete; then failures of a part are tried again, and the run is killed."""
+    out, broken = tmp_path / "out", many / "d0/broken.wav"
+    broken.write_bytes(b"")
+    run = ["extract", many, "-o", out, *SMALL, "--retry-failed", "--part"]
+    for part in ("1/2", "2/2"):
+        hlfeat(*run, part)
+    assert read(out / "report.json")["failures"] == 1
+    soundfile.write(broken, helpers.tone(1, 16000), 16000)
+    killed = stop_after_a_shard(*run, "1/2", by=signal.SIGKILL)
+    assert not (out / "report.json").exists(), killed.stderr
 
 
 def test_versions_of_parts(hlfeat, clips, tmp_path):
