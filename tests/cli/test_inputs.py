@@ -526,6 +526,24 @@ def test_a_broken_file_that_was_taken_from_the_list_is_forgotten(extract, tmp_pa
     assert lines(tmp_path / "out/failures.jsonl") == []
 
 
+def test_failures_of_others_stand_wherever_the_run_is_started(extract, hlfeat, tmp_path):
+    """Their relative paths lead nowhere from another folder. That says nothing about the files."""
+    write_tones(tmp_path, "a/a.wav", "new/b.wav", "elsewhere/c.wav")
+    (tmp_path / "a/broken.wav").write_text("no audio")
+    (tmp_path / "table.csv").write_text("path,start\na/a.wav,0\na/a.wav,never\n")
+    extract("a", "table.csv", "-o", "out", code=3)
+    before = (tmp_path / "out/failures.jsonl").read_bytes()
+    assert [line["code"] for line in lines(tmp_path / "out/failures.jsonl")] == ["not-audio", "bad-row"]
+    ran = hlfeat("extract", "../new", "-o", "../out", *SMALL, cwd=tmp_path / "elsewhere")
+    assert ran.returncode == 3, ran.stderr
+    assert (tmp_path / "out/failures.jsonl").read_bytes() == before
+    (tmp_path / "a/broken.wav").unlink()
+    extract("new", "-o", "out", code=3)
+    assert (tmp_path / "out/failures.jsonl").read_bytes() == before
+    extract("new", "-o", "out", "--retry-failed", code=3)
+    assert [line["code"] for line in lines(tmp_path / "out/failures.jsonl")] == ["bad-row"]
+
+
 def test_missing_files_are_tried_again(extract, tmp_path):
     """Other failures are not, until that is asked for. Where a file is missing still, the folder stays as it is."""
     write_tones(tmp_path, "a.wav", "b.wav", "c.wav")
