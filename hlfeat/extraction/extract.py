@@ -26,6 +26,7 @@ from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
+from hlfeat.storage.known_clips import known_ids
 
 log = logging.getLogger("hlfeat")
 
@@ -93,7 +94,7 @@ def extract_clips(
     Args:
         product: what is made of the clips.
     """
-    inputs.check_found()
+    inputs.check_found(known_ids(out) if inputs.unfound and not options.overwrite else ())
     check_channels(config, inputs)
     task = partial(extract_on_device, config, inputs, out, limits, product=product)
     if len(options.devices) == 1:

@@ -169,6 +169,27 @@ def test_a_manifest_of_which_no_path_exists(extract, tmp_path, name, text):
     assert "1 clip failed (missing 1)" in extract(given, "-o", "out", code=3).stderr
 
 
+@pytest.mark.parametrize("more", [[], ["-n"]])
+def test_a_list_whose_clips_are_done_may_be_gone(extract, tmp_path, more):
+    """The audio was archived elsewhere. What the folder does not know must be there."""
+    write_tones(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "list.txt").write_text("a.wav\nb.wav\nnever.wav\n")
+    extract("list.txt", "-o", "out", "--set", "audio.channels=each", code=3)
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name != "report.json"}
+    code = 0 if more else 3
+    extract("list.txt", "-o", "out", "--set", "audio.channels=each", *more, code=code)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.name != "report.json"}
+    for out, names in (("new", "a.wav\n"), ("out", "a.wav\nnew.wav\n")):
+        (tmp_path / "list.txt").write_text(names)
+        ran = extract("list.txt", "-o", out, "--set", "audio.channels=each", *more, code=2)
+        assert f"looked in {tmp_path}" in ran.stderr
+        assert not (tmp_path / "new").exists()
+    anew = extract("list.txt", "-o", "out", "--set", "audio.channels=each", "--overwrite", *more, code=2)
+    assert "exists, such as a.wav" in anew.stderr
+
+
 def test_rows_of_a_table_in_a_list(extract, tmp_path):
     (tmp_path / "list.txt").write_text("wavs/a.wav|in front of the house\nwavs/b.wav|behind it\n")
     ran = extract("list.txt", "-o", "out", code=2)
