@@ -322,6 +322,33 @@ def test_json_lines_keep_their_values(extract, tmp_path):
     )
 
 
+@pytest.mark.parametrize("deep", ["[" * 900 + "]" * 900, '{"a":' * 33 + "1" + "}" * 33, "[" * 20000 + "]" * 20000])
+def test_values_nested_deep_make_a_bad_row(extract, tmp_path, deep):
+    write_tones(tmp_path, "a.wav")
+    cut = {"id": "c", "start": 0, "duration": 0.1, "channel": 0}
+    recording = '"recording": {"sources": [{"type": "file", "source": "a.wav"}]}'
+    rows = ['{"path": "a.wav", "id": "x", "m": ' + "[" * 32 + "]" * 32 + "}"]
+    rows += [f'{{"path": "a.wav", "id": "y", "m": {deep}}}']
+    rows += [json.dumps(cut)[:-1] + f', {recording}, "supervisions": [{{"custom": {{"m": {deep}}}}}]}}']
+    (tmp_path / "m.jsonl").write_text("\n".join(rows))
+    told = extract("m.jsonl", "-o", "out", code=3).stderr
+    assert "a bug" not in told
+    assert list(metadata(tmp_path / "out")) == ["x"]
+    failures = lines(tmp_path / "out/failures.jsonl")
+    assert [line["code"] for line in failures] == ["bad-row", "bad-row"]
+    if len(deep) < 20000:
+        assert [line["id"] for line in failures] == ["y", "c"]
+        assert "m.jsonl:2: expected values nested at most 32 deep" in told
+
+
+def test_columns_of_one_name_keep_their_values(extract, tmp_path):
+    write_tones(tmp_path, "a.wav")
+    (tmp_path / "m.csv").write_text("path,label,label_2,label, label,x\na.wav,1,2,3,4,5\n")
+    extract("m.csv", "-o", "out")
+    want = {"label": "1", "label_2": "2", "label_3": "3", "label_4": "4", "x": "5"}
+    assert metadata(tmp_path / "out") == {"a.wav": want}
+
+
 def test_lhotse_and_kaldi(extract, tmp_path):
     write_tones(tmp_path, "a.wav", "b.wav")
     recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}], "sampling_rate": 16000}
