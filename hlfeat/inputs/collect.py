@@ -196,7 +196,7 @@ def _arguments(
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         id_ = root.below(path) or posixpath.basename(path.rstrip("/"))
         argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root)
-        yield argument._replace(prefix=root.below(path) or "") if argument.is_folder else argument
+        yield argument._replace(prefix=root.below(f"{path}/") or "") if argument.is_folder else argument
     for path in manifests:
         yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null, root=root)
 

@@ -260,6 +260,37 @@ def test_a_root_that_is_a_link_and_one_that_is_none(extract, hlfeat, tmp_path):
     assert "--root: expected with clips only, not with folders of features" in ran.stderr
 
 
+def test_links_on_the_way_to_the_root(extract, tmp_path):
+    """Ids are those below it, by whichever way a path leads there: through a link above it, or with `//` before it."""
+    write_tones(tmp_path, "disk/r/sub/a.wav")
+    (tmp_path / "link").symlink_to("disk")
+    (tmp_path / "whole").symlink_to("disk/r")
+    ways = [f"{tmp_path}/link/r/sub/a.wav", f"/{tmp_path}/disk/r/sub/a.wav", f"//{tmp_path}/link/r/sub/a.wav"]
+    ways += [f"{tmp_path}/whole", f"{tmp_path}/whole/sub", f"{tmp_path}/disk/r/sub/../sub/a.wav", "sub/../sub/a.wav"]
+    for n, way in enumerate(ways):
+        (tmp_path / "list.txt").write_text(f"{way}\n")
+        extract("list.txt", "--root", "disk/r", "-o", f"list-{n}")
+        assert ids(tmp_path / f"list-{n}") == ["sub/a.wav"], way
+    for n, way in enumerate(("link/r/sub/a.wav", "link/r", "whole", f"/{tmp_path}/disk/r/sub")):
+        extract(way, "--root", f"/{tmp_path}/disk/r", "-o", f"given-{n}")
+        assert ids(tmp_path / f"given-{n}") == ["sub/a.wav"], way
+
+
+@pytest.mark.parametrize("name", ["list.txt", "table.csv"])
+def test_a_relative_path_that_leads_out_of_the_root(extract, tmp_path, name):
+    """Its id would be that of a file below the root. With an id of its own it may."""
+    write_tones(tmp_path, "disk/r/a.wav", "disk/x.wav", "disk/r/x.wav")
+    head = "path\n" if name == "table.csv" else ""
+    (tmp_path / name).write_text(f"{head}a.wav\n../x.wav\n")
+    assert extract(name, "--root", "disk/r", "-o", "out", code=2).stderr == (
+        "hlfeat: error: ../x.wav: leads out of the root disk/r; a folder above both would hold it\n"
+    )
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "named.csv").write_text("path,id\n../x.wav,outside\n")
+    extract("named.csv", "--root", "disk/r", "-o", "out")
+    assert ids(tmp_path / "out") == ["outside"]
+
+
 # --- metadata ------------------------------------------------------------------------------------------------------
 
 
