@@ -78,3 +78,6 @@ class Root:
     def _below(self, path: str) -> str | None:
         whole = os.path.join("/" + path.strip("/"), "")
         return next((whole[len(top) : -1] for top in self._tops if whole.startswith(top)), None)
+
+
+NO_ROOT = Root()
