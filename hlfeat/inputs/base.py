@@ -105,6 +105,13 @@ class Skipped:
         kind = extension(self.path)
         return f".{kind}" if kind else "no extension"
 
+    @property
+    def reason(self) -> str:
+        """Why it is no clip."""
+        if self.is_folder:
+            return "a hidden folder"
+        return "a resource fork of macOS" if is_apple_double(self.path) else "not an audio extension"
+
 
 class InputKind(ABC):
     """One kind of input. To add one: a class with these three, and an entry of `INPUT_KINDS`."""

@@ -142,12 +142,12 @@ def collect_inputs(
         for entry in expand(argument):
             if isinstance(entry, Clip):
                 inputs.clips.append(entry)
-            elif entry.is_folder:
+                continue
+            log.debug("skipped %s (%s)", escape_unprintable(entry.path), entry.reason)
+            if entry.is_folder:
                 inputs.hidden_folders += 1
-                log.debug("skipped %s (a hidden folder)", escape_unprintable(entry.path))
             else:
                 inputs.skipped[entry.kind] += 1
-                log.debug("skipped %s (not an audio extension)", escape_unprintable(entry.path))
         if isinstance(kind, Table | JsonLines | KaldiFolder | PathList | StandardInput):
             unfound = nothing_found(argument, inputs.clips[first:])
             inputs.unfound += [] if unfound is None else [unfound]

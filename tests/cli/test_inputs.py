@@ -88,11 +88,12 @@ def test_names_that_differ_in_unicode_form_only(extract, tmp_path):
 
 def test_v_names_every_file_that_is_skipped(extract, tmp_path):
     write_tones(tmp_path, "clips/a.wav", "clips/.trash/b.wav")
-    for name in ("notes.txt", "d/scan.jpg", "new\nline"):
+    for name in ("notes.txt", "d/scan.jpg", "new\nline", "._a.wav"):
         (tmp_path / "clips" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "clips" / name).touch()
     told = [line for line in extract("clips", "-o", "out", "-v").stderr.splitlines() if "skipped clips/" in line]
     assert told == [
+        "hlfeat: skipped clips/._a.wav (a resource fork of macOS)",
         "hlfeat: skipped clips/.trash (a hidden folder)",
         "hlfeat: skipped clips/d/scan.jpg (not an audio extension)",
         "hlfeat: skipped clips/new\\nline (not an audio extension)",
