@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,15 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
     if e.errno in OUT_OF_FILES:
         return OutputError("too many open files: raise the limit (ulimit -n), and run the same command again")
     return OutputError(f"{folder}: cannot be written: {e.strerror or e}")
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, which is read in blocks. Raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 TEMPORARY = ".tmp"

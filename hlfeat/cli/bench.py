@@ -39,6 +39,7 @@ from hlfeat.cli.options import (
     need_matplotlib,
     need_writable,
 )
+from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import UsageError
 
@@ -281,6 +282,8 @@ def bench_pipeline(
 
     chosen = choose_device(device)
     configs = {name: load_config(name, settings or []) for name in config or [DEFAULT, "log-mel"]}
+    for name in configs:
+        warn_of_files(name, {})
     collected = collect_clips(inputs, [], null=False)
     if scratch is not None and not scratch.is_dir():
         raise UsageError(f"--scratch {scratch}: expected a folder")

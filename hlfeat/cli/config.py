@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hlfeat.cli.options import DEFAULT, ConfigArgument, SetOption, VerboseOption, epilog
+from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import set_up_logging
 
 config_app = typer.Typer(
@@ -107,6 +108,7 @@ def config_check(
     from hlfeat.nn.summary import summarise, table, warnings_of
 
     cfg = load_config(name, settings or [])
+    warn_of_files(name, {"weights": weights})
     with explained(name, settings or []):
         extractor, postprocessor, _ = prepare(cfg, weights, None)
     rate = extractor.sample_rate / extractor.hop

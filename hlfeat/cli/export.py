@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hlfeat.cli.options import ConfigArgument, OverwriteFileOption, SetOption, VerboseOption, WeightsOption, epilog
+from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import set_up_logging
 from hlfeat.errors import UsageError
 
@@ -52,6 +53,7 @@ def export(
 
     interop_export.check_suffix(out.suffix)
     cfg = load_config(name, settings or [])
+    warn_of_files(name, {"weights": weights})
     with explained(name, settings or []):
         extractor = build(cfg, weights=weights)
     log = logging.getLogger("hlfeat")

@@ -32,12 +32,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("hlfeat")
 
 
-def collect_clips(inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None) -> Inputs:
-    """The clips of the command's arguments; '-' is a list on standard input."""
+def collect_clips(
+    inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None, folder: Path | None = None
+) -> Inputs:
+    """The clips of the command's arguments; '-' is a list on standard input.
+
+    Args:
+        folder: that the run goes on with: files of clips that it has may be gone.
+    """
     from hlfeat.inputs.collect import collect_inputs
+    from hlfeat.storage.known_clips import known_ids
 
     clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root)
-    clips.check_found()
+    clips.check_found(known_ids(folder) if clips.unfound and folder is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
         log.info("%s", skipped)
@@ -106,7 +113,9 @@ class ClipJob:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
         from hlfeat.storage.layout import Layout
 
-        clips, folder = collect_clips(self.inputs, self.manifests, self.null, self.root), Path(self.out)
+        folder = Path(self.out)
+        there = None if self.options.overwrite else folder
+        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there)
         part, source = choose_part(self.part, folder, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)

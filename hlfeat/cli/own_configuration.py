@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hlfeat.errors import UsageError
+from hlfeat.files import hash_file
 
 if TYPE_CHECKING:
     from hlfeat.storage.description import HashedFile, RunDescription
@@ -60,7 +62,7 @@ def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool =
     path = Layout(Path(out)).description
     if given.is_given or overwrite or not out or not path.is_file():
         name = given.name or default
-        _warn_of_files(name, given)
+        warn_of_files(name, {"weights": given.weights, **({} if pitch else {"stats": given.stats})})
         return Chosen(name, given.overrides, given.weights, given.stats, given.viterbi)
     description = read_description(path.parent)
     if (description.pitch is not None) != pitch:
@@ -91,24 +93,44 @@ def _unchanged(path: Path, key: str, file: HashedFile | None) -> Path | None:
     if file is None:
         return None
     remedy = f"-c {path} --{key} FILE says where it is now"
+    for place in _places(path.parent, file.path):
+        with suppress(OSError):
+            if hash_file(place) == file.sha256:
+                return place
     try:
-        digest = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+        digest = hash_file(Path(file.path))
     except OSError as e:
         raise UsageError(
             f"{path}: expected its {key} in {file.path} (sha256 {file.sha256[:12]}): {e.strerror}; {remedy}"
         ) from e
-    if digest != file.sha256:
-        raise UsageError(
-            f"{path}: expected its {key} in {file.path} (sha256 {file.sha256[:12]}), but the file has changed "
-            f"(sha256 {digest[:12]}); {remedy}"
-        )
-    return Path(file.path)
+    raise UsageError(
+        f"{path}: expected its {key} in {file.path} (sha256 {file.sha256[:12]}), but the file has changed "
+        f"(sha256 {digest[:12]}); {remedy}"
+    )
 
 
-def _warn_of_files(name: str, given: Chosen) -> None:
-    """Say that a configuration of a run was used with weights or statistics that the command does not name."""
+def _places(folder: Path, written: str) -> Iterator[Path]:
+    """Where a file may be: relative to this folder; or to one that the output is in, as where its run began."""
+    yield Path(written)
+    if not Path(written).is_absolute():
+        here = Path.cwd()
+        for parent in folder.absolute().parents:
+            if parent != here:
+                yield Path(os.path.relpath(parent / written))
+
+
+def warn_of_files(name: str, given: Mapping[str, Path | None], option: str = "--{}") -> None:
+    """Say that a configuration of a run was used with weights or statistics that the command does not name.
+
+    Args:
+        name: of the configuration, as typed.
+        given: the files that the command takes, by key; None where it is not named.
+        option: how it takes a file, with its key in place of {}.
+    """
     from hlfeat.config.run_file import files_of_run
 
     for key, file in files_of_run(name).items():
-        if getattr(given, key) is None:
-            log.warning("%s: was used with %s %s; --%s names them", name, key, file, key)
+        if key not in given:
+            log.warning("%s: was used with %s %s, which this command does not use", name, key, file)
+        elif given[key] is None:
+            log.warning("%s: was used with %s %s; %s names them", name, key, file, option.format(key))

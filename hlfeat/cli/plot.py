@@ -19,6 +19,7 @@ from hlfeat.cli.options import (
     need_matplotlib,
     refuse,
 )
+from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import print_path, set_up_logging
 from hlfeat.errors import UsageError
 
@@ -121,6 +122,8 @@ def _draw_clip(
         raise UsageError(f"--end: expected more than --start {start or 0:g}, got {end:g}")
     clip = Clip(path.name, str(path), start, end)
     configs = [load_config(name, overrides) for name, overrides, _ in chosen]
+    for (name, _, weights), option in zip(chosen, ("--{}", "--compare-{}"), strict=False):
+        warn_of_files(name, {"weights": weights}, option)
     views: list[View] = []
     for cfg, (name, overrides, weights) in zip(configs, chosen, strict=True):
         title = ", ".join([name, *overrides, *([f"weights {weights.name}"] if weights else [])])

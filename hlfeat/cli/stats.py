@@ -39,6 +39,7 @@ from hlfeat.cli.options import (
     refuse,
     refuse_own_file,
 )
+from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import Display, print_path, set_up_logging
 from hlfeat.errors import HlfeatError, OutputError, UsageError
 from hlfeat.extraction.stop_signals import when_stopped
@@ -121,6 +122,7 @@ def stats(
     when_stopped(signal.default_int_handler)
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
+    warn_of_files(name, {"weights": weights})
     clip_list = collect_clips(inputs or [], manifest or [], null, root)
     with explained(name, overrides):
         options = Options(

@@ -34,6 +34,7 @@ def coverage_notes(config: Config, sample_rates: Mapping[int, int], files: bool 
     if above and getattr(config.frontend, "first_freq", None) is None:
         ways = [] if files else _ways(config, 2 * round(max(above)))
         more = f": {' or '.join(ways)} would use it" if ways else ""
+        more = more or ("" if files else "; no shipped configuration of this kind of frontend would use it")
         notes.append(
             f"{sum(above.values())} of {clips} clips may have sound up to {max(above):.7g} Hz, but the bands end at "
             f"{end:.7g} Hz{more}"
@@ -48,15 +49,22 @@ def coverage_notes(config: Config, sample_rates: Mapping[int, int], files: bool 
 
 def _end(config: Config) -> float:
     """Where the bands end, in hertz."""
-    return config.frontend.frequency_range(config.audio.sample_rate)[1]
+    return _range(config)[1]
+
+
+def _range(config: Config) -> tuple[float, float]:
+    return config.frontend.frequency_range(config.audio.sample_rate)
 
 
 @lru_cache(maxsize=16)  # it builds modules, and a report and the log ask for the same
 def _ways(config: Config, rate: int) -> list[str]:
-    """Shipped configurations like this one, and settings of it, that use sound of this sample rate."""
-    settings = _settings(config, rate)
+    """Shipped configurations like this one, and settings of it, that use sound of this sample rate.
+
+    Of those whose bands begin higher, it is said where.
+    """
+    settings, low = _settings(config, rate), _range(config)[0]
     alike = [
-        name
+        f"{name} (from {_range(other)[0]:.7g} Hz)" if _range(other)[0] > low else name
         for name in config_names()
         if _covers(other := load_config(name), rate)
         and other.frontend.kind == config.frontend.kind

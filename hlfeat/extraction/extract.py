@@ -28,6 +28,7 @@ from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE
+from hlfeat.storage.known_clips import known_ids
 from hlfeat.storage.output_dir import OutputDir
 
 log = logging.getLogger("hlfeat")
@@ -96,7 +97,7 @@ def extract_clips(
     Args:
         product: what is made of the clips.
     """
-    inputs.check_found()
+    inputs.check_found(known_ids(out) if inputs.unfound and not options.overwrite else ())
     check_channels(config, inputs)
     task = partial(extract_on_device, config, inputs, out, limits, product=product)
     if len(options.devices) == 1:

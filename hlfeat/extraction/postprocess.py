@@ -7,7 +7,6 @@ threads or, up to float64's rounding, on where the chunks were cut.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError, ConfigError, LayerError
 from hlfeat.extraction.pooling import POOLS, Chunks, Windows
+from hlfeat.files import hash_file
 from hlfeat.nn.extractor import Extractor
 from hlfeat.statistics.dataset_statistics import Statistics
 
@@ -118,7 +118,7 @@ def make_postprocessor(
     statistics = digest = None
     if stats is not None:
         statistics = Statistics.read(stats)
-        digest = hashlib.sha256(stats.read_bytes()).hexdigest()
+        digest = hash_file(stats)
         if statistics.pool is not None:
             raise ConfigError(
                 f"{stats}: expected statistics of frames, got those of pooled vectors ({statistics.pool})"

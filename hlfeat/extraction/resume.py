@@ -234,7 +234,8 @@ def _sort_failures(
     `retry_failed`, everything is.
     """
     archives = {clip.path for clip in request.clips if clip.span is not None}
-    failures = [f for f in output.catalog.failures() if not _is_obsolete(f, request, finished, archives)]
+    about_all = finished.entries > 0 and finished.others == 0  # all clips that are done are inputs of this run
+    failures = [f for f in output.catalog.failures() if not _is_obsolete(f, request, finished, archives, about_all)]
     failed_inputs = sum(f.id in request.order for f in failures)
     complete = sum(finished.done) + failed_inputs == len(finished.done)
     standing: list[FailureRecord] = []
@@ -257,18 +258,20 @@ def _is_there_now(failure: FailureRecord, request: _Request) -> bool:
     return clip.fault is None and not is_missing(clip.path)
 
 
-def _is_obsolete(failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str]) -> bool:
-    """Whether the clip is done, or is no input any more: its file is gone; or this run is about all that is in the
-    folder, and not about it; or it is an archive as a whole, of which only the members are inputs now.
+def _is_obsolete(
+    failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str], about_all: bool
+) -> bool:
+    """Whether the clip is done, or is no input any more: this run is about all that is in the folder, and not about
+    it; or it is an archive as a whole, of which only the members are inputs now.
 
     A run over new clips only, which go into the folder of others, knows nothing of the others' failures: these stand,
-    unless their row of a manifest is another now and failures are tried again.
+    wherever their files seem to be from here. Only where failures are tried again they are forgotten if their file is
+    gone, or their row of a manifest is another now.
     """
     if failure.id in request.order:
         return bool(finished.done[request.order[failure.id]])
-    about_all = finished.entries > 0 and finished.others == 0
-    mended = request.retry_failed and _is_row_of(request.manifests, failure)
-    return is_missing(failure.path) or about_all or mended or (failure.path in archives and failure.member is None)
+    mended = request.retry_failed and (is_missing(failure.path) or _is_row_of(request.manifests, failure))
+    return about_all or mended or (failure.path in archives and failure.member is None)
 
 
 def _is_row_of(manifests: Sequence[str], failure: FailureRecord) -> bool:

@@ -16,7 +16,7 @@ from typing import BinaryIO, ClassVar, NamedTuple
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.formats import extension, is_apple_double
-from hlfeat.inputs.root import Root
+from hlfeat.inputs.root import NO_ROOT, Root
 
 
 class Origin(Enum):
@@ -28,7 +28,6 @@ class Origin(Enum):
     FOLDER = "an entry of a folder"
 
 
-_NO_ROOT = Root()
 GIVEN = frozenset({Origin.ARGUMENT, Origin.MANIFEST})  # named by the user: an error in it stops the run
 
 
@@ -55,7 +54,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     parents: tuple[tuple[int, int], ...] = ()
     stdin: BinaryIO | None = None
     null: bool = False
-    root: Root = _NO_ROOT
+    root: Root = NO_ROOT
 
     @classmethod
     def of(
@@ -67,7 +66,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         parents: tuple[tuple[int, int], ...] = (),
         stdin: BinaryIO | None = None,
         null: bool = False,
-        root: Root = _NO_ROOT,
+        root: Root = NO_ROOT,
     ) -> Argument:
         try:
             status = os.stat(path)
@@ -105,6 +104,13 @@ class Skipped:
             return "._*"
         kind = extension(self.path)
         return f".{kind}" if kind else "no extension"
+
+    @property
+    def reason(self) -> str:
+        """Why it is no clip."""
+        if self.is_folder:
+            return "a hidden folder"
+        return "a resource fork of macOS" if is_apple_double(self.path) else "not an audio extension"
 
 
 class InputKind(ABC):

@@ -7,7 +7,7 @@ import os
 import posixpath
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,7 +21,7 @@ from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
-from hlfeat.inputs.unfound import nothing_found
+from hlfeat.inputs.unfound import Unfound, nothing_found
 from hlfeat.text import count, escape_unprintable, nearest
 
 # Tried in this order: inputs of a run, lines of a list, entries of a folder alike.
@@ -51,7 +51,7 @@ class Inputs:
         skipped: how many files of folders and archives were skipped, by extension (`.txt`), as it is not one of audio.
         hidden_folders: how many folders were not searched, as their names begin with a dot.
         manifests: paths of the manifests among the inputs.
-        unfound: an error for each list or manifest of which no path exists.
+        unfound: the lists and manifests of which no path exists.
 
     >>> from hlfeat import Clip
     >>> inputs = Inputs([Clip("first-second", "a.wav", end=1.0), Clip("rest", "a.wav", start=1.0)])
@@ -63,12 +63,16 @@ class Inputs:
     skipped: Counter[str] = field(default_factory=Counter)
     hidden_folders: int = 0
     manifests: list[str] = field(default_factory=list)
-    unfound: list[UsageError] = field(default_factory=list)
+    unfound: list[Unfound] = field(default_factory=list)
 
-    def check_found(self) -> None:
-        """Raises UsageError if no path of a list or a manifest exists: its paths are relative to another folder."""
-        for error in self.unfound:
-            raise error
+    def check_found(self, known: Container[str] = ()) -> None:
+        """Raises UsageError if no path of a list or a manifest exists: its paths are relative to another folder.
+
+        Args:
+            known: ids of clips that are done or have failed: where all of a list are, their files may be gone.
+        """
+        for unfound in self.unfound:
+            unfound.check(known)
 
     @property
     def ignored(self) -> int:
@@ -138,15 +142,15 @@ def collect_inputs(
         for entry in expand(argument):
             if isinstance(entry, Clip):
                 inputs.clips.append(entry)
-            elif entry.is_folder:
+                continue
+            log.debug("skipped %s (%s)", escape_unprintable(entry.path), entry.reason)
+            if entry.is_folder:
                 inputs.hidden_folders += 1
-                log.debug("skipped %s (a hidden folder)", escape_unprintable(entry.path))
             else:
                 inputs.skipped[entry.kind] += 1
-                log.debug("skipped %s (not an audio extension)", escape_unprintable(entry.path))
         if isinstance(kind, Table | JsonLines | KaldiFolder | PathList | StandardInput):
-            error = nothing_found(argument, inputs.clips[first:])
-            inputs.unfound += [] if error is None else [error]
+            unfound = nothing_found(argument, inputs.clips[first:])
+            inputs.unfound += [] if unfound is None else [unfound]
     if not inputs.clips:
         shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
@@ -192,7 +196,7 @@ def _arguments(
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         id_ = root.below(path) or posixpath.basename(path.rstrip("/"))
         argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root)
-        yield argument._replace(prefix=root.below(path) or "") if argument.is_folder else argument
+        yield argument._replace(prefix=root.below(f"{path}/") or "") if argument.is_folder else argument
     for path in manifests:
         yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null, root=root)
 

@@ -36,6 +36,7 @@ LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 _SEGMENT = Columns(
     paths=("path",), id="id", channel="channel", times={"start": TimeColumn("start"), "end": TimeColumn("end")}
 )
+_DEEPEST = 32  # levels of lists and objects in a value; Python's functions end at about 1000 calls
 _SUPERVISION = ("text", "speaker", "language", "gender")  # what is metadata of a supervision of lhotse's
 _SPEAKERS_GENDER = "gender of a speaker"
 _KALDI_FILES = {  # of a data folder, and what they say of each utterance
@@ -75,6 +76,8 @@ def _json_clip(rows: RowClips, line: str) -> Clip:
         raise BadRowError(f"expected one JSON object a line: {e}", alien=True) from e
     if not isinstance(row, dict):
         raise BadRowError(f"expected a JSON object, got {line.strip()[:40]}", alien=True)
+    if _is_nested(row):
+        raise BadRowError(f"expected values nested at most {_DEEPEST} deep", row.get("id"))
     if "sources" in row:
         return _lhotse_clip(rows, row.get("id"), row, {})
     if isinstance(row.get("recording"), dict):
@@ -84,6 +87,17 @@ def _json_clip(rows: RowClips, line: str) -> Clip:
     columns = understand_columns(tuple(key for key in row if _may_be_read(key, row[key])))
     others = {key: value for key, value in row.items() if key not in columns.interpreted}
     return clip_of_row(rows, row, columns, rows.metadata.of(others))
+
+
+def _is_nested(value: object) -> bool:
+    """Whether lists and objects in it are deeper in one another than what walks through them can follow."""
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        within = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [item for items in within for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _may_be_read(key: str, value: object) -> bool:

@@ -78,7 +78,7 @@ class MetadataPool:
                 value = _as_json_has_it(value)
             shared.append(value)
         row = RowMetadata(names, tuple(shared))
-        return _shared(self._rows, (names, row._values), row) if texts else row  # 1, 1.0 and True are equal
+        return _shared(self._rows, (names, tuple(shared)), row) if texts else row  # 1, 1.0 and True are equal
 
 
 def _shared(pool: dict[Any, Any], key: Any, value: Any) -> Any:

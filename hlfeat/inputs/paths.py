@@ -103,5 +103,5 @@ def _list_entries(data: bytes, argument: Argument) -> Iterator[Argument]:
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
         entry = Argument.of(root.path_of(path), Origin.LIST, root.id_of(path))
-        below = root.below(entry.path) if entry.is_folder else None
+        below = root.below(f"{entry.path}/") if entry.is_folder else None
         yield entry._replace(prefix=below) if below else entry

@@ -12,7 +12,7 @@ from hlfeat.audio.clip import Clip, relative_id
 from hlfeat.errors import UsageError
 from hlfeat.inputs.columns import Columns, TimeColumn
 from hlfeat.inputs.metadata import MetadataPool
-from hlfeat.inputs.root import Root
+from hlfeat.inputs.root import NO_ROOT, Root
 from hlfeat.text import escape_unprintable
 
 Row: TypeAlias = Mapping[str, object]
@@ -44,9 +44,6 @@ class BadRowError(Exception):
         self.file = file
 
 
-_NO_ROOT = Root()
-
-
 class _BadRow(NamedTuple):
     line: int
     error: BadRowError
@@ -63,7 +60,7 @@ class RowClips:
         metadata: makes that of its rows.
     """
 
-    def __init__(self, path: str, root: Root = _NO_ROOT) -> None:
+    def __init__(self, path: str, root: Root = NO_ROOT) -> None:
         self.path, self.root, self.metadata = path, root, MetadataPool()
         self._entries: list[Clip | _BadRow] = []
         self._lines: dict[str, int] = {}  # of each id of a clip that is not of a bad row

@@ -117,8 +117,8 @@ def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
             raise ColumnError(_without_paths(lines[start], names))
     except (ColumnError, BadRowError) as e:
         raise UsageError(f"{escape_unprintable(path)}:{start + 1}: {escape_unprintable(str(e))}") from e
-    places = {name: place for place, name in enumerate(names) if name.strip() and name not in columns.interpreted}
-    others, places_of_others = tuple(name.strip() for name in places), tuple(places.values())
+    places = [place for place, name in enumerate(names) if name.strip() and name not in columns.interpreted]
+    others = _different([names[place].strip() for place in places])
     views: dict[tuple[str | None, ...], str] = {}
     i = start + used
     while i < len(lines):
@@ -129,7 +129,7 @@ def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
             rows.add_bad(i + 1, e)
         else:
             if row and not _is_other_view(row, columns, views):
-                meta = rows.metadata.row(others, _values_at(values, places_of_others))
+                meta = rows.metadata.row(others, _values_at(values, places))
                 rows.add(i + 1, clip_of_row, rows, row, columns, meta, dialect.separator == ";")
         i += used
     yield from rows.clips()
@@ -161,6 +161,17 @@ def _without_paths(line: str, names: Sequence[str]) -> str:
         f"{expected} {', '.join(names[:8])}: call the column of paths path, and separate columns by commas, "
         "semicolons, tabs or bars"
     )
+
+
+def _different(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, of which a second `label` becomes `label_2`, or the next that no column has."""
+    taken, different = set(names), dict[str, None]()
+    for name in names:
+        number, other = 2, name
+        while other in different or (other != name and other in taken):
+            other, number = f"{name}_{number}", number + 1
+        different[other] = None
+    return tuple(different)
 
 
 def _values_at(values: Sequence[str], places: Sequence[int]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.formats import has_audio_name
@@ -13,8 +14,26 @@ from hlfeat.inputs.base import Argument, is_missing
 from hlfeat.text import count, escape_unprintable
 
 
-def nothing_found(argument: Argument, clips: Sequence[Clip]) -> UsageError | None:
-    """The error for a list or a manifest none of whose files exists; None if one does.
+@dataclass(frozen=True)
+class Unfound:
+    """A list or a manifest of which no path exists.
+
+    Attributes:
+        error: what to say of it.
+        ids: of its clips.
+    """
+
+    error: UsageError
+    ids: Sequence[str]
+
+    def check(self, known: Container[str]) -> None:
+        """Raises the error, unless all of its clips are known to the folder that the run goes on with."""
+        if any(id_ not in known for id_ in self.ids):
+            raise self.error
+
+
+def nothing_found(argument: Argument, clips: Sequence[Clip]) -> Unfound | None:
+    """What is to be said of a list or a manifest none of whose files exists; None if one does.
 
     Args:
         clips: what it stands for.
@@ -29,7 +48,8 @@ def nothing_found(argument: Argument, clips: Sequence[Clip]) -> UsageError | Non
     cells = re.split(r"[,;\t|]", files[0])
     if len(cells) > 1 and has_audio_name(cells[0].strip('"')):
         message += "; these are rows of a table, which needs a name that ends with .csv and a header line"
-    return UsageError(escape_unprintable(message), remedy="root" if relative else "")
+    error = UsageError(escape_unprintable(message), remedy="root" if relative else "")
+    return Unfound(error, [clip.id for clip in clips if clip.fault is None])
 
 
 def _places(argument: Argument, paths: Sequence[str]) -> str:

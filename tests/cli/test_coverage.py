@@ -30,7 +30,9 @@ def record(folder: Path, rate: int, n: int, seconds: float = 0.2) -> Path:
 def suggestions(text: str) -> list[list[str]]:
     """The options that the warning names, each way by itself."""
     found = re.search(r" Hz: (.*) would use it$", text, re.MULTILINE)
-    return [] if found is None else [shlex.split(way) for way in found[1].split(" or ")]
+    return (
+        [] if found is None else [shlex.split(re.sub(r" \(from .* Hz\)$", "", way)) for way in found[1].split(" or ")]
+    )
 
 
 def test_the_warning_has_the_numbers_and_report_json_too(invoke, tmp_path):
@@ -38,8 +40,8 @@ def test_the_warning_has_the_numbers_and_report_json_too(invoke, tmp_path):
     done = invoke("extract", clips, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     line = (
-        "hlfeat: 8 of 11 clips may have sound up to 24000 Hz, but the bands end at 7800 Hz: -c bio-48k or "
-        "--set audio.sample_rate=48000 --set frontend.max_freq=24000 would use it\n"
+        "hlfeat: 8 of 11 clips may have sound up to 24000 Hz, but the bands end at 7800 Hz: "
+        "-c bio-48k (from 150 Hz) or --set audio.sample_rate=48000 --set frontend.max_freq=24000 would use it\n"
     )
     assert done.stderr.count(line) == 1
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -127,7 +129,11 @@ def test_files_at_the_rate_of_a_configuration_are_all_used(name):
         (["audio.sample_rate=22050", "frontend.max_freq=11025"], {22050: 1}, None),
         (["frontend.max_freq=4000"], {16000: 1}, "audio.sample_rate=16000 frontend.max_freq=8000"),
         ([], {192000: 1, 48000: 3}, "audio.sample_rate=192000 frontend.max_freq=96000 would"),
-        (["frontend.scale=log", "frontend.bins_per_octave=12"], {48000: 1}, "the shipped configuration bio-48k would"),
+        (
+            ["frontend.scale=log", "frontend.bins_per_octave=12"],
+            {48000: 1},
+            "the shipped configuration bio-48k (from 150 Hz) would",
+        ),
         ([], {}, None),
     ],
 )
@@ -140,7 +146,24 @@ def test_what_is_suggested(overrides, rates, ways):
 def test_settings_that_look_wrong_are_not_suggested():
     """With wider bands, the axis of this stack's layers would not be that of its bands."""
     (note,) = coverage_notes(load_config("log-harmonic"), {48000: 1})
-    assert note.endswith("7040 Hz: the shipped configuration bio-48k would use it")
+    assert note.endswith("7040 Hz: the shipped configuration bio-48k (from 150 Hz) would use it")
+
+
+def test_bands_that_begin_higher_are_said():
+    """Whoever follows the suggestion loses what is below; no word where nothing is lost."""
+    (note,) = coverage_notes(load_config("log-mel"), {48000: 1})
+    assert ": the shipped configuration log-mel-48k (from 150 Hz) or the settings " in note
+    (note,) = coverage_notes(load_config("eleaf-8g-opt"), {48000: 1})
+    assert ": the shipped configuration bio-48k (from 150 Hz) or the settings " in note
+    (note,) = coverage_notes(load_config("eleaf-8g-opt", ["frontend.min_freq=200"]), {48000: 1})
+    assert ": the shipped configuration bio-48k or the settings " in note
+
+
+def test_nothing_uses_it():
+    (note,) = coverage_notes(load_config("log-harmonic"), {96000: 1})
+    assert note.endswith("Hz; no shipped configuration of this kind of frontend would use it")
+    (note,) = coverage_notes(load_config("log-harmonic"), {96000: 1}, files=True)
+    assert note.endswith("Hz")
 
 
 def test_bands_of_weights_cannot_be_changed(invoke, tmp_path):

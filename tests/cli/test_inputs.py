@@ -88,11 +88,12 @@ def test_names_that_differ_in_unicode_form_only(extract, tmp_path):
 
 def test_v_names_every_file_that_is_skipped(extract, tmp_path):
     write_tones(tmp_path, "clips/a.wav", "clips/.trash/b.wav")
-    for name in ("notes.txt", "d/scan.jpg", "new\nline"):
+    for name in ("notes.txt", "d/scan.jpg", "new\nline", "._a.wav"):
         (tmp_path / "clips" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "clips" / name).touch()
     told = [line for line in extract("clips", "-o", "out", "-v").stderr.splitlines() if "skipped clips/" in line]
     assert told == [
+        "hlfeat: skipped clips/._a.wav (a resource fork of macOS)",
         "hlfeat: skipped clips/.trash (a hidden folder)",
         "hlfeat: skipped clips/d/scan.jpg (not an audio extension)",
         "hlfeat: skipped clips/new\\nline (not an audio extension)",
@@ -169,6 +170,27 @@ def test_a_manifest_of_which_no_path_exists(extract, tmp_path, name, text):
     assert "1 clip failed (missing 1)" in extract(given, "-o", "out", code=3).stderr
 
 
+@pytest.mark.parametrize("more", [[], ["-n"]])
+def test_a_list_whose_clips_are_done_may_be_gone(extract, tmp_path, more):
+    """The audio was archived elsewhere. What the folder does not know must be there."""
+    write_tones(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "list.txt").write_text("a.wav\nb.wav\nnever.wav\n")
+    extract("list.txt", "-o", "out", "--set", "audio.channels=each", code=3)
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name != "report.json"}
+    code = 0 if more else 3
+    extract("list.txt", "-o", "out", "--set", "audio.channels=each", *more, code=code)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.name != "report.json"}
+    for out, names in (("new", "a.wav\n"), ("out", "a.wav\nnew.wav\n")):
+        (tmp_path / "list.txt").write_text(names)
+        ran = extract("list.txt", "-o", out, "--set", "audio.channels=each", *more, code=2)
+        assert f"looked in {tmp_path}" in ran.stderr
+        assert not (tmp_path / "new").exists()
+    anew = extract("list.txt", "-o", "out", "--set", "audio.channels=each", "--overwrite", *more, code=2)
+    assert "exists, such as a.wav" in anew.stderr
+
+
 def test_rows_of_a_table_in_a_list(extract, tmp_path):
     (tmp_path / "list.txt").write_text("wavs/a.wav|in front of the house\nwavs/b.wav|behind it\n")
     ran = extract("list.txt", "-o", "out", code=2)
@@ -239,6 +261,37 @@ def test_a_root_that_is_a_link_and_one_that_is_none(extract, hlfeat, tmp_path):
     assert "--root: expected with clips only, not with folders of features" in ran.stderr
 
 
+def test_links_on_the_way_to_the_root(extract, tmp_path):
+    """Ids are those below it, by whichever way a path leads there: through a link above it, or with `//` before it."""
+    write_tones(tmp_path, "disk/r/sub/a.wav")
+    (tmp_path / "link").symlink_to("disk")
+    (tmp_path / "whole").symlink_to("disk/r")
+    ways = [f"{tmp_path}/link/r/sub/a.wav", f"/{tmp_path}/disk/r/sub/a.wav", f"//{tmp_path}/link/r/sub/a.wav"]
+    ways += [f"{tmp_path}/whole", f"{tmp_path}/whole/sub", f"{tmp_path}/disk/r/sub/../sub/a.wav", "sub/../sub/a.wav"]
+    for n, way in enumerate(ways):
+        (tmp_path / "list.txt").write_text(f"{way}\n")
+        extract("list.txt", "--root", "disk/r", "-o", f"list-{n}")
+        assert ids(tmp_path / f"list-{n}") == ["sub/a.wav"], way
+    for n, way in enumerate(("link/r/sub/a.wav", "link/r", "whole", f"/{tmp_path}/disk/r/sub")):
+        extract(way, "--root", f"/{tmp_path}/disk/r", "-o", f"given-{n}")
+        assert ids(tmp_path / f"given-{n}") == ["sub/a.wav"], way
+
+
+@pytest.mark.parametrize("name", ["list.txt", "table.csv"])
+def test_a_relative_path_that_leads_out_of_the_root(extract, tmp_path, name):
+    """Its id would be that of a file below the root. With an id of its own it may."""
+    write_tones(tmp_path, "disk/r/a.wav", "disk/x.wav", "disk/r/x.wav")
+    head = "path\n" if name == "table.csv" else ""
+    (tmp_path / name).write_text(f"{head}a.wav\n../x.wav\n")
+    assert extract(name, "--root", "disk/r", "-o", "out", code=2).stderr == (
+        "hlfeat: error: ../x.wav: leads out of the root disk/r; a folder above both would hold it\n"
+    )
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "named.csv").write_text("path,id\n../x.wav,outside\n")
+    extract("named.csv", "--root", "disk/r", "-o", "out")
+    assert ids(tmp_path / "out") == ["outside"]
+
+
 # --- metadata ------------------------------------------------------------------------------------------------------
 
 
@@ -299,6 +352,33 @@ def test_json_lines_keep_their_values(extract, tmp_path):
         '{"a.wav": {"text": "ja", "n": 1, "x": 1.0, "tags": ["é", null], "no": null}, '
         '"b.wav#t=0,0.1": {"n": true, "score": null, "d": {"e": [null]}}}'
     )
+
+
+@pytest.mark.parametrize("deep", ["[" * 900 + "]" * 900, '{"a":' * 33 + "1" + "}" * 33, "[" * 20000 + "]" * 20000])
+def test_values_nested_deep_make_a_bad_row(extract, tmp_path, deep):
+    write_tones(tmp_path, "a.wav")
+    cut = {"id": "c", "start": 0, "duration": 0.1, "channel": 0}
+    recording = '"recording": {"sources": [{"type": "file", "source": "a.wav"}]}'
+    rows = ['{"path": "a.wav", "id": "x", "m": ' + "[" * 32 + "]" * 32 + "}"]
+    rows += [f'{{"path": "a.wav", "id": "y", "m": {deep}}}']
+    rows += [json.dumps(cut)[:-1] + f', {recording}, "supervisions": [{{"custom": {{"m": {deep}}}}}]}}']
+    (tmp_path / "m.jsonl").write_text("\n".join(rows))
+    told = extract("m.jsonl", "-o", "out", code=3).stderr
+    assert "a bug" not in told
+    assert list(metadata(tmp_path / "out")) == ["x"]
+    failures = lines(tmp_path / "out/failures.jsonl")
+    assert [line["code"] for line in failures] == ["bad-row", "bad-row"]
+    if len(deep) < 20000:
+        assert [line["id"] for line in failures] == ["y", "c"]
+        assert "m.jsonl:2: expected values nested at most 32 deep" in told
+
+
+def test_columns_of_one_name_keep_their_values(extract, tmp_path):
+    write_tones(tmp_path, "a.wav")
+    (tmp_path / "m.csv").write_text("path,label,label_2,label, label,x\na.wav,1,2,3,4,5\n")
+    extract("m.csv", "-o", "out")
+    want = {"label": "1", "label_2": "2", "label_3": "3", "label_4": "4", "x": "5"}
+    assert metadata(tmp_path / "out") == {"a.wav": want}
 
 
 def test_lhotse_and_kaldi(extract, tmp_path):
@@ -524,6 +604,24 @@ def test_a_broken_file_that_was_taken_from_the_list_is_forgotten(extract, tmp_pa
     assert [line["id"] for line in lines(tmp_path / "out/failures.jsonl")] == ["broken.wav"]
     extract("-", "-o", "out", input="a.wav\nnew.wav\n")
     assert lines(tmp_path / "out/failures.jsonl") == []
+
+
+def test_failures_of_others_stand_wherever_the_run_is_started(extract, hlfeat, tmp_path):
+    """Their relative paths lead nowhere from another folder. That says nothing about the files."""
+    write_tones(tmp_path, "a/a.wav", "new/b.wav", "elsewhere/c.wav")
+    (tmp_path / "a/broken.wav").write_text("no audio")
+    (tmp_path / "table.csv").write_text("path,start\na/a.wav,0\na/a.wav,never\n")
+    extract("a", "table.csv", "-o", "out", code=3)
+    before = (tmp_path / "out/failures.jsonl").read_bytes()
+    assert [line["code"] for line in lines(tmp_path / "out/failures.jsonl")] == ["not-audio", "bad-row"]
+    ran = hlfeat("extract", "../new", "-o", "../out", *SMALL, cwd=tmp_path / "elsewhere")
+    assert ran.returncode == 3, ran.stderr
+    assert (tmp_path / "out/failures.jsonl").read_bytes() == before
+    (tmp_path / "a/broken.wav").unlink()
+    extract("new", "-o", "out", code=3)
+    assert (tmp_path / "out/failures.jsonl").read_bytes() == before
+    extract("new", "-o", "out", "--retry-failed", code=3)
+    assert [line["code"] for line in lines(tmp_path / "out/failures.jsonl")] == ["bad-row"]
 
 
 def test_missing_files_are_tried_again(extract, tmp_path):

@@ -154,6 +154,46 @@ def test_files_that_are_not_what_they_were(invoke, folder, key):
     assert f"hlfeat: out/hlfeat.yaml: was used with {key} {file}; --{key} names them\n" in bare.stderr
 
 
+def test_it_goes_on_from_another_folder(invoke, folder):
+    """Paths in it are relative to where its run began, which is a folder that it is in."""
+    config = ["-c", "log-mel", "--set", "frontend.n_filters=8"]
+    assert invoke("stats", "old", *config, "-o", "s.json", cwd=folder).returncode == 0
+    (folder / "runs").mkdir()
+    assert invoke("extract", "old", "-o", "runs/out", *config, "--stats", "s.json", cwd=folder).returncode == 0
+    done = invoke("extract", "c.wav", "-o", "../runs/out", cwd=folder / "new")
+    assert done.returncode == 0, done.stderr
+    assert "hlfeat: going on with the configuration of ../runs/out/hlfeat.yaml, stats ../s.json\n" in done.stderr
+    (folder / "new/s.json").write_text("other")  # only the content counts
+    done = invoke("extract", "c.wav", "-o", "../runs/out", cwd=folder / "new")
+    assert done.returncode == 0, done.stderr
+    assert len(library.FeatureStore(folder / "runs/out")) == 3
+
+
+def test_all_commands_say_what_a_configuration_was_used_with(invoke, folder, monkeypatch):
+    config = ["-c", "eleaf-8g-opt", "--set", "frontend.n_filters=8"]
+    torch.save(
+        library.build(library.load_config("eleaf-8g-opt", ["frontend.n_filters=8"])).state_dict(), folder / "w.pt"
+    )
+    assert invoke("extract", "old", "-o", "out", *config, "--weights", "w.pt", cwd=folder).returncode == 0
+    file, words = "out/hlfeat.yaml", "hlfeat: out/hlfeat.yaml: was used with weights w.pt"
+    takes = {
+        "check": ("config", "check", file),
+        "export": ("export", file, "--seconds", "0.5", "-o", "m.pt2"),
+        "stats": ("stats", "old", "-c", file, "-o", "s.json"),
+        "plot": ("plot", "old/a.wav", "-c", file, "-o", "a.png"),
+    }
+    for name, command in takes.items():
+        done = invoke(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert f"{words}; --weights names them\n" in done.stderr, name
+        more = ["--overwrite"] if name == "export" else []
+        assert "was used with" not in invoke(*command, *more, "--weights", "w.pt", cwd=folder).stderr, name
+    other = invoke("plot", "old/a.wav", "--compare", file, "-o", "a.png", cwd=folder)
+    assert f"{words}; --compare-weights names them\n" in other.stderr
+    bench = invoke("bench", "pipeline", "old", "-c", file, "--laps", "1", "--workers", "1", cwd=folder)
+    assert f"{words}, which this command does not use\n" in bench.stderr
+
+
 def test_pitch_goes_on_too(invoke, folder, monkeypatch):
     """The way along the best path needs a library, so it is only chosen here."""
     assert invoke("pitch", "old", "-o", "out", "--set", "seed=4", cwd=folder).returncode == 0

@@ -74,16 +74,18 @@ class LearnableFrontend(Frontend):
 
     def compress(self, bands: Tensor, frames: Tensor | None, inside: Inside | None = None) -> Tensor:
         if isinstance(self.compression, Compression):
-            more = {} if inside is None else {"inside": inside}
-            return self.compression(bands, frames, **more)  # type: ignore[no-any-return]
+            if inside is None:
+                return self.compression(bands, frames)  # type: ignore[no-any-return]
+            return self.compression(bands, frames, inside=inside)  # type: ignore[no-any-return]
         return self.compression(bands)  # type: ignore[no-any-return]
 
     def compress_stream(
         self, chunks: Iterable[Tensor], open_spill: Callable[[], SpillFile], inside: Inside | None = None
     ) -> Iterator[Tensor]:
         if isinstance(self.compression, Compression):
-            more = {} if inside is None else {"inside": inside}
-            return self.compression.stream(chunks, open_spill, **more)
+            if inside is None:
+                return self.compression.stream(chunks, open_spill)
+            return self.compression.stream(chunks, open_spill, inside=inside)
         return map(self.compression, chunks)
 
     def quantities(self) -> list[Quantity]:
