@@ -42,7 +42,7 @@ class FeatureTarget(Target):
         self.marker = Marker(conversion.folder)
         self._new_failures: dict[
             str, FailureRecord
-        ] = {}  # clips whose features the dtype cannot hold, by the input's id
+        ] = {}  # what the dtype cannot hold, by the input's id
         self._finished: dict[int, list[IndexEntry]] = {}
         self._output: OutputDir | None = None
 
