@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -205,11 +204,9 @@ def _run(
 def _report_there(folder: Path, part: Part) -> dict[str, Any]:
     """The report of a run that was interrupted; that it was, where there is none."""
     from hlfeat.storage.layout import Layout
+    from hlfeat.storage.run_parts import read_report
 
-    try:
-        report = json.loads(Layout(folder, part).report.read_bytes())
-    except (OSError, ValueError):
-        report = {}
+    report = read_report(Layout(folder, part).report) or {}
     return report if report.get("complete") is False else {"complete": False, "interrupted": "asked to stop"}
 
 

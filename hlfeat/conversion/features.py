@@ -26,6 +26,7 @@ from hlfeat.storage.layout import Layout, ShardFiles, own_files
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.storage.run_dir import RunDir
+from hlfeat.storage.run_parts import read_report
 from hlfeat.storage.shard_writer import ShardWriter
 
 _CONVERTED = "converted"  # the key of a report
@@ -40,9 +41,7 @@ class FeatureTarget(Target):
         output = {"format": identity.format, "dtype": identity.dtype, "shard_size": identity.shard_size}
         self.description = convert_description(conversion.source.folder, output)
         self.marker = Marker(conversion.folder)
-        self._new_failures: dict[
-            str, FailureRecord
-        ] = {}  # what the dtype cannot hold, by the input's id
+        self._new_failures: dict[str, FailureRecord] = {}  # what the dtype cannot hold, by the input's id
         self._finished: dict[int, list[IndexEntry]] = {}
         self._output: OutputDir | None = None
 
@@ -77,7 +76,7 @@ class FeatureTarget(Target):
 
     def begin(self) -> bool:
         folder, identity = self.conversion.folder, self.conversion.identity
-        record, report = self.marker.read(), _read_report(folder)
+        record, report = self.marker.read(), read_report(self.output.layout.report) or {}
         if record is not None:
             identity.check_same(folder, record.get("conversion"))
         elif isinstance(report.get(_CONVERTED), dict):
@@ -162,7 +161,7 @@ class FeatureTarget(Target):
         for _, entries in self.catalog.finished_shards():
             self.clips += len(entries)
             seconds += sum(entry.duration for entry in entries)
-        report = _read_report(self.conversion.source.folder)
+        report = read_report(Layout(self.conversion.source.folder).report) or {}
         facts = {
             "clips": self.clips,
             "clips_this_run": self.clips,
@@ -264,15 +263,6 @@ class FeatureShard:
 def _with_shard(failure: FailureRecord, shard: str) -> FailureRecord:
     known = {name: getattr(failure, name) for name in ("id", "path", "code", "message", "member", "other")}
     return FailureRecord(**known, shard=shard)
-
-
-def _read_report(folder: Path) -> dict[str, Any]:
-    """report.json of a folder; nothing where there is none, or it is damaged."""
-    try:
-        report = json.loads(Layout(folder).report.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return report if isinstance(report, dict) else {}
 
 
 def _has_results(folder: Path) -> bool:
