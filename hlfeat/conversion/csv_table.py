@@ -6,10 +6,11 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from hlfeat.conversion.draft_file import DraftFile
 from hlfeat.conversion.metadata import as_text
 from hlfeat.conversion.source import SourceClip
 from hlfeat.conversion.tables import FIXED, Table, value_names
-from hlfeat.conversion.target import Conversion, DraftFile
+from hlfeat.conversion.target import Conversion
 from hlfeat.text import as_unicode
 
 

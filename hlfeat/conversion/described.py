@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from hlfeat.config.config import Config
 from hlfeat.errors import OutputError
-from hlfeat.storage.description import RunDescription
+from hlfeat.storage.description import RunDescription, fingerprint_of, has_its_fingerprint
 from hlfeat.storage.layout import Layout
 
 
@@ -36,26 +34,15 @@ def convert_description(folder: Path, output: Mapping[str, Any]) -> ConvertedDes
     """
     text = Layout(folder).description.read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.safe_load(text)
-    before = data["fingerprint"]
-    if fingerprint_of(data) != before:
+    if not has_its_fingerprint(RunDescription.from_dict(data)):
         path = Layout(folder).description
         raise OutputError(f"{path}: the fingerprint is not that of the configuration: was it edited, or is it newer?")
     data["config"]["output"] = {**data["config"]["output"], **output}
-    data["fingerprint"] = fingerprint_of(data)
+    data["fingerprint"] = fingerprint_of(RunDescription.from_dict(data))
     data.pop("inputs", None)  # of parts
     described = RunDescription.from_dict(data)
     values = {f.name: getattr(described, f.name) for f in fields(RunDescription)}
     return ConvertedDescription(**values, text=_edit(text, data).encode())
-
-
-def fingerprint_of(data: Mapping[str, Any]) -> str | None:
-    """The fingerprint of a run with this configuration; None for one that this version does not know."""
-    try:
-        config = Config.model_validate(data["config"])
-    except ValidationError:
-        return None
-    digests = [(data.get(key) or {}).get("sha256") for key in ("weights", "stats")]
-    return config.fingerprint(*digests)
 
 
 def _edit(text: str, data: Mapping[str, Any]) -> str:

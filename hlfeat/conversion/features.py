@@ -26,6 +26,7 @@ from hlfeat.storage.layout import Layout, ShardFiles, own_files
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.storage.run_dir import RunDir
+from hlfeat.storage.run_parts import read_report
 from hlfeat.storage.shard_writer import ShardWriter
 
 _CONVERTED = "converted"  # the key of a report
@@ -40,7 +41,7 @@ class FeatureTarget(Target):
         output = {"format": identity.format, "dtype": identity.dtype, "shard_size": identity.shard_size}
         self.description = convert_description(conversion.source.folder, output)
         self.marker = Marker(conversion.folder)
-        self._lost: dict[str, FailureRecord] = {}  # clips whose features the dtype cannot hold, by the input's id
+        self._new_failures: dict[str, FailureRecord] = {}  # what the dtype cannot hold, by the input's id
         self._finished: dict[int, list[IndexEntry]] = {}
         self._output: OutputDir | None = None
 
@@ -75,7 +76,7 @@ class FeatureTarget(Target):
 
     def begin(self) -> bool:
         folder, identity = self.conversion.folder, self.conversion.identity
-        record, report = self.marker.read(), _read_report(folder)
+        record, report = self.marker.read(), read_report(self.output.layout.report) or {}
         if record is not None:
             identity.check_same(folder, record.get("conversion"))
         elif isinstance(report.get(_CONVERTED), dict):
@@ -90,7 +91,7 @@ class FeatureTarget(Target):
         self.marker.write(identity, {}, complete=False)
         self._finished = dict(self.catalog.finished_shards())
         if not set(self._finished) <= set(self.conversion.plan.numbers):
-            raise self._of_others()
+            raise self._has_clips_of_a_run()
         return True
 
     def _is_all_there(self, report: Mapping[str, Any]) -> bool:
@@ -110,24 +111,25 @@ class FeatureTarget(Target):
             if entry is not None and entry.id == clip.entry.id:
                 entry = next(written, None)
             else:
-                self.lose(clip, number)
+                self.record_failure(clip, number)
         if entry is not None:
-            raise self._of_others()
+            raise self._has_clips_of_a_run()
 
-    def _of_others(self) -> UsageError:
+    def _has_clips_of_a_run(self) -> UsageError:
+        """The error of a folder with more clips than the conversion has written."""
         return UsageError(f"{self.conversion.folder}: a run has added clips to it; choose another folder")
 
     def open(self, number: int) -> AbstractContextManager[OpenShard]:
         return FeatureShard(self, number)
 
-    def lose(self, clip: SourceClip, number: int) -> None:
+    def record_failure(self, clip: SourceClip, number: int) -> None:
         """Record a clip whose features the dtype cannot hold, once for all channels of its file."""
         entry, shard = clip.entry, self.output.layout.shard_name(number)
         message = cannot_hold(self.conversion.dtype)
         record = FailureRecord(clip.group, entry.path, "non-finite", message, shard, entry.member)
-        if clip.group not in self._lost:
+        if clip.group not in self._new_failures:
             self.failed += 1
-        self._lost.setdefault(clip.group, record)
+        self._new_failures.setdefault(clip.group, record)
 
     def publish(self, shard: ShardWriter, statistics: bytes, lines: bytes) -> Path:
         """Publish a shard, if the folder is still in its place."""
@@ -144,9 +146,9 @@ class FeatureTarget(Target):
             number = plan.shard_of_failure(key)
             shard = failure.shard if plan.kept else layout.shard_name(number)
             placed.append((number, _with_shard(failure, shard)))
-        if not self._lost:
+        if not self._new_failures:
             return [failure for _, failure in placed]
-        for failure in self._lost.values():
+        for failure in self._new_failures.values():
             name = Layout.parse(f"{failure.shard}.npy")
             placed.append((0 if name is None or name.number is None else name.number, failure))
         placed.sort(key=lambda place: place[0])  # which is stable
@@ -159,7 +161,7 @@ class FeatureTarget(Target):
         for _, entries in self.catalog.finished_shards():
             self.clips += len(entries)
             seconds += sum(entry.duration for entry in entries)
-        report = _read_report(self.conversion.source.folder)
+        report = read_report(Layout(self.conversion.source.folder).report) or {}
         facts = {
             "clips": self.clips,
             "clips_this_run": self.clips,
@@ -197,7 +199,7 @@ class FeatureShard:
         self._moments: list[tuple[str, Moments, bool]] = []
         self._group: str | None = None
         self._written = 0  # clips of the group
-        self._lost = False  # whether a clip of the group is
+        self._failed = False  # whether a clip of the group has
 
     def __enter__(self) -> FeatureShard:
         return self
@@ -209,8 +211,8 @@ class FeatureShard:
 
     def add(self, clip: SourceClip) -> None:
         if clip.group != self._group:
-            self._group, self._written, self._lost = clip.group, 0, False
-        if self._lost:
+            self._group, self._written, self._failed = clip.group, 0, False
+        if self._failed:
             return
         total = [no_moments(*self._shape)]
         try:
@@ -220,8 +222,8 @@ class FeatureShard:
         except ClipError:  # all channels of the file go, as in a run
             self._writer.drop(self._written)
             del self._lines[len(self._lines) - self._written :], self._moments[len(self._moments) - self._written :]
-            self._lost = True
-            self._target.lose(clip, self._number)
+            self._failed = True
+            self._target.record_failure(clip, self._number)
             return
         placed = self._writer.entries[-1]
         place = {"shard": placed.shard, "row": placed.row, "frames": placed.frames}
@@ -261,15 +263,6 @@ class FeatureShard:
 def _with_shard(failure: FailureRecord, shard: str) -> FailureRecord:
     known = {name: getattr(failure, name) for name in ("id", "path", "code", "message", "member", "other")}
     return FailureRecord(**known, shard=shard)
-
-
-def _read_report(folder: Path) -> dict[str, Any]:
-    """report.json of a folder; nothing where there is none, or it is damaged."""
-    try:
-        report = json.loads(Layout(folder).report.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return report if isinstance(report, dict) else {}
 
 
 def _has_results(folder: Path) -> bool:

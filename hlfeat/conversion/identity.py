@@ -1,7 +1,7 @@
 """What a conversion is of, and to what: recorded in its folder, so that no other one goes on there.
 
-While a conversion to a feature directory is at work, and for good beside files of other formats, `_conversion.json` has
-it. Programs that read a folder of Parquet files skip names that begin with an underscore.
+`_conversion.json` has it: in a feature directory until the conversion is finished, in other folders also afterwards.
+Programs that read a folder of Parquet files skip names that begin with an underscore.
 """
 
 from __future__ import annotations

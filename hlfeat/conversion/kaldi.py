@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hlfeat.conversion.draft_file import DraftFile
+from hlfeat.conversion.keys import key_of
 from hlfeat.conversion.metadata import LANGUAGE, SPEAKER, TEXT, first_of
 from hlfeat.conversion.source import Source, SourceClip
-from hlfeat.conversion.target import Conversion, DraftFile, Export, cast, key_of
+from hlfeat.conversion.target import Conversion, Export, cast
 from hlfeat.errors import UsageError
 from hlfeat.files import json_lines, write_atomically
 from hlfeat.storage.metadata import meta_of

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from hlfeat.conversion.draft_file import DraftFile
 from hlfeat.conversion.metadata import as_text
 from hlfeat.conversion.plan import LargeInt
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.tables import FEATURES, FIXED, ClipRows, Table, value_names
-from hlfeat.conversion.target import Conversion, DraftFile
+from hlfeat.conversion.target import Conversion
 from hlfeat.errors import UsageError
 from hlfeat.text import as_unicode
 

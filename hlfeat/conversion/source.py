@@ -13,15 +13,13 @@ import numpy as np
 
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.storage.description import read_description_dict
-from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.feature_dir import FeatureDir, whole_if_short
 from hlfeat.storage.formats import FeatureReader
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.metadata import meta_of
 from hlfeat.storage.records import IndexEntry, read_whole_index
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.text import escape_unprintable
-
-WHOLE_BYTES = 1 << 24  # of a clip that is read in one piece: its moments are then summed as a run sums them
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,7 @@ class SourceClip:
 
     def pieces(self) -> Iterator[np.ndarray]:
         """The same, a clip that is not very long as a whole."""
-        if self.entry.frames * self._reader.row_bytes > WHOLE_BYTES:
-            yield from self.chunks()
-        else:
-            yield self.whole()
+        yield from whole_if_short(self.chunks(), self.entry.frames * self._reader.row_bytes)
 
     def whole(self) -> np.ndarray:
         """Shape: [frames, *row_shape]."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from hlfeat.conversion.draft_file import remove_draft
 from hlfeat.conversion.identity import Identity, Marker, is_complete
 from hlfeat.conversion.plan import Plan
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.errors import UsageError
-from hlfeat.files import TEMPORARY, json_lines, publish, sync, write_atomically
+from hlfeat.files import TEMPORARY, json_lines, write_atomically
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
 from hlfeat.storage.records import FailureRecord
@@ -216,56 +215,10 @@ class Export(Target):
         return ()
 
 
-Draft = TypeVar("Draft", bound="DraftFile")
-
-
-class DraftFile:
-    """A file beside its name, as a context; without `publish`, nothing is left of it.
-
-    Shards that are one file derive from it.
-
-    Attributes:
-        path: that it gets.
-        file: to write to.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._temporary = path.with_name(path.name + TEMPORARY)
-        self.file: IO[bytes] = open(self._temporary, "wb")
-
-    def publish(self) -> Path:
-        """Sync the file and give it its name."""
-        sync(self.file)
-        self.file.close()
-        publish(self._temporary, self.path)
-        return self.path
-
-    def __enter__(self: Draft) -> Draft:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(OSError):  # a full disk: what could not be flushed is thrown away next
-            self.file.close()
-        self._temporary.unlink(missing_ok=True)
-
-
 def is_lock(path: Path) -> bool:
     """Whether a file is that of a lock."""
     name = Layout.parse(path.name)
     return name is not None and name.kind == "lock"
-
-
-def remove_draft(path: Path) -> None:
-    """Remove a half-written file, or a folder of files."""
-    if path.is_dir() and not path.is_symlink():
-        for below in path.iterdir():
-            below.unlink()
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
 
 
 def cast(clip: SourceClip, features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -287,21 +240,3 @@ def to_dtype(features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
     with np.errstate(over="ignore"):
         y = features.astype(dtype)
     return y if np.isfinite(y).all() else None
-
-
-def key_of(text: str, illegal: re.Pattern[str], sign: str = "%") -> str:
-    """A name for programs that do not allow all characters: `%` and these become `%20`, as in a URL.
-
-    `urllib.parse.unquote` gives the text again. `sign`: instead of `%`.
-
-    >>> key_of("a b%.wav", re.compile(r"\\s"))
-    'a%20b%25.wav'
-    """
-    legal = (c != sign and not illegal.match(c) and c.isprintable() for c in text)
-    return "".join(c if keep else _quoted(c, sign) for c, keep in zip(text, legal, strict=True))
-
-
-def _quoted(character: str, sign: str) -> str:
-    code = ord(character)
-    data = character.encode("utf-8", "surrogateescape" if 0xDC80 <= code <= 0xDCFF else "surrogatepass")
-    return "".join(f"{sign}{byte:02X}" for byte in data)

@@ -16,8 +16,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from hlfeat.conversion.draft_file import DraftFile
+from hlfeat.conversion.keys import key_of
 from hlfeat.conversion.source import SourceClip
-from hlfeat.conversion.target import DraftFile, Export, cast, key_of
+from hlfeat.conversion.target import Export, cast
 from hlfeat.files import json_lines
 from hlfeat.storage.layout import Layout
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hlfeat.storage.description import read_description_dict
 from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.run_parts import read_report
 
 Versions = dict[str, str]  # the version of each library by its name
 
@@ -25,10 +25,7 @@ def earlier_versions(output: OutputDir, clips: int) -> list[Versions]:
     """
     if not clips:
         return []
-    try:
-        versions = versions_in(json.loads(output.layout.report.read_bytes()))
-    except (OSError, ValueError, RecursionError):
-        versions = []
+    versions = versions_in(read_report(output.layout.report))
     return versions or versions_in(read_description_dict(output.folder))
 
 

@@ -7,16 +7,17 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from hlfeat.errors import OutputError
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.text import count, escape_unprintable
 
+MOST_ASKED = 1000  # clips of other shards, where a shard's own are not known
 AudioState = Literal["there", "gone", "changed"]
 
 
@@ -28,7 +29,7 @@ class AtRisk:
         clips: those whose index lines can be read.
         gone: paths of clips among them whose audio is not there.
         changed: paths of those whose audio has another size or time of change than the file that was read.
-        unknown: whether the shard may have clips that no line tells.
+        unknown: no line can be read, and nothing else says that the audio is there.
     """
 
     clips: int = 0
@@ -38,10 +39,10 @@ class AtRisk:
 
     @classmethod
     def of(cls, folder: RunDir, shard: ShardFiles) -> AtRisk:
-        entries, unreadable = _salvage_index(shard.index)
+        entries = _salvage_index(shard.index)
         risk = cls(len(entries))
-        if isinstance(folder, FeatureDir) and any(path.exists() for path in shard.data):
-            risk.unknown = unreadable > 0 or not entries or _has_more(folder, shard, entries)
+        if not entries and isinstance(folder, FeatureDir) and any(path.exists() for path in shard.data):
+            risk.unknown = not _audio_of_others_is_there(folder, shard)
         paths: dict[AudioState, list[str]] = {"there": [], "gone": risk.gone, "changed": risk.changed}
         for entry in entries:
             paths[audio_state(entry)].append(entry.path)
@@ -64,8 +65,8 @@ class AtRisk:
             )
         if self.unknown:
             return (
-                "kept, as its index does not tell all of its clips, and their audio may be gone: if it is there, the "
-                "option force takes the shard back"
+                "kept, as its index does not tell its clips, and their audio may be gone: if it is there, the option "
+                "force takes the shard back"
             )
         return ""
 
@@ -81,39 +82,22 @@ def audio_state(entry: IndexEntry) -> AudioState:
     return "there" if same else "changed"
 
 
-def _salvage_index(path: Path) -> tuple[list[IndexEntry], int]:
-    """The lines of an index that can be read, and how many cannot."""
-    entries, damaged = [], 0
+def _salvage_index(path: Path) -> list[IndexEntry]:
+    """The lines of an index that can be read."""
+    entries = []
     for line in path.read_bytes().split(b"\n"):
-        if not line:
-            continue
-        try:
+        with suppress(ValueError, RecursionError):
             data = json.loads(line)
-            if not isinstance(data, dict):
-                raise ValueError("expected an index line")
-            entries.append(IndexEntry.from_line(data))
-        except (ValueError, RecursionError):
-            damaged += 1
-    return entries, damaged
+            if isinstance(data, dict):
+                entries.append(IndexEntry.from_line(data))
+    return entries
 
 
-def _has_more(folder: FeatureDir, shard: ShardFiles, entries: Sequence[IndexEntry]) -> bool:
-    """Whether the features may have rows that no line tells, as where an index was cut short."""
-    with suppress(OutputError):
-        stored = folder.stored_statistics(shard)
-        if stored is not None and stored.clips > len(entries):
-            return True
-    told = sum(entry.frames for entry in entries)
-    for path in shard.data:
-        with suppress(OutputError):
-            if path.exists():
-                reader = folder.open_shard(shard, path.name)
-                try:
-                    if reader.rows > told:
-                        return True
-                finally:
-                    reader.close()
-    return False
+def _audio_of_others_is_there(folder: RunDir, shard: ShardFiles) -> bool:
+    """Whether the other shards have clips, and the audio of these is where it was."""
+    others = (entry for other in folder.shards if other.index != shard.index for entry in _salvage_index(other.index))
+    states = {audio_state(entry) for entry in islice(others, MOST_ASKED)}
+    return states == {"there"}
 
 
 def _first(paths: Sequence[str]) -> str:

@@ -246,9 +246,8 @@ def read_description(folder: Path) -> RunDescription:
         raise OutputError(f"{path}: damaged: expected the layout of features") from e
 
 
-def has_its_fingerprint(description: RunDescription) -> bool | None:
-    """Whether the fingerprint is that of the settings; None for settings of another version, which this one cannot
-    read."""
+def fingerprint_of(description: RunDescription) -> str | None:
+    """The fingerprint of a run with these settings; None for those of another version, which this one cannot read."""
     weights, stats = description.weights, description.stats
     try:
         config = config_from_dict(description.config)
@@ -257,7 +256,13 @@ def has_its_fingerprint(description: RunDescription) -> bool | None:
     fingerprint = config.fingerprint(*(None if file is None else file.sha256 for file in (weights, stats)))
     if description.pitch is not None:
         fingerprint = pitch_fingerprint(fingerprint, {"viterbi": description.pitch.viterbi})
-    return fingerprint == description.fingerprint
+    return fingerprint
+
+
+def has_its_fingerprint(description: RunDescription) -> bool | None:
+    """Whether the fingerprint is that of the settings; None where these cannot be read."""
+    fingerprint = fingerprint_of(description)
+    return None if fingerprint is None else fingerprint == description.fingerprint
 
 
 def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -19,6 +20,20 @@ from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.run_dir import RunDir
 
 log = logging.getLogger("hlfeat")
+
+WHOLE_BYTES = 1 << 24  # of a clip that is read in one piece
+
+
+def whole_if_short(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The pieces of a clip of so many bytes as one, unless it is very long: moments are then summed as a run has done.
+
+    Shape: [n, *row_shape] each -> the same.
+    """
+    if size > WHOLE_BYTES:
+        yield from pieces
+        return
+    read = list(pieces)
+    yield read[0] if len(read) == 1 else np.concatenate(read)
 
 
 class FeatureDir(RunDir):

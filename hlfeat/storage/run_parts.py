@@ -35,7 +35,7 @@ def read_run_parts(folder: Path) -> RunParts | None:
     partitions = ShardCatalog(Layout(folder)).other_partitions() if folder.is_dir() else []
     if len(partitions) != 1:
         return None
-    reports = {part.index: _read_report(Layout(folder, part).report) for part in WHOLE.split(partitions[0])}
+    reports = {part.index: read_report(Layout(folder, part).report) for part in WHOLE.split(partitions[0])}
     numbers = (_task_numbers(report) for report in reports.values() if report is not None)
     done = frozenset(index for index, report in reports.items() if report is not None and is_complete(report))
     return RunParts(partitions[0], done, next((n for n in numbers if n is not None), None))
@@ -54,7 +54,8 @@ def is_complete(report: Mapping[str, Any]) -> bool:
     return report.get("complete") is not False
 
 
-def _read_report(path: Path) -> dict[str, Any] | None:
+def read_report(path: Path) -> dict[str, Any] | None:
+    """What a report says, little of which is checked; None where there is none, or it is damaged."""
     try:
         report = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

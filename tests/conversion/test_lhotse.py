@@ -14,7 +14,7 @@ import soundfile
 from lhotse import CutSet, FeatureSet, MonoCut, RecordingSet, SupervisionSet
 
 from hlfeat import FeatureStore, load_audio
-from hlfeat.conversion import lhotse_cuts
+from hlfeat.conversion import lhotse_cuts, lhotse_records
 from hlfeat.conversion.convert import Request, convert
 from tests import helpers
 from tests.conversion.folders import add_meta
@@ -143,7 +143,7 @@ def test_each_channel_and_archives(tmp_path, invoke):
 
 
 def test_segments_of_a_file_that_is_gone_have_no_recording(segments, tmp_path, invoke, monkeypatch):
-    monkeypatch.setattr(lhotse_cuts, "_seconds", lambda path: None)
+    monkeypatch.setattr(lhotse_records, "_seconds", lambda path: None)
     cuts = converted(segments, tmp_path, invoke)
     assert not any(cut.has_recording for cut in cuts)
     assert not (tmp_path / "new/recordings.jsonl.gz").exists()
