@@ -91,10 +91,11 @@ def test_what_does_not_fit(invoke, clips, tmp_path, monkeypatch):
 
 
 def test_clips_that_are_all_broken(invoke, tmp_path):
+    """A header of no clip was read, so none can say anything."""
     helpers.broken_clips(tmp_path / "broken")
-    for name in ("text.wav", "empty.wav"):
-        done = invoke("extract", tmp_path / "broken" / name, "-n", "-o", tmp_path / "out")
-        assert (done.returncode, "none of 1 clip can be opened" in done.stderr) == (0, True)
+    done = invoke("extract", tmp_path / "broken" / "text.wav", "-n", "-o", tmp_path / "out")
+    assert done.returncode == 0
+    assert "none of 1 clip can be opened" in done.stderr
 
 
 def test_parts_and_pitch_tracks(invoke, clips, tmp_path):
