@@ -17,7 +17,7 @@ from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
 from hlfeat.cli.parts import choose_part, local_device
 from hlfeat.cli.process import Display, StopRequest, keep_stdout_for_paths, print_path
 from hlfeat.errors import UsageError
-from hlfeat.partition import Part
+from hlfeat.partition import WHOLE, Part
 
 if TYPE_CHECKING:
     from hlfeat.audio.clip import Clip
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hlfeat.extraction.report import Report
     from hlfeat.extraction.setup import Pipeline
     from hlfeat.inputs.collect import Inputs
-    from hlfeat.storage.layout import Layout
 
 log = logging.getLogger("hlfeat")
 
@@ -111,7 +110,6 @@ class ClipJob:
             raise UsageError("-o: expected a folder for the output, got an empty name")
         if not self.inputs and not self.manifests:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
-        from hlfeat.storage.layout import Layout
 
         folder = Path(self.out)
         there = None if self.options.overwrite else folder
@@ -122,8 +120,7 @@ class ClipJob:
         device = self.options.device
         options = replace(self.options, part=part, device=local_device(device, os.environ) if source else device)
         if self.dry_run:
-            some = clips.clips[part.slice(len(clips.clips))]
-            print_plan(config, product, some, options.weights, options.stats, Layout(folder, part))
+            print_plan(config, product, clips.clips, options, folder)
             return
         report = _run(config, product, clips, folder, options, stop, self.display)
         _summarise(report, folder, part, self.display)
@@ -131,49 +128,63 @@ class ClipJob:
             raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-def print_plan(
-    config: Config,
-    product: Product,
-    clips: Sequence[Clip],
-    weights: Path | None = None,
-    stats: Path | None = None,
-    layout: Layout | None = None,
-) -> None:
-    """Print what a run would make of the clips, and how much of it; and check that it can be built.
+def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, folder: Path) -> None:
+    """Log what a run would make of the clips, and how much of it; and check that it can be built, and go on there.
 
     Args:
-        layout: of the output.
+        clips: of all parts.
+        folder: for the output.
     """
+    from hlfeat.extraction.run_log import facts
+    from hlfeat.extraction.setup import describe_inputs
+    from hlfeat.storage.continuation import Continuation
     from hlfeat.text import count
 
-    pipeline = product.prepare(config, weights, stats)
-    what = product.describe(config, pipeline)
-    print(f"hlfeat: {count(len(clips), 'clip')}; {what}; nothing was written", file=sys.stderr)
-    if layout is not None:
-        _print_size(config, product, pipeline, clips, layout)
-    for clip in clips:
+    pipeline = product.prepare(config, options.weights, options.stats)
+    part, description = options.part.split(len(options.devices))[0], pipeline.description
+    if part != WHOLE:
+        description = replace(description, inputs=describe_inputs(clips))
+    Continuation(folder, part).check(description, options.overwrite)
+    what, some = product.describe(config, pipeline), clips[options.part.slice(len(clips))]
+    plan = facts(event="plan", clips=len(some), output=str(folder))
+    log.info("%s; %s; nothing was written", count(len(some), "clip"), what, extra=plan)
+    _print_size(config, product, pipeline, some, options, folder)
+    for clip in some:
         log.debug("%s", clip)
 
 
-def _print_size(config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], layout: Layout) -> None:
-    """Print about how much a run would write, and what is free; warn where that is too little."""
+def _print_size(
+    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, folder: Path
+) -> None:
+    """Log about how much a run would write, and what is free; warn where that is too little."""
     from hlfeat.extraction.estimate import estimate, free_bytes, written_bytes
+    from hlfeat.extraction.run_log import facts
     from hlfeat.text import count, duration, escape_unprintable, size
 
     found = estimate(config, product, pipeline, clips)
-    if not found.answered:
-        print(f"hlfeat: none of {count(found.asked, 'header')} says how long its clip is", file=sys.stderr)
+    if not found.opened:
+        log.info("none of %s can be opened", count(found.asked, "clip"))
         return
-    free, written = free_bytes(layout.folder), written_bytes(layout)
+    if not found.answered:
+        log.info("none of %s says how long its clip is", count(found.opened, "header"))
+        return
+    free, written = free_bytes(folder), written_bytes(folder, options.part.split(len(options.devices)))
+    if options.overwrite:  # what is there goes before the first shard is written
+        free, written = None if free is None else free + written_bytes(folder), 0
     there = f", {size(written)} of which are there" if written else ""
     of = f"; from {count(found.asked, 'header')}" if found.asked < len(clips) else ""
     room = "" if free is None else f"; {size(free)} are free"
-    print(
-        f"hlfeat: about {size(found.size)} for about {duration(found.seconds)} of audio{there}{room}{of}",
-        file=sys.stderr,
+    log.info(
+        "about %s for about %s of audio%s%s%s",
+        size(found.size),
+        duration(found.seconds),
+        there,
+        room,
+        of,
+        extra=facts(bytes=found.size, hours=found.seconds / 3600, bytes_there=written, bytes_free=free),
     )
     if free is not None and found.size - written > free:
-        place = escape_unprintable(str(layout.folder))
+        place = escape_unprintable(str(folder))
         log.warning("%s: about %s do not fit, %s are free", place, size(found.size - written), size(free))
 
 

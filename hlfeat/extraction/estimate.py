@@ -14,7 +14,8 @@ from hlfeat.config.config import Config
 from hlfeat.errors import ClipError
 from hlfeat.extraction.product import Product
 from hlfeat.extraction.setup import Pipeline
-from hlfeat.storage.layout import Layout, own_files
+from hlfeat.partition import Part
+from hlfeat.storage.layout import own_files
 
 MOST_HEADERS = 200
 
@@ -26,12 +27,14 @@ class Estimate:
     Attributes:
         seconds: of audio, each channel that becomes a clip of its own counted.
         size: of what is made of it, in bytes.
-        asked, answered: clips whose header was looked at, and those whose header says how long they are.
+        asked, opened, answered: clips whose header was looked at, those that could be opened, and of these those whose
+            header says how long they are.
     """
 
     seconds: float
     size: int
     asked: int
+    opened: int
     answered: int
 
 
@@ -57,7 +60,7 @@ def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequen
             rows.append(kept * pipeline.postprocessor.rows(frames))
     usable = len(clips) * (n - failed) / max(1, n) / max(1, len(seconds))  # clips for each that has answered
     row_bytes = product.row_bytes(config, pipeline)
-    return Estimate(sum(seconds) * usable, round(sum(rows) * usable * row_bytes), n, len(seconds))
+    return Estimate(sum(seconds) * usable, round(sum(rows) * usable * row_bytes), n, n - failed, len(seconds))
 
 
 def free_bytes(folder: Path) -> int | None:
@@ -71,9 +74,9 @@ def free_bytes(folder: Path) -> int | None:
         return None
 
 
-def written_bytes(layout: Layout) -> int:
-    """The size of the features that the runs of a part have written already."""
-    if not layout.folder.is_dir():
+def written_bytes(folder: Path, parts: Sequence[Part] | None = None) -> int:
+    """The size of the features that the runs of these parts, or any, have written already."""
+    if not folder.is_dir():
         return 0
-    files = [path for path, name in own_files(layout.folder) if name.kind == "shard" and name.part == layout.part]
-    return sum(path.stat().st_size for path in files if path.exists())
+    shards = [path for path, name in own_files(folder) if name.kind == "shard" and (not parts or name.part in parts)]
+    return sum(path.stat().st_size for path in shards if path.exists())

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hlfeat.errors import OutputError, UsageError
+from hlfeat.errors import OutputError
 from hlfeat.files import write_atomically
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.catalog import ShardCatalog
-from hlfeat.storage.description import RunDescription, differing_settings, read_description_dict
-from hlfeat.storage.layout import Layout, own_files
+from hlfeat.storage.continuation import Continuation
+from hlfeat.storage.description import RunDescription
+from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
 from hlfeat.storage.run_parts import is_complete, with_task_numbers
 
@@ -60,55 +61,16 @@ class OutputDir:
         Raises UsageError where the features in the folder have another fingerprint, or belong to another number of
         parts, or files of these names are not hlfeat's.
         """
-        if overwrite and self.part != WHOLE:
-            raise UsageError("overwrite: expected without parts, as it removes the others' work: remove the folder")
-        if not overwrite:
-            self._check_partition()
-        self._check_ours()
+        checks = Continuation(self.folder, self.part)
+        checks.check_options(overwrite)
         path = self.layout.description
         resumed = path.exists() and not overwrite
         if resumed:
-            self._check_same(description)
+            checks.check_same(description)
         self.catalog.clean(everything=not resumed and self.part == WHOLE)
         if not resumed:
             write_atomically(path, description.to_yaml(), beside=self.layout.draft(path))
-            self._check_same(description)  # two parts may begin at the same time, and one has replaced the other's
-
-    def _check_partition(self) -> None:
-        for parts in self.catalog.other_partitions():
-            raise UsageError(
-                f"{self.folder}: holds a run in {_count_parts(parts)}, not in "
-                f"{_count_parts(self.part.of)}; choose another folder",
-                remedy="part" if parts > 1 else "",
-            )
-
-    def _check_ours(self) -> None:
-        """Raises UsageError for files of hlfeat's names without hlfeat.yaml."""
-        if self.layout.description.exists():
-            return
-        files = [(path.name, name) for path, name in own_files(self.folder) if name.kind != "lock"]
-        if not all(name.temporary for _, name in files):
-            names = ", ".join(sorted(path for path, _ in files)[:3])
-            raise UsageError(f"{self.folder}: has {names} but no hlfeat.yaml, so they are not hlfeat's to touch")
-
-    def _check_same(self, description: RunDescription) -> None:
-        """Raises UsageError where hlfeat.yaml has another fingerprint, or is of parts of other clips."""
-        before, now = read_description_dict(self.folder), description.as_dict()
-        there, asked = ("pitch tracks" if settings.get("pitch") else "features" for settings in (before, now))
-        if there != asked:
-            raise UsageError(f"{self.folder}: holds {there}, not {asked}; choose another folder", remedy="overwrite")
-        if before.get("fingerprint") != description.fingerprint:
-            keys = ", ".join(differing_settings(before, now)) or "the configuration"
-            raise UsageError(
-                f"{self.folder}: holds {there} of another configuration ({keys} differ); choose another folder",
-                remedy="overwrite",
-            )
-        inputs_before, inputs_now = before.get("inputs") or {}, now.get("inputs") or {}
-        if self.part != WHOLE and inputs_before != inputs_now:  # parts of different lists overlap, or leave clips out
-            raise UsageError(
-                f"{self.folder}: holds parts of another list of clips ({inputs_before.get('clips')} then, "
-                f"{inputs_now['clips']} now); choose another folder for the clips that are new"
-            )
+            checks.check_same(description)  # two parts may begin at the same time, and one has replaced the other's
 
     def begin(self, report: dict[str, Any]) -> None:
         """Note that there is something to do: write a report that is not complete, which a kill leaves.
@@ -151,7 +113,3 @@ class OutputDir:
     def _write_report(self, layout: Layout, report: dict[str, Any]) -> None:
         text = json.dumps(report, indent=2) + "\n"
         write_atomically(layout.report, text.encode(), beside=self.layout.draft(layout.whole.report))
-
-
-def _count_parts(n: int) -> str:
-    return "one part" if n == 1 else f"{n} parts"

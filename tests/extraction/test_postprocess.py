@@ -365,9 +365,10 @@ def test_the_command_line(hlfeat, clips, tmp_path):
     assert all(np.array_equal(found[i], want[i]) for i in want.ids)
 
 
-def test_the_shape_is_said_beforehand(clips, tmp_path, capsys):
+def test_the_shape_is_said_beforehand(clips, tmp_path, capsys, caplog):
     pooled = load_config("log-mel", ["output.pool=mean+std"])
-    print_plan(pooled, FEATURES, collect_inputs([str(clips)], io.BytesIO()).clips)
-    assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in capsys.readouterr().err
+    with caplog.at_level("INFO", "hlfeat"):
+        print_plan(pooled, FEATURES, collect_inputs([str(clips)], io.BytesIO()).clips, Options(), clips / "none")
+    assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in caplog.text
     cli_config.config_check("log-mel", ["output.pool=mean+std"])
     assert "pooled over time by mean+std: [vectors, 160]" in capsys.readouterr().out
