@@ -62,7 +62,10 @@ def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool =
     path = Layout(Path(out)).description
     if given.is_given or overwrite or not out or not path.is_file():
         name = given.name or default
-        warn_of_files(name, weights=given.weights, **({} if pitch else {"stats": given.stats}))
+        if pitch:  # its tracks are of features that are not normalised
+            warn_of_files(name, weights=given.weights)
+        else:
+            warn_of_files(name, weights=given.weights, stats=given.stats)
         return Chosen(name, given.overrides, given.weights, given.stats, given.viterbi)
     description = read_description(path.parent)
     if (description.pitch is not None) != pitch:
