@@ -62,7 +62,10 @@ def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool =
     path = Layout(Path(out)).description
     if given.is_given or overwrite or not out or not path.is_file():
         name = given.name or default
-        warn_of_files(name, {"weights": given.weights, **({} if pitch else {"stats": given.stats})})
+        files = {"weights": given.weights, "stats": given.stats}
+        if pitch:  # its tracks are of features that are not normalised
+            del files["stats"]
+        warn_of_files(name, files)
         return Chosen(name, given.overrides, given.weights, given.stats, given.viterbi)
     description = read_description(path.parent)
     if (description.pitch is not None) != pitch:
@@ -74,8 +77,8 @@ def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool =
         viterbi=description.pitch is not None and description.pitch.viterbi,
     )
     if not _is_default(description, default):
-        files = [f"{key} {file}" for key, file in (("weights", chosen.weights), ("stats", chosen.stats)) if file]
-        log.info("going on with the configuration of %s", ", ".join([str(path), *files]))
+        used = [f"{key} {file}" for key, file in (("weights", chosen.weights), ("stats", chosen.stats)) if file]
+        log.info("going on with the configuration of %s", ", ".join([str(path), *used]))
     return chosen
 
 

@@ -42,7 +42,7 @@ class AtRisk:
         entries = _salvage_index(shard.index)
         risk = cls(len(entries))
         if not entries and isinstance(folder, FeatureDir) and any(path.exists() for path in shard.data):
-            risk.unknown = not _audio_of_others_is_there(folder, shard)
+            risk.unknown = not audio_seems_there(folder, shard)
         paths: dict[AudioState, list[str]] = {"there": [], "gone": risk.gone, "changed": risk.changed}
         for entry in entries:
             paths[audio_state(entry)].append(entry.path)
@@ -93,9 +93,11 @@ def _salvage_index(path: Path) -> list[IndexEntry]:
     return entries
 
 
-def _audio_of_others_is_there(folder: RunDir, shard: ShardFiles) -> bool:
-    """Whether the other shards have clips, and the audio of these is where it was."""
-    others = (entry for other in folder.shards if other.index != shard.index for entry in _salvage_index(other.index))
+def audio_seems_there(folder: RunDir, shard: ShardFiles | None = None) -> bool:
+    """Whether the audio of other clips is where it was: of those in all shards, or in all but one, whose own clips are
+    not known."""
+    indexes = [other.index for other in folder.shards if shard is None or other.index != shard.index]
+    others = (entry for index in indexes for entry in _salvage_index(index))
     states = {audio_state(entry) for entry in islice(others, MOST_ASKED)}
     return states == {"there"}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hlfeat.errors import OutputError
 from hlfeat.files import write_atomically
-from hlfeat.inspection.at_risk import AtRisk
+from hlfeat.inspection.at_risk import AtRisk, audio_seems_there
 from hlfeat.inspection.rebuild import rebuilt_statistics
 from hlfeat.inspection.verify import ShardCheck
 from hlfeat.partition import WHOLE, Part
@@ -131,7 +131,8 @@ def _remove(shard: ShardFiles) -> None:
 def _orphans(folder: FeatureDir, force: bool) -> Iterator[Fix]:
     """Features and statistics without an index: it was removed, or a run was stopped before it wrote it.
 
-    Nothing tells whose the features are, so they are removed only if that is asked for.
+    Nothing tells whose the features are. They are removed if the audio of the other clips is there, or if that is asked
+    for.
     """
     indexed = {(shard.layout.part, shard.number) for shard in folder.shards}
     lone = [
@@ -139,6 +140,7 @@ def _orphans(folder: FeatureDir, force: bool) -> Iterator[Fix]:
         for path, name in sorted(own_files(folder.folder), key=lambda file: file[0].name)
         if name.kind in ("shard", "statistics") and not name.temporary and (name.part, name.number) not in indexed
     ]
+    force = force or (bool(lone) and audio_seems_there(folder))
     kept: set[tuple[Part, int | None]] = set()
     for path, name in lone:  # features are first
         problem = f"{path}: has no index"

@@ -30,12 +30,6 @@ log = logging.getLogger("hlfeat")
 PIECE = 1 << 14  # frames that are read at once
 
 
-def evenly(ids: Sequence[str], most: int = 12) -> list[str]:
-    """At most `most` of the ids, evenly spaced, with the first and the last."""
-    places = np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(int)
-    return [ids[i] for i in places]
-
-
 def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0, pitch: bool | None = None) -> list[Image]:
     """Images of one channel of stored clips: of frames, or of means over windows. Clips are read piece by piece.
 
