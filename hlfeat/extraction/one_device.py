@@ -153,9 +153,8 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     )
     if len(state.todo) < len(clips):
         failed_before = sum(failure.id in order for failure in state.standing)
-        done = len(clips) - len(state.todo) - failed_before
-        also = f", {failed_before} {'has' if failed_before == 1 else 'have'} failed" if failed_before else ""
-        log.info("%d of %d clips are done already%s", done, len(clips), also)
+        of_them = f"; {failed_before} of them failed" if failed_before else ""
+        log.info("%d of %d clips are done already%s", len(clips) - len(state.todo), len(clips), of_them)
     failures = Failures(state.standing, state.retried or {}, options, output.catalog.write_failures)
 
     sink = job.product.sink(job.config, job.pipeline, SinkPlace(output, job.each, state.shards, clock, failures))

@@ -140,4 +140,4 @@ def test_clips_that_failed_are_not_done(invoke, clips, tmp_path):
     (clips / "d0/broken.wav").write_bytes(b"")
     command = ["extract", clips, "-o", tmp_path / "out", *SETTINGS]
     invoke(*command)
-    assert "hlfeat: 12 of 13 clips are done already, 1 has failed\n" in invoke(*command).stderr
+    assert "hlfeat: 13 of 13 clips are done already; 1 of them failed\n" in invoke(*command).stderr
