@@ -26,7 +26,7 @@ CONVERT_EPILOG = epilog(
         Exit.INTERRUPTED: "interrupted; the same command goes on",
     },
     examples="""
-        hlfeat convert features -o small --format npy --dtype float16
+        hlfeat convert features -o small --dtype float16
         hlfeat convert embeddings -o table --format parquet
         hlfeat convert features -o frames --format csv --frames
         hlfeat convert features -o tars --format webdataset --shard-size 1GB
@@ -52,9 +52,9 @@ def convert(
             metavar="NAME",
             parser=parse_format,
             autocompletion=lambda: list(FORMATS),
-            help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.",
+            help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; default: that of FOLDER.",
         ),
-    ],
+    ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: that of FOLDER.")] = None,
     shard_size: Annotated[
         str | None,
@@ -93,7 +93,7 @@ def convert(
     if not done.new:
         log.info("%s: is complete already", out)
     else:
-        log.info("%s, %s of audio -> %s (%s)", count(done.clips, "clip"), duration(done.seconds), out, format)
+        log.info("%s, %s of audio -> %s (%s)", count(done.clips, "clip"), duration(done.seconds), out, done.format)
     if done.failed:
         log.warning("%s failed: float16 cannot hold their features; they are in %s", count(done.failed, "clip"), out)
         raise typer.Exit(Exit.SOME_CLIPS_FAILED)

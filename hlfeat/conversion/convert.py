@@ -44,13 +44,13 @@ class Request:
     """What to convert to.
 
     Attributes:
-        format: a name in TARGETS.
+        format: a name in TARGETS; None: that of the source.
         dtype: of the features; None: that of the source.
         shard_size: as `output.shard_size` of the configuration; None: that of the source.
         frames: in tables, a row for each frame.
     """
 
-    format: str
+    format: str | None = None
     dtype: str | None = None
     shard_size: int | str | None = None
     frames: bool = False
@@ -80,6 +80,7 @@ class Converted:
         seconds: of audio that these are of.
         failed: clips whose features the dtype cannot hold.
         new: whether anything was left to do.
+        format: a name in TARGETS.
     """
 
     clips: int
@@ -87,6 +88,7 @@ class Converted:
     seconds: float
     failed: int
     new: bool
+    format: str
 
 
 def convert(folder: Path, out: Path, request: Request, hooks: Hooks = Hooks()) -> Converted:
@@ -99,12 +101,14 @@ def convert(folder: Path, out: Path, request: Request, hooks: Hooks = Hooks()) -
     """
     if out.exists() and folder.exists() and os.path.samefile(out, folder):
         raise UsageError(f"{out}: expected another folder than that of the features")
-    source, kind = Source(folder), TARGETS[request.format]
+    source = Source(folder)
     output = OutputConfig.model_validate(source.description.config["output"])
+    name = request.format or output.format
+    kind = TARGETS[name]
     dtype = kind.check(source, None if request.dtype is None else np.dtype(request.dtype), request.frames)
     size = request.shard_size or output.shard_size
     plan = make_plan(source, Sizes.of(size, dtype, source.shape))
-    identity = Identity(source.digest(), request.format, dtype.name, size, request.frames)
+    identity = Identity(source.digest(), name, dtype.name, size, request.frames)
     target = kind(Conversion(source, plan, out, identity, dtype))
     with target:
         try:
@@ -118,7 +122,7 @@ def _run(target: Target, hooks: Hooks) -> Converted:
     plan = target.conversion.plan
     new = target.begin()
     if not new:
-        return Converted(plan.total, plan.frames, plan.seconds, target.failed, new)
+        return Converted(plan.total, plan.frames, plan.seconds, target.failed, new, target.conversion.identity.format)
     clips, progress = target.conversion.source.clips(), hooks.progress(plan.total)
     try:
         for number, count in zip(plan.numbers, plan.clips, strict=True):
@@ -141,4 +145,4 @@ def _run(target: Target, hooks: Hooks) -> Converted:
         progress.close()
     for path in target.finish():
         hooks.finished(path)
-    return Converted(target.clips, plan.frames, plan.seconds, target.failed, new)
+    return Converted(target.clips, plan.frames, plan.seconds, target.failed, new, target.conversion.identity.format)

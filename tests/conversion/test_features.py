@@ -46,6 +46,14 @@ def test_pt_of_a_conversion_is_that_of_a_run(name, request, recordings, tmp_path
     assert len(shards) == 3
 
 
+def test_the_format_stays_where_none_is_named(features, tmp_path, invoke):
+    for options, other in [(["--dtype", "float16"], "npy"), (["--format", "pt"], "pt")]:
+        assert invoke("convert", features, "-o", tmp_path / other, *options).returncode == 0
+    assert invoke("convert", tmp_path / "pt", "-o", tmp_path / "again", "--shard-size", "2").returncode == 0
+    assert list((tmp_path / "npy").glob("shard-*.npy"))
+    assert list((tmp_path / "again").glob("shard-*.pt"))
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_npy_to_pt_to_npy_gives_the_same_bytes(name, dtype, request, tmp_path, invoke):
