@@ -25,10 +25,12 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
@@ -67,6 +69,7 @@ EXTRACT_EPILOG = epilog(
             hlfeat extract clips -o features
             hlfeat extract --manifest segments.csv -o features -c eleaf-pcen
             hlfeat extract paths.txt -o features --part 3/16 --device cuda:0,cuda:1
+            hlfeat extract paths.txt -o features --on ray --parts 64
             find clips -name '*.flac' -print0 | hlfeat extract -0 - -o features
         """,
 )
@@ -99,6 +102,8 @@ def extract(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
@@ -149,6 +154,8 @@ def extract(
         weights=chosen.weights,
         stats=chosen.stats,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
     job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
     with naming_options(typed), explained(chosen.name, overrides):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
@@ -155,8 +156,34 @@ BatchSecondsOption = Annotated[
 Tf32Option = Annotated[bool, typer.Option("--tf32", help="Let a GPU multiply in TF32: features differ by 0.001 or so.")]
 PartOption = Annotated[
     str | None,
-    typer.Option(metavar="I/N|auto", help="Do the I-th of N parts; auto: the part of a job's task."),
+    typer.Option(metavar="I/N|auto[/N]", help="Do the I-th of N parts; auto: the part of a job's task."),
 ]
+
+
+def parse_parts(text: str) -> Any:
+    """A number of parts, or "auto"."""
+    if text == "auto":
+        return text
+    if re.fullmatch(r"[0-9]{1,6}", text) and int(text):
+        return int(text)
+    raise typer.BadParameter(f"expected auto, or a whole number from 1, got {text!r}")
+
+
+PartsOption = Annotated[
+    Any,
+    typer.Option(
+        metavar="N|auto", parser=parse_parts, help="Do all of N parts; auto: as many as the folder is in already."
+    ),
+]
+
+
+class On(str, Enum):
+    """Whose workers do the parts."""
+
+    ray = "ray"
+
+
+OnOption = Annotated[On | None, typer.Option("--on", help="Have a cluster do the parts, several at once.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to FOLDER.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done; write nothing.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]

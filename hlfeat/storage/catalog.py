@@ -73,7 +73,7 @@ class ShardCatalog:
 
     def clean(self, everything: bool) -> None:
         """Remove what a killed run of this part left half-made, or with `everything` all that any run has written."""
-        files = [(path, name) for path, name in own_files(self.layout.folder) if name.kind != "lock"]
+        files = [(path, name) for path, name in own_files(self.layout.folder) if name.kind not in ("lock", "driver")]
         finished = {(name.part, name.number) for _, name in files if name.kind == "index" and not name.temporary}
         for path, name in sorted(files, key=_removal_order):
             orphan = name.kind in ("shard", "statistics") and (name.part, name.number) not in finished

@@ -21,6 +21,10 @@ log = logging.getLogger("hlfeat")
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 
 
+class AnotherRunError(OutputError):
+    """Another run is at work in the directory, or was killed a moment ago."""
+
+
 class DirectoryLock:
     """Makes a directory and locks it.
 
@@ -33,7 +37,8 @@ class DirectoryLock:
     system has none, the file has a heartbeat.
 
     Raises:
-        OutputError: the directory cannot be made or written, or another run is at work in it.
+        OutputError: the directory cannot be made or written.
+        AnotherRunError: another run is at work in it.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -52,7 +57,7 @@ class DirectoryLock:
         except HeldError as e:
             self.release()
             doing = "" if layout.part == WHOLE else f" part {layout.part}"
-            raise OutputError(f"{folder}: another run is writing{doing} here{e}") from e
+            raise AnotherRunError(f"{folder}: another run is writing{doing} here{e}") from e
         except OSError as e:
             self.release()
             raise OutputError(f"{folder}: cannot be used as output: {e.strerror}") from e
