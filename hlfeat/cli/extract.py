@@ -69,7 +69,6 @@ EXTRACT_EPILOG = epilog(
             hlfeat extract clips -o features
             hlfeat extract --manifest segments.csv -o features -c eleaf-pcen
             hlfeat extract paths.txt -o features --part 3/16 --device cuda:0,cuda:1
-            hlfeat extract paths.txt -o features --on ray --parts 64
             find clips -name '*.flac' -print0 | hlfeat extract -0 - -o features
         """,
 )

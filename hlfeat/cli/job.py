@@ -70,7 +70,7 @@ EXIT_STATUS_OF_RUNS = {
 }
 RUN_ENVIRONMENT = """
     CUDA_VISIBLE_DEVICES            GPUs for cuda:0, ...
-    RAY_ADDRESS                     with --on ray the cluster, HOST:PORT; default: a new one here
+    RAY_ADDRESS                     the cluster of --on ray, HOST:PORT
   With --part auto only:
     SLURM_ARRAY_TASK_ID, ...        the task of an array
     RANK, WORLD_SIZE, LOCAL_RANK    the process of torchrun, and its GPU

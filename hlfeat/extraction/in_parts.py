@@ -25,7 +25,8 @@ from hlfeat.extraction.setup import describe_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.continuation import Continuation
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.run_parts import read_run_parts
+from hlfeat.storage.run_parts import number_of_parts
+from hlfeat.text import count
 
 log = logging.getLogger("hlfeat")
 
@@ -76,15 +77,15 @@ def choose_parts(options: Options, folder: Path) -> int | None:
     """
     if isinstance(options.parts, int):
         return options.parts
-    run = None if options.overwrite else read_run_parts(folder)
-    if run is None:
+    there = None if options.overwrite else number_of_parts(folder)
+    if there is None:
         if options.on is not None:
             return None
         raise UsageError(f"parts: {folder} is not in parts yet: expected how many there shall be, got auto")
     devices = len(options.devices)
-    if run.of % devices:
-        raise UsageError(f"parts: {folder} is in {run.of} parts, which are not those of {devices} devices each")
-    return run.of // devices
+    if there % devices:
+        raise UsageError(f"parts: {folder} is in {count(there, 'part')}, which are not those of {devices} devices each")
+    return there // devices
 
 
 def check_parts(work: Work, options: Options, parts: int) -> None:

@@ -28,7 +28,7 @@ class DriverToken:
 
     def __init__(self, folder: Path) -> None:
         self.token = uuid4().hex
-        self._path = Layout(folder).driver
+        self._path = Layout(folder.absolute()).driver
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = _lock(self._path)
