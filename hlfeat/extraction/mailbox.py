@@ -80,6 +80,8 @@ class Outbox:
 
     def __enter__(self) -> Outbox:
         self.send("attempt", None)
+        with suppress(Exception):
+            self._deliver()  # so that a worker that begins late hears at once that it is to stop
         self._thread.start()
         return self
 
