@@ -192,10 +192,18 @@ def _connect(ray: Any, address: str, cpus: int) -> None:
         more = {"num_cpus": max(cpus, default_workers()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with _signals_kept():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
+            _silence(ray)
+            ray.init(address=address, log_to_driver=False, configure_logging=False, **more)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
             reason = " ".join(str(e).split())
             raise OutputError(f"Ray ({address}): {reason or type(e).__name__}") from e
+
+
+def _silence(ray: Any) -> None:
+    """Ray prints what happens to its processes to standard output, which has the paths of shards."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda data, *_, **__: log.debug("Ray: %s", data.get("lines"))
 
 
 @contextmanager
