@@ -53,7 +53,7 @@ def _open_file_system(scheme: str) -> Any:
         import fsspec
 
         if scheme == "s3":
-            options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+            options |= {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1}
         system = fsspec.filesystem(scheme, **options)
     except ImportError as e:
         extra = EXTRAS[scheme]
