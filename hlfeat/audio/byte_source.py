@@ -61,11 +61,11 @@ class Range(io.RawIOBase):
 @contextmanager
 def open_bytes(clip: Clip) -> Iterator[BinaryIO]:
     """The bytes of a clip's file or member, from their start; to seek and to read."""
-    with open(clip.path, "rb") as file:
-        if clip.span is None:
+    with open(clip.file, "rb") as file:
+        if clip.range is None:
             yield file
             return
-        part = Range(file.fileno(), clip.span.offset, clip.span.size)
+        part = Range(file.fileno(), clip.range.offset, clip.range.size)
         try:
             yield io.BufferedReader(part)
         finally:
@@ -75,14 +75,14 @@ def open_bytes(clip: Clip) -> Iterator[BinaryIO]:
 
 def clip_size(clip: Clip) -> int:
     """Bytes of a clip's file or member."""
-    return os.stat(clip.path).st_size if clip.span is None else clip.span.size
+    return os.stat(clip.file).st_size if clip.range is None else clip.range.size
 
 
 @contextmanager
 def byte_range(clip: Clip, start: int, end: int) -> Iterator[BinaryIO]:
     """Bytes of a clip's file or member, as a file of their own."""
-    first = start if clip.span is None else clip.span.offset + start
-    with open(clip.path, "rb") as file:
+    first = start if clip.range is None else clip.range.offset + start
+    with open(clip.file, "rb") as file:
         part = Range(file.fileno(), first, end - start)
         try:
             yield io.BufferedReader(part)
@@ -152,21 +152,21 @@ def sound_source(clip: Clip) -> Iterator[bytes | int | BinaryIO]:
     Raises:
         ClipError: unreadable, truncated.
     """
-    if clip.span is None:
-        path = os.fsencode(clip.path)
+    if clip.range is None:
+        path = os.fsencode(clip.file)
         if len(path) < LONG_PATH:
             yield path
             return
         with open(path, "rb") as file:
             yield file.fileno()
         return
-    copy = _unnamed_file() if clip.span.size <= MAX_COPY else None
+    copy = _unnamed_file() if clip.range.size <= MAX_COPY else None
     if copy is None:
         with open_bytes(clip) as part:
             yield part
         return
     try:
-        _copy(clip.path, clip.span, copy)
+        _copy(clip.file, clip.range, copy)
         yield copy
     finally:
         os.close(copy)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hlfeat.audio.copies import Borrowed, Copy
 from hlfeat.text import escape_unprintable
 
 
@@ -43,6 +44,8 @@ class Clip:
         fault: a failure code and a message, if it is known to be unusable before it is read.
         meta: what a manifest says of it besides, such as {"speaker": "ann"}; it goes into the index. It is no part of
             what the clip is: clips that differ in it alone are equal.
+        copy: its bytes, if they were brought here from a URL or out of a table: those of the member of an archive
+            alone. No part of what the clip is.
 
     >>> str(Clip("yes-1", "words/yes.wav", start=0.5, end=1.25))
     'words/yes.wav'
@@ -56,6 +59,7 @@ class Clip:
     span: Span | None = None
     fault: tuple[str, str] | None = None
     meta: Mapping[str, Any] | None = field(default=None, compare=False)
+    copy: Copy | Borrowed | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Clip:
@@ -69,6 +73,16 @@ class Clip:
     def name(self) -> str:
         """The name of the audio file, in its folder or in its archive."""
         return self.path if self.span is None else self.span.member
+
+    @property
+    def file(self) -> str:
+        """The path of the file on this machine that has its bytes."""
+        return self.path if self.copy is None else self.copy.path
+
+    @property
+    def range(self) -> Span | None:
+        """Where its bytes are in that file; None: they are all of it."""
+        return self.span if self.copy is None else None
 
     @property
     def is_segment(self) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Stamp
 from hlfeat.audio.decoder import Decoder
 
 _TAIL = 1 << 20  # samples of all channels that stay, for segments that overlap
@@ -30,7 +31,7 @@ class OpenFile:
         ended: whether the file has been read to its end.
     """
 
-    def __init__(self, decoder: Decoder, stamp: tuple[int, int]) -> None:
+    def __init__(self, decoder: Decoder, stamp: Stamp) -> None:
         self.decoder, self.position, self.ended, self.stamp = decoder, 0, False, stamp
         self._tail: deque[np.ndarray] = deque()  # what was read last, up to where the decoder is
         self._tail_size = 0

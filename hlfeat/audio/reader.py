@@ -17,6 +17,7 @@ import numpy as np
 from hlfeat.audio import pyav
 from hlfeat.audio.byte_source import check_span
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Stamp
 from hlfeat.audio.decoder import Decoder, TruncatedError
 from hlfeat.audio.formats import MAX_RATE, MIN_RATE
 from hlfeat.audio.passes import OpenFile, SharedPasses
@@ -86,7 +87,8 @@ class Reader:
             Before it, there are as many, with zeros in front of the file; after it, as many as the file has.
 
     Attributes:
-        file: what the file system said of the file before it was opened.
+        stamp: size in bytes and modification time in nanoseconds since 1970 (None: not known) of the file, from before
+            it was opened; of a copy, those of the original.
         sample_rate: hertz.
         file_channels: channels of the file; kept: of these, what the policy keeps.
         first: sample of the file with which the clip begins.
@@ -115,7 +117,7 @@ class Reader:
         self.clip, self._cancelled, self._keep = clip, cancelled, keep_truncated
         self._channels = channels if clip.channel is None else clip.channel
         self._passes, self._around = passes, around
-        self.file = _check_file(clip)
+        self.stamp = _check_file(clip)
         self._file = self._open()
         decoder = self._file.decoder
         self.overshoots = False
@@ -146,16 +148,15 @@ class Reader:
 
     def _open(self) -> OpenFile:
         """The file, at the clip's start or before it."""
-        stamp = self.file.st_size, self.file.st_mtime_ns
         waiting = None if self._passes is None else self._passes.take(self.clip)
         if waiting is not None:
             rate = waiting.decoder.sample_rate
             first = round((self.clip.start or 0) * rate)
             begin = max(0, first - self._to_read(rate, first)[0])
-            if waiting.stamp == stamp and waiting.can_reach(begin):  # else the index would not know of the change
+            if waiting.stamp == self.stamp and waiting.can_reach(begin):  # else the index would not know of the change
                 return waiting
             waiting.close()
-        return OpenFile(open_decoder(self.clip, self._keep), stamp)
+        return OpenFile(open_decoder(self.clip, self._keep), self.stamp)
 
     def _check(self) -> None:
         """Raises ClipError for what the header alone rules out."""
@@ -299,15 +300,15 @@ def open_decoder(clip: Clip, salvage: bool = False) -> Decoder:
         return pyav.open_decoder(clip, e)
 
 
-def _check_file(clip: Clip) -> os.stat_result:
-    """What the file system says of the file. Raises ClipError where that rules it out."""
+def _check_file(clip: Clip) -> Stamp:
+    """Size and modification time of the file. Raises ClipError where what the file system says rules it out."""
     if clip.fault is not None:
         raise ClipError(*clip.fault)
     try:
-        info = os.stat(clip.path)
+        info = os.stat(clip.file)
     except OSError as e:
-        if os.path.islink(clip.path):
-            raise ClipError("missing", f"a link to {os.readlink(clip.path)}, which cannot be reached") from e
+        if os.path.islink(clip.file):
+            raise ClipError("missing", f"a link to {os.readlink(clip.file)}, which cannot be reached") from e
         code = "missing" if isinstance(e, FileNotFoundError | NotADirectoryError) else "unreadable"
         raise ClipError(code, e.strerror or str(e)) from e
     except ValueError as e:  # a NUL in the path
@@ -318,11 +319,11 @@ def _check_file(clip: Clip) -> os.stat_result:
         raise ClipError("not-audio", "expected a file, found a device or a pipe")
     if info.st_size == 0:
         raise ClipError("empty", "the file has 0 bytes")
-    if not os.access(clip.path, os.R_OK):
+    if not os.access(clip.file, os.R_OK):
         raise ClipError("unreadable", "permission denied")
-    if clip.span is not None:
-        check_span(clip.span, info)
-    return info
+    if clip.range is not None:
+        check_span(clip.range, info)
+    return (info.st_size, info.st_mtime_ns) if clip.copy is None else clip.copy.stamp
 
 
 def _keep(block: np.ndarray, channels: str | int) -> np.ndarray:

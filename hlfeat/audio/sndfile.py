@@ -306,7 +306,7 @@ def _explain(e: soundfile.LibsndfileError, clip: Clip, wav: WavFile | None, ogg:
         return ClipError("not-audio", "not an audio file in a format that libsndfile knows")
     if e.code == _SYSTEM:  # the file system's error, not the file's
         try:
-            open(clip.path, "rb").close()
+            open(clip.file, "rb").close()
         except OSError as error:  # libsndfile does not say which
             if error.errno in OUT_OF_FILES:
                 raise

@@ -113,13 +113,14 @@ class ClipLoader:
 
     def _info(self, clip: Clip, reader: Reader, samples: int) -> ClipInfo:
         old, new, _ = self.resampler.ratio(reader.sample_rate)
+        size, modified = reader.stamp
         return ClipInfo(
             clip=clip,
             sample_rate=reader.sample_rate,
             file_channels=reader.file_channels,
             duration=samples / reader.sample_rate,
-            size=reader.file.st_size,  # from before its samples were read, so that a later change shows
-            modified=reader.file.st_mtime_ns,
+            size=size,  # from before its samples were read, so that a later change shows
+            modified=modified,
             channels_out=reader.kept,
             length=-(-samples * new // old),
             decoder=reader.decoder,
@@ -151,7 +152,7 @@ class ClipLoader:
         """
         clip = info.clip
         with self._reader(clip, cancelled) as reader:
-            if (reader.file.st_size, reader.file.st_mtime_ns) != (info.size, info.modified):
+            if reader.stamp != (info.size, info.modified):
                 raise ClipError("unreadable", "the file was changed while it was read")
             for block in reader.blocks():
                 yield torch.from_numpy(block[channel : channel + 1])

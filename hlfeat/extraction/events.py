@@ -33,7 +33,7 @@ class ClipInfo:
         file_channels: of the file; channels_out: of these, what the channel policy keeps.
         duration: in seconds.
         size: of the file, in bytes.
-        modified: when the file last changed, in nanoseconds since 1970.
+        modified: when the file last changed, in nanoseconds since 1970; None of a URL whose server does not say.
         length: in samples after resampling, without margins.
         margins: what is computed around it, in samples after resampling.
         decoder: what read the file, if it was not libsndfile.
@@ -46,7 +46,7 @@ class ClipInfo:
     file_channels: int
     duration: float
     size: int
-    modified: int
+    modified: int | None
     channels_out: int
     length: int
     decoder: str | None = None

@@ -33,6 +33,8 @@ from hlfeat.nn.device import choose_device, on_device
 from hlfeat.nn.weights import UNTRAINED
 from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
+from hlfeat.remote.fetch import ObjectFetcher
+from hlfeat.remote.retries import Retries
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.versions import versions
 
@@ -126,7 +128,8 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits)
+        fetchers = [ObjectFetcher(Retries(stopped=hooks.stopped))]
+        yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 
 def _order_of(clips: Sequence[Clip]) -> dict[str, int]:

@@ -122,6 +122,7 @@ class Limits:
         window_frames: in a window of the stack, about.
         look_ahead_bytes: of decoded audio and features that wait to be written, beyond the clips in work.
         chunk_bytes, chunk_clips: of short files that a worker takes at once; a few seconds of work.
+        fetches: clips from elsewhere, such as from a URL, whose bytes are fetched at once or wait.
         cpu_batch_samples: that go through the filterbank at once on a CPU.
         block_samples, block_bytes, block_clips: on a device, clips are sorted by length in blocks of about so many
             samples (35 minutes at 16 kHz; at least a batch), bytes of samples as they were read, and clips; two blocks
@@ -136,6 +137,7 @@ class Limits:
     look_ahead_bytes: int = 128 << 20
     chunk_bytes: int = 1 << 19
     chunk_clips: int = 32
+    fetches: int = 16
     cpu_batch_samples: int = 3 << 17
     block_samples: int = 1 << 25
     block_bytes: int = 512 << 20

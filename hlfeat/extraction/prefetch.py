@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
-from hlfeat.extraction.events import WorkerEvent
+from hlfeat.extraction.events import FailedClip, LoadedClip, WorkerEvent
+from hlfeat.extraction.fetch_ahead import FetchAhead, FetchedClip, Fetcher
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.streaming import Step
 from hlfeat.extraction.worker_pool import WorkerPool
@@ -24,13 +26,13 @@ Y = TypeVar("Y")
 _BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
 
 
-def chunks_of_clips(clips: Iterable[Clip], limits: Limits) -> Iterator[list[Clip]]:
+def chunks_of_clips(clips: Iterable[FetchedClip], limits: Limits) -> Iterator[list[FetchedClip]]:
     """Neighbouring clips that a worker takes at once: several where the files are small, as each turn has its cost."""
-    chunk: list[Clip] = []
+    chunk: list[FetchedClip] = []
     size = 0
-    for clip in clips:
-        chunk.append(clip)
-        size += _estimated_bytes(clip, limits.chunk_bytes)
+    for fetched in clips:
+        chunk.append(fetched)
+        size += _estimated_bytes(fetched.clip, limits.chunk_bytes)
         if size >= limits.chunk_bytes or len(chunk) >= limits.chunk_clips:
             yield chunk
             chunk, size = [], 0
@@ -59,6 +61,7 @@ class Prefetcher:
         clips: in order.
         pool: of the workers.
         stopped: becomes true when the run should stop; work that has begun is then cancelled.
+        fetchers: bring the bytes of clips that do not lie in files of this machine.
 
     Attributes:
         map: maps other functions over the same pool.
@@ -70,9 +73,11 @@ class Prefetcher:
         pool: WorkerPool,
         limits: Limits,
         stopped: Callable[[], bool] = lambda: False,
+        fetchers: Sequence[Fetcher] = (),
     ) -> None:
         self._limits, self._pool, self._stopped = limits, pool, stopped
-        self._upcoming = chunks_of_clips(clips, limits)
+        self._fetched = FetchAhead(clips, fetchers, limits.fetches, limits.look_ahead_bytes, self._cancelled)
+        self._upcoming = chunks_of_clips(self._fetched, limits)
         self._threads = ThreadPoolExecutor(pool.threads, thread_name_prefix="clips", initializer=pool.start_thread)
         self.map = PoolMap(self._threads, pool)
         self._lock = threading.RLock()
@@ -87,7 +92,8 @@ class Prefetcher:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        with self._fetched:
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[WorkerEvent]:
         while self._queue:
@@ -115,14 +121,27 @@ class Prefetcher:
     def _cancelled(self) -> bool:
         return self._closed or self._stopped()
 
-    def _work(self, chunk: list[Clip]) -> list[WorkerEvent]:
+    def _work(self, chunk: list[FetchedClip]) -> list[WorkerEvent]:
         # The next chunk is begun before this one is returned: whoever has the result may rely on it.
         events: list[WorkerEvent] = []
         try:
-            events = self._pool.in_worker(chunk, self._cancelled)
+            clips = [fetched.wait() for fetched in chunk]
+            events = list(map(_hold_copy, clips, self._pool.in_worker(clips, self._cancelled)))
         finally:
+            for fetched in chunk:
+                fetched.release()
             self._begin_more(sum(event.nbytes for event in events), finished=1)
         return events
+
+
+def _hold_copy(clip: Clip, event: WorkerEvent) -> WorkerEvent:
+    """The event of a clip, which holds the clip's copy as long as it is needed: that of a long clip is read again."""
+    if clip.copy is None:
+        return event
+    if isinstance(event, FailedClip):
+        return replace(event, clip=replace(clip, copy=None))
+    long = isinstance(event, LoadedClip) and event.long
+    return replace(event, info=replace(event.info, clip=clip if long else replace(clip, copy=None)))
 
 
 class PoolMap:

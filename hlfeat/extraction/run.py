@@ -18,6 +18,7 @@ from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.engine import Engine, StreamedFeatures
 from hlfeat.extraction.events import ClipInfo, ComputedClip, Event, FailedClip, ShardBreak, WorkerEvent
 from hlfeat.extraction.failures import Failures
+from hlfeat.extraction.fetch_ahead import Fetcher
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.prefetch import Prefetcher
 from hlfeat.extraction.product import Product
@@ -50,6 +51,7 @@ class Job:
     Attributes:
         product: what is made of the clips.
         pool: does the engine's work on clips.
+        fetchers: bring the bytes of clips that do not lie in files of this machine.
     """
 
     config: Config
@@ -61,6 +63,7 @@ class Job:
     device: torch.device
     hooks: Hooks
     limits: Limits
+    fetchers: Sequence[Fetcher] = ()
 
     @property
     def each(self) -> bool:
@@ -117,7 +120,7 @@ class ClipRun:
         threads = torch.get_num_threads()
         try:
             engine.start_worker()  # what this thread computes of long clips is computed as by a worker
-            with self.sink, Prefetcher(clips, job.pool, job.limits, job.hooks.stopped) as loaded:
+            with self.sink, Prefetcher(clips, job.pool, job.limits, job.hooks.stopped, job.fetchers) as loaded:
                 marked = self._mark(clock.timed("wait", loaded), plan, fills_gap)
                 with closing(engine.compute(marked, loaded.map, scratch, job.hooks.stopped)) as events:
                     for event in events:

@@ -1,0 +1,95 @@
+"""Clips whose bytes are fetched ahead: order, bounds, faults, and copies that are given up."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+
+from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Copy
+from hlfeat.errors import ClipError
+from hlfeat.extraction.fetch_ahead import FetchAhead
+
+
+class Elsewhere:
+    """Has 100 bytes for each clip; notes how many are fetched at once."""
+
+    def __init__(self, bad: str = "") -> None:
+        self.bad, self.fetched = bad, []
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def brings(self, clip: Clip) -> bool:
+        return clip.path.startswith("far/")
+
+    def fetch(self, clip: Clip) -> Copy:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self.fetched.append(clip.id)
+        time.sleep(0.01)
+        with self._lock:
+            self.at_once -= 1
+        if clip.id == self.bad:
+            raise ClipError("missing", "no such object")
+        return Copy(clip.id.encode() * 50)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def far(n: int) -> list[Clip]:
+    return [Clip(f"{i:02d}", f"far/{i}") for i in range(n)]
+
+
+def test_clips_come_in_order_with_their_bytes_and_fetches_are_bounded():
+    elsewhere = Elsewhere()
+    with FetchAhead([*far(20), Clip("near", "near")], [elsewhere], at_once=4, most_bytes=1 << 20) as ahead:
+        for i, fetched in enumerate(ahead):
+            clip = fetched.wait()
+            if i < 20:
+                assert open(clip.file, "rb").read() == clip.id.encode() * 50
+                assert clip.path == f"far/{i}"
+            else:
+                assert clip.copy is None
+            fetched.release()
+            del clip
+    assert elsewhere.most_at_once == 4
+    assert elsewhere.closed
+
+
+def test_no_more_bytes_are_fetched_than_may_wait():
+    elsewhere = Elsewhere()
+    with FetchAhead(far(20), [elsewhere], at_once=4, most_bytes=250) as ahead:
+        held = [next(ahead) for _ in range(3)]
+        time.sleep(0.1)
+        for fetched in held:
+            fetched.wait()
+        time.sleep(0.1)
+        assert len(elsewhere.fetched) == 4  # 400 bytes, of which those of three clips were taken
+        for fetched in held:
+            fetched.release()
+        time.sleep(0.1)
+        assert len(elsewhere.fetched) > 4
+        assert [fetched.wait().id for fetched in ahead] == [f"{i:02d}" for i in range(3, 20)]
+
+
+def test_what_cannot_be_fetched_is_a_clip_with_a_fault():
+    with FetchAhead(far(3), [Elsewhere(bad="01")], at_once=2, most_bytes=1 << 20) as ahead:
+        faults = [fetched.wait().fault for fetched in ahead]
+    assert faults == [None, ("missing", "no such object"), None]
+
+
+def test_a_copy_is_given_up_with_the_last_clip_that_has_it():
+    with FetchAhead(far(1), [Elsewhere()], at_once=1, most_bytes=1 << 20) as ahead:
+        fetched = next(ahead)
+        clip = fetched.wait()
+        fetched.release()
+        path = clip.file
+        assert os.path.exists(path)
+        del clip
+        gc.collect()
+        assert not os.path.exists(path)
