@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Any
 
 from hlfeat.errors import UsageError
@@ -87,43 +86,6 @@ def list_below(url: str, retries: Retries = _DEFAULT) -> Iterator[RemoteObject]:
     found = retries.call(lambda: file_system(url).find(top, detail=True), top)
     for path, info in sorted(found.items()):
         yield _object(_with_scheme(path, url), info)
-
-
-def list_folder(url: str, retries: Retries = _DEFAULT) -> list[RemoteObject]:
-    """The objects right in a folder, in the order of names, without those in folders below it; none if there is none.
-
-    Raises RemoteError: "missing" of a bucket that is not there.
-    """
-    listed = _s3_folder(url, retries) if scheme_of(url) == "s3" else _folder(url, retries)
-    return sorted(listed, key=lambda found: found.url)
-
-
-def _s3_folder(url: str, retries: Retries) -> Iterator[RemoteObject]:
-    """By S3's API: s3fs would list the folder above an empty one too, which may have a million objects."""
-    bucket, _, key = url.partition("://")[2].strip("/").partition("/")
-    place = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
-    more: dict[str, str] | None = {}
-    while more is not None:
-        page = retries.call(partial(file_system(url).call_s3, "list_objects_v2", **place, **more), url)
-        for info in page.get("Contents", []):
-            if info["Key"] != place["Prefix"]:  # the empty object that some programs make for a folder
-                yield _object(f"s3://{bucket}/{info['Key']}", {**info, "size": info["Size"]})
-        more = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else None
-
-
-def _folder(url: str, retries: Retries) -> Iterator[RemoteObject]:
-    top = url.rstrip("/") + "/"
-
-    def request() -> list[dict[str, Any]]:
-        try:
-            found: list[dict[str, Any]] = file_system(url).ls(top, detail=True)
-        except FileNotFoundError:
-            return []
-        return found
-
-    for info in retries.call(request, top):
-        if info.get("type") != "directory" and not info["name"].endswith("/"):
-            yield _object(_with_scheme(info["name"], url), info)
 
 
 def _with_scheme(path: str, like: str) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from hlfeat.errors import OutputError
-from hlfeat.remote.objects import RemoteObject, list_folder, read
+from hlfeat.remote.folders import list_folder
+from hlfeat.remote.objects import RemoteObject, read
 from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.storage.layout import Kind, Layout
 

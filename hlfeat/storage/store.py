@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -17,9 +19,10 @@ from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
 from hlfeat.storage.metadata import meta_of
+from hlfeat.storage.place import open_place, place_of
 from hlfeat.storage.selection import Selection
 from hlfeat.storage.split import assign_groups
-from hlfeat.storage.store_checks import check_alike, check_features, dtype_of, row_shape_of
+from hlfeat.storage.store_checks import check_alike, dtype_of, row_shape_of
 from hlfeat.storage.times import Timing, timing_of
 from hlfeat.text import count, duration
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
+AT_ONCE = 16  # clips of a batch that are read from URLs
 Key = str | SupportsIndex
 
 
@@ -81,15 +85,16 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     """
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
-        self.folders = tuple(map(Path, (folder, *folders)))
-        self.description = read_description_dict(self.folders[0])
-        check_features(self.folders[0], self.description)
-        described = [(self.folders[0], self.description)]
-        for other in self.folders[1:]:
-            described.append((other, read_description_dict(other)))
-            check_alike(described[0], described[-1])
+        self.folders = tuple(map(place_of, (folder, *folders)))
+        with ExitStack() as stack:
+            places = [stack.enter_context(open_place(folder)) for folder in self.folders]
+            described: list[tuple[str, dict[str, Any]]] = []
+            for place in places:
+                described.append((str(place), read_description_dict(place.folder)))
+                check_alike(described[0], described[-1])
+            self._index = Index(places)
+        self.description = described[0][1]
         self._dtypes = [dtype_of(description) for _, description in described]
-        self._index = Index(self.folders)
         self._clips = Selection(self._index)
         self._lookup = lru_cache(OPEN_SHARDS)(open_lookup)
 
@@ -158,6 +163,13 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         i = self._number(key)
         features = self._rows(i, 0, None)
         return features if isinstance(key, str) else (self._index.id(i), features)
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[np.ndarray | tuple[str, np.ndarray]]:
+        """The items of a batch, as DataLoader asks for them. Clips at URLs are read several at once."""
+        if not self._index.is_remote:
+            return [self[key] for key in keys]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(self.__getitem__, keys))
 
     def select(self, keys: Iterable[Key]) -> FeatureStore:
         """A store of these clips, by ids or numbers, in this order. Raises KeyError and IndexError as `read` does."""
@@ -275,7 +287,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     @cached_property
     def _timing(self) -> Timing:
-        return timing_of(self.description, self.folders[0])
+        return timing_of(self.description, str(self.folders[0]))
 
     def _number(self, key: Key) -> int:
         """The number in the index of a clip, by its id or its place in the store."""

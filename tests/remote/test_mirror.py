@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hlfeat.errors import OutputError
-from hlfeat.remote import objects
-from hlfeat.remote.objects import list_folder
+from hlfeat.remote import folders
+from hlfeat.remote.folders import list_folder
 from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.storage.mirror import mirror
 from tests.remote.object_server import ObjectServer
@@ -96,6 +96,6 @@ def test_a_long_folder_is_listed_to_its_end(server: ObjectServer, monkeypatch: p
     put(server)
     server.client().put_object(Bucket="speech", Key="features/", Body=b"")  # as consoles make a folder
     names = sorted((*SMALL, *DATA, *(name for name in OTHERS if "/" not in name)))
-    whole = objects.file_system("s3://speech")
-    monkeypatch.setattr(objects, "file_system", lambda url: Paged(whole))
+    whole = folders.file_system("s3://speech")
+    monkeypatch.setattr(folders, "file_system", lambda url: Paged(whole))
     assert [found.url.removeprefix("s3://speech/features/") for found in list_folder("s3://speech/features")] == names
