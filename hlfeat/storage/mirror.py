@@ -6,7 +6,6 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from hlfeat.errors import OutputError
 from hlfeat.remote.folders import list_folder
@@ -14,7 +13,8 @@ from hlfeat.remote.objects import RemoteObject, read
 from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.storage.layout import Kind, Layout
 
-SMALL: frozenset[Kind] = frozenset(get_args(Kind)) - {"shard", "lock", "busy"}  # the kinds that can be copied
+# The kinds that can be copied.
+SMALL: frozenset[Kind] = frozenset({"index", "statistics", "failures", "report", "description"})
 _THREADS = 16
 _DEFAULT = Retries()
 

@@ -48,20 +48,25 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     `store[10:20]` is a store of these clips, which reads nothing before it is asked, and so are the parts of `split`.
     Shards are memory-mapped, and a clip's rows are copied out of the map: changing an array changes no file.
 
+    Of a directory at a URL the index is copied here, and each read of an `npy` shard is a request; a `pt` shard is
+    copied as a whole.
+
     A store can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items. Clips that are added to
     a directory later are not seen.
 
     Args:
-        folder: a feature directory.
+        folder: a feature directory, or the URL of one: s3://, gs://, hf://, or https:// if the server lists folders.
         folders: more of them, whose clips follow in order; they must have the same channels, bands and frame rate.
 
     Shape: features [frames, channels, bands], or [vectors, dims] where they were pooled; float32 or float16.
 
     Raises:
-        OutputError: not a feature directory, or a damaged one; directories that do not go together; an id twice.
+        OutputError: not a feature directory, a damaged one, or one that cannot be read; directories that do not go
+            together; an id twice.
+        UsageError: what URLs of this scheme need is not installed.
 
     Attributes:
-        folders: as given.
+        folders: paths, and URLs as text.
         description: what hlfeat.yaml of the first folder says, as plain data.
         ids: list of str, in order; made anew each time.
         frames: int64 [clips], the frames (or vectors) of each clip, in order.
