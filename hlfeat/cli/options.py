@@ -242,6 +242,15 @@ def refuse(options: Mapping[str, object], wording: str) -> None:
             raise UsageError(f"{option}: {wording}")
 
 
+def local_folder(text: str, option: str = "") -> Path:
+    """A folder of this machine. Raises UsageError for a URL."""
+    from hlfeat.remote.urls import is_url
+
+    if is_url(text):
+        raise UsageError(f"{option and option + ' '}{text}: expected a folder on this machine; copy it first")
+    return Path(text)
+
+
 def need_writable(option: str, path: Path) -> None:
     """Raises UsageError if no file of that name can be written."""
     from tempfile import TemporaryFile
