@@ -55,6 +55,7 @@ OPTIONS = {
     "overwrite": "--overwrite",
     "part": "--part",
     "pitch": "--pitch",
+    "retries": "--retries",
     "root": "--root",
     "seconds": "--seconds",
     "update": "--update",

@@ -44,6 +44,15 @@ def other_scheme(path: str) -> str | None:
     return scheme[1] if scheme and not is_url(path) else None
 
 
+def unknown_scheme(url: str) -> str:
+    """What to say of a URL that cannot be read.
+
+    >>> unknown_scheme("ftp://host/a.wav")
+    'expected a path or a URL of s3, gs, hf, http or https, got ftp://'
+    """
+    return f"expected a path or a URL of s3, gs, hf, http or https, got {other_scheme(url)}://"
+
+
 def is_web(url: str) -> bool:
     """Whether it is of a web server, which lists nothing, and where `?` begins a query."""
     return scheme_of(url) in _WEB
@@ -111,4 +120,5 @@ def joined(base: str, relative: str) -> str:
     scheme, _, rest = name_of(base).partition("://")
     place, _, name = rest.partition("/")
     path = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), relative))
-    return f"{scheme}://{place}/{path.lstrip('/')}"
+    end = "/" if relative.endswith("/") else ""
+    return f"{scheme}://{place}/{path.lstrip('/')}{end}"
