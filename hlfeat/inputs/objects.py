@@ -102,7 +102,7 @@ def translated(pattern: str) -> str:
     parts = []
     for part in pattern.split("/"):
         if part == "**":
-            parts.append(r"(?:[^/]+/)*")
+            parts.append(r"(?:(?!\.)[^/]+/)*")
             continue
         visible = "" if part.startswith(".") else r"(?!\.)"
         parts.append(visible + re.sub(r"\*+|\?|\[[!^]?\]?[^\]/]*\]|.", _translated_token, part, flags=re.DOTALL) + "/")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hlfeat.errors import HlfeatError
+from hlfeat.errors import HlfeatError, UsageError
 from hlfeat.remote.urls import without_secrets
 
 
@@ -39,16 +40,17 @@ _BUSY_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError", "Service
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 # Of what is wrong before anything is asked, by the names of the classes: importing them would take their packages.
 _WRONG = frozenset({"ParamValidationError", "InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"})
-_WRONG_ACCOUNT = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "LocalTokenNotFoundError", "GatedRepoError"}
-)
+_NO_ACCOUNT = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"})
+_NOT_ALLOWED = frozenset({"LocalTokenNotFoundError", "GatedRepoError"})
 _FOREIGN = frozenset({"builtins", "hlfeat", "torch", "numpy"})  # packages whose errors are no server's
 
 
 def explain(e: Exception) -> RemoteError:
-    """What an exception of fsspec and its file systems means. Raises the exception itself where it is a bug.
+    """What an exception of fsspec and its file systems means.
 
     The message has no secrets of URLs that it quotes.
+
+    Raises the exception itself where it is a bug; UsageError where there are no credentials for any object.
     """
     if isinstance(e, RemoteError):
         return e
@@ -65,7 +67,12 @@ def explain(e: Exception) -> RemoteError:
         return RemoteError("unreachable", f"the credentials have expired: {text}")
     if code == "NoSuchBucket":
         return RemoteError("missing", "no such bucket")
-    if names & _WRONG_ACCOUNT or status in (401, 403) or isinstance(e, PermissionError) or text.startswith("Forbidden"):
+    if names & _NO_ACCOUNT:
+        raise UsageError(
+            f"s3://: {text}: credentials are those of AWS_ACCESS_KEY_ID, or of a profile (AWS_PROFILE); "
+            "FSSPEC_S3_ANON=true reads what is public"
+        )
+    if names & _NOT_ALLOWED or status in (401, 403) or isinstance(e, PermissionError) or text.startswith("Forbidden"):
         return RemoteError("unreadable", f"access is denied: {text}")
     if isinstance(e, FileNotFoundError) or status == 404:
         return RemoteError("missing", "no such object")
@@ -117,8 +124,7 @@ def _text(e: Exception, status: int | None, answer: Mapping[str, Any]) -> str:
         text = f"{status} {getattr(e, 'message', '')}"  # its own text has the URL
     if not text:
         text = (isinstance(e, OSError) and e.strerror) or str(e)
-    first, *rest = " ".join(without_secrets(text).split()).partition(" (Request ID: ")  # of huggingface_hub
-    text = first if rest[0] else first + "".join(rest)
+    text = re.sub(r" \(Request ID: [^)]*\)", "", " ".join(without_secrets(text).split()))  # of huggingface_hub
     return text[:200] or type(e).__name__
 
 

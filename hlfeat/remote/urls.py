@@ -16,7 +16,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET_NAME = re.compile(
     r"x-(amz|goog|oss|cos)-.*|se|sig|.*(token|signature|secret|passw|credential|key|auth|session|jwt).*", re.IGNORECASE
 )
-_IN_TEXT = re.compile(r"https?://[^\s'\"<>\\]+")
+_IN_TEXT = re.compile(r"https?://[^\s'\"<>\\]*[^\s'\"<>\\().,:;]")
 
 
 def scheme_of(path: str) -> str | None:
