@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
+from hlfeat.audio.byte_source import check_end
 from hlfeat.audio.clip import Clip, Span
 from hlfeat.audio.copies import Copy, CopyWriter
 from hlfeat.errors import ClipError
@@ -74,11 +75,15 @@ class ObjectFetcher:
 
 
 def fetch_copy(clip: Clip, retries: Retries) -> Copy:
-    """The bytes of one clip at a URL. Raises RemoteError, and OSError of the disk of temporary files."""
+    """The bytes of one clip at a URL.
+
+    Raises RemoteError; ClipError of an archive that ends within it; OSError of the disk of temporary files.
+    """
     writer, span = CopyWriter(), clip.span
     if span is None:
         found = transfer(clip.url or clip.path, writer, None, None, retries)
         return writer.copy((writer.size, found.modified))
+    check_end(span, span.stamp[0])
     found = transfer(clip.url or clip.path, writer, span.offset, span.offset + span.size, retries)
     if found.size is not None and (found.size, found.modified) != span.stamp:
         raise RemoteError("unreadable", "the archive was changed after its members were listed")

@@ -83,9 +83,10 @@ def shown_url(url: str) -> str:
 
 def without_secrets(text: str, url: str = "") -> str:
     """A message without the secrets of this URL, and of other URLs that it quotes."""
+    text = _IN_TEXT.sub(lambda found: shown_url(found[0]), text)
     for secret in _secrets(url):
         text = text.replace(secret, "...")
-    return _IN_TEXT.sub(lambda found: shown_url(found[0]), text)
+    return text
 
 
 def _secrets(url: str) -> list[str]:
