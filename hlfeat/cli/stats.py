@@ -30,6 +30,7 @@ from hlfeat.cli.options import (
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RetriesOption,
     RootOption,
     SetOption,
     Tf32Option,
@@ -85,6 +86,7 @@ def stats(
     workers: WorkersOption = WORKERS,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    retries: RetriesOption = 5,
     progress: ProgressOption = ProgressMode.auto,
     log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
@@ -126,7 +128,7 @@ def stats(
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
     warn_of_files(name, {"weights": weights})
-    clip_list = collect_clips(inputs or [], manifest or [], null, root)
+    clip_list = collect_clips(inputs or [], manifest or [], null, root, retries=retries)
     with explained(name, overrides):
         options = Options(
             device=device,
@@ -134,6 +136,7 @@ def stats(
             workers=workers,
             on_truncated=on_truncated.value,
             max_failures=max_failures,
+            retries=retries,
             quiet=quiet,
             weights=weights,
             tf32=tf32,

@@ -16,7 +16,8 @@ PUBLIC = """
     AxisError CentreAxis Clip ClipError ClipLabel Config ConfigError EfficientLeaf ExportError Extractor
     FeatureBatch FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis
     LogAxis LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part PitchTrack RelativeLog
-    Report Spectrogram Statistics TooManyFailuresError UsageError build collate collect_inputs config_names dump_config
+    Report Spectrogram Statistics TooManyFailuresError UnreachableError
+    UsageError build collate collect_inputs config_names dump_config
     extract frame_mask harmonic_conv2d harmonise init_salience_ load_audio load_config pad parameter_groups pitch
     plan_batches read_labels split_groups
 """

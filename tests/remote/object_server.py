@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key-of-the-tests", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests"}
+PAGE = 50  # objects in a page of a listing, of which S3 has 1000
 REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -175,6 +176,7 @@ def _hang_up(environ: Mapping[str, Any]) -> list[bytes]:
 def main() -> None:
     import logging
 
+    os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE)
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
