@@ -341,7 +341,7 @@ def test_inspect_of_what_is_no_feature_directory(server: ObjectServer, invoke: C
         "hlfeat: error: s3://speech/none: not a feature directory: there is no hlfeat.yaml in it\n",
     )
     done = invoke("inspect", "s3://none/features", "--verify")
-    assert (done.returncode, done.stderr) == (1, "hlfeat: error: s3://none/features: cannot be read: no such object\n")
+    assert (done.returncode, done.stderr) == (1, "hlfeat: error: s3://none/features: cannot be read: no such bucket\n")
 
 
 @pytest.mark.parametrize("command", [["convert", URL, "-o", "new"], ["repair", URL], ["convert", "x", "-o", URL]])
@@ -370,7 +370,7 @@ def test_usage_error_without_the_extra(monkeypatch: pytest.MonkeyPatch):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
-    monkeypatch.setattr("hlfeat.remote.objects._file_systems", {})
+    monkeypatch.setattr("hlfeat.remote.systems._file_systems", {})
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match=r"s3:// needs pip install 'hlfeat\[s3\]'"):
         FeatureStore(URL)
