@@ -57,6 +57,7 @@ OPTIONS = {
     "part": "--part",
     "parts": "--parts",
     "pitch": "--pitch",
+    "retries": "--retries",
     "root": "--root",
     "seconds": "--seconds",
     "update": "--update",

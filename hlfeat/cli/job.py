@@ -32,17 +32,23 @@ log = logging.getLogger("hlfeat")
 
 
 def collect_clips(
-    inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None, folder: Path | None = None
+    inputs: Sequence[str],
+    manifests: Sequence[str],
+    null: bool,
+    root: str | None = None,
+    folder: Path | None = None,
+    retries: int = 5,
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
     Args:
         folder: that the run goes on with: files of clips that it has may be gone.
+        retries: how often what is asked of a URL is asked again.
     """
     from hlfeat.inputs.collect import collect_inputs
     from hlfeat.storage.known_clips import known_ids
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root)
+    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root, retries)
     clips.check_found(known_ids(folder) if clips.unfound and folder is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
@@ -94,7 +100,7 @@ class ClipJob:
     inputs: Sequence[str]
     manifests: Sequence[str]
     null: bool
-    root: Path | None
+    root: str | None
     out: str
     part: str | None
     dry_run: bool
@@ -114,7 +120,7 @@ class ClipJob:
 
         folder = Path(self.out)
         there = None if self.options.overwrite else folder
-        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there)
+        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there, self.options.retries)
         if self.part is not None and self.options.does_parts:
             raise UsageError(
                 "--part: expected without --parts and --on, which do all parts (--part auto/N says of how many)"
@@ -183,6 +189,9 @@ def _print_size(
     from hlfeat.text import count, duration, escape_unprintable, size
 
     found = estimate(config, product, pipeline, clips)
+    if clips and not found.asked:
+        log.info("all clips at URLs are too large to look into: no estimate")
+        return
     if not found.opened:
         log.info("none of %s can be opened", count(found.asked, "clip"))
         return

@@ -77,7 +77,8 @@ ClipsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin.",
+        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests, or URLs of them (s3://...); - is "
+        "a list on stdin.",
     ),
 ]
 ManifestOption = Annotated[
@@ -88,8 +89,16 @@ NullOption = Annotated[
     bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes them.")
 ]
 RootOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FOLDER", help="Paths in lists and manifests, and ids, are relative to this folder."),
+]
+
+
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Ask a URL again so often where the connection breaks or its server is busy."
+    ),
 ]
 
 
@@ -240,6 +249,15 @@ def refuse(options: Mapping[str, object], wording: str) -> None:
     for option, value in options.items():
         if value is not None:
             raise UsageError(f"{option}: {wording}")
+
+
+def local_folder(text: str, option: str = "") -> Path:
+    """A folder of this machine. Raises UsageError for a URL."""
+    from hlfeat.remote.urls import is_url
+
+    if is_url(text):
+        raise UsageError(f"{option and option + ' '}{text}: expected a folder on this machine; copy it first")
+    return Path(text)
 
 
 def need_writable(option: str, path: Path) -> None:

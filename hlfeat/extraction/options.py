@@ -40,6 +40,7 @@ class Options:
         quiet: show no progress.
         weights, stats: files of trained weights, and of statistics to normalise by.
         on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
+        retries: how often what is asked of a URL is asked again, where the connection breaks or the service is busy.
         tf32: let an NVIDIA GPU multiply in TF32, which keeps 10 bits of float32's 23; resampling never does.
 
     Raises:
@@ -69,6 +70,7 @@ class Options:
     tf32: bool = False
     parts: int | Literal["auto"] | None = None
     on: Literal["ray"] | None = None
+    retries: int = 5
 
     @property
     def does_parts(self) -> bool:
@@ -95,6 +97,7 @@ class Options:
         _check("max_failures", most, most is None or _is_whole(most, 0), "a whole number from 0, or None")
         named = isinstance(self.device, str) and all(self.devices)
         _check("device", self.device, named, "names separated by commas")
+        _check("retries", self.retries, _is_whole(self.retries, 0), "a whole number from 0")
         _check("tf32", self.tf32, isinstance(self.tf32, bool), "True or False")
         _check("part", self.part, isinstance(self.part, Part), "a Part")
         parts = self.parts
