@@ -210,8 +210,8 @@ def _silence(ray: Any) -> None:
 def _signals_kept() -> Iterator[None]:
     """Ray answers SIGTERM itself, and would end the process.
 
-    What Ray starts here is to live until it is told to end, even if the signal reaches all processes, as from a terminal
-    that is closed or from a job's scheduler.
+    What Ray starts here is to live until it is told to end, even if a signal reaches all processes, as it does where a
+    terminal is closed or a job's time is over.
     """
     handlers = {number: signal.getsignal(number) for number in STOPS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
