@@ -76,6 +76,7 @@ class RayWorkers:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         near = here(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=near).remote()
+        self.messages()  # it is there before a worker has anything to say, or is to stop
         as_task = ray.remote(
             num_cpus=self._cpus,
             num_gpus=self._gpus,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import yaml
 
 from hlfeat.cli.parts import choose_part
@@ -33,10 +32,3 @@ def test_each_pod_of_the_job_has_a_part(tmp_path, monkeypatch, invoke):
     asked = invoke(*arguments, "-n")  # the folder of clips is not here, but the options are right
     assert "/shared/clips" in asked.stderr
     assert "does not exist" in asked.stderr or "no such" in asked.stderr.lower()
-
-
-@pytest.mark.cluster
-def test_the_cluster_is_one_to_ray():
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(file_of("ray-cluster.yaml")))

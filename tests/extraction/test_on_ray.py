@@ -24,6 +24,7 @@ from hlfeat.extraction.options import Options
 from hlfeat.partition import WHOLE
 from tests import helpers
 from tests.conftest import command
+from tests.docs.test_jobs import file_of
 from tests.extraction.runs import contents
 from tests.helpers import eventually
 
@@ -124,9 +125,9 @@ def start(out: str) -> subprocess.Popen[str]:
 
 
 def test_a_run_that_is_stopped_without_a_cluster(settings):
-    """Ctrl-C reaches the driver and all that it has started. Parts go on anywhere."""
+    """The signal reaches the driver and all that it has started, as from a job's scheduler. Parts go on anywhere."""
     run = start("stopped")
-    os.killpg(run.pid, signal.SIGINT)
+    os.killpg(run.pid, signal.SIGTERM)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "the same command goes on from there" in err
@@ -134,6 +135,12 @@ def test_a_run_that_is_stopped_without_a_cluster(settings):
     assert eventually(lambda: not tasks(), 5)
     hlfeat.extract(CONFIG, ["clips"], "stopped", Options(parts="auto", workers=2, quiet=True, device="cpu"))
     assert contents(Path("stopped")) == contents(Path("by-hand"))
+
+
+def test_the_cluster_of_the_docs_is_one_to_ray(settings):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(file_of("ray-cluster.yaml")))
 
 
 def test_a_worker_is_killed(cluster, caplog):
