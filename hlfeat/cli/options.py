@@ -253,10 +253,12 @@ def refuse(options: Mapping[str, object], wording: str) -> None:
 
 def local_folder(text: str, option: str = "") -> Path:
     """A folder of this machine. Raises UsageError for a URL."""
-    from hlfeat.remote.urls import is_url
+    from hlfeat.remote.urls import is_url, shown_url
 
     if is_url(text):
-        raise UsageError(f"{option and option + ' '}{text}: expected a folder on this machine; copy it first")
+        raise UsageError(
+            f"{option and option + ' '}{shown_url(text)}: expected a folder on this machine; copy it first"
+        )
     return Path(text)
 
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from hlfeat.errors import HlfeatError, OutputError
 from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError
-from hlfeat.remote.urls import is_url
+from hlfeat.remote.urls import is_url, shown_url
 from hlfeat.storage.index_lines import IndexLines, KeptLines, LinesOfFile, UnnamedFile
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.mirror import Mirror, mirror
@@ -75,12 +75,12 @@ class RemotePlace(Place):
         self._kept = UnnamedFile()
 
     def __str__(self) -> str:
-        return self._mirror.url
+        return shown_url(self._mirror.url)
 
     def data(self, name: str) -> RemoteFile:
         found = self._mirror.data.get(name)
         if found is None:
-            return RemoteFile(f"{self}/{name}")
+            return RemoteFile(f"{self._mirror.url}/{name}")
         return RemoteFile(found.url, found.size, found.tag)
 
     def data_of(self, shard: ShardFiles) -> list[DataFile]:
@@ -107,6 +107,11 @@ def place_of(folder: str | Path) -> str | Path:
     return Path(folder)
 
 
+def name_of(folder: str | Path) -> str:
+    """What messages call a folder, or the URL of one: without the secrets that it may have."""
+    return shown_url(str(folder))
+
+
 def holds_features(folder: str) -> bool:
     """Whether a folder, of this machine or at a URL, is known to have features or pitch tracks in it."""
     where = place_of(folder)
@@ -117,6 +122,11 @@ def holds_features(folder: str) -> bool:
     except RemoteError:
         return False
     return True
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder of this machine, or a URL at which features or pitch tracks are known to be."""
+    return holds_features(path) if is_url(path) else Path(path).is_dir()
 
 
 @contextmanager

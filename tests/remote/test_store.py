@@ -16,7 +16,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from hlfeat import FeatureStore, UsageError, collate
+from hlfeat import FeatureStore, collate
 from hlfeat.errors import OutputError
 from hlfeat.inspection.verify import verify
 from hlfeat.remote.retries import Retries
@@ -28,6 +28,7 @@ from tests import helpers
 from tests.conftest import Command
 from tests.extraction.runs import files_below, run
 from tests.remote.object_server import ObjectServer
+from tests.remote.web_server import serving
 
 URL = "s3://speech/features"
 
@@ -211,6 +212,32 @@ def test_threads_share_it(server: ObjectServer, folders: dict[str, Path]):
     assert not wrong
 
 
+def test_a_web_server_that_lists_its_folders(folders: dict[str, Path], invoke: Command):
+    """Without a size or a version in the listing, and with a password in the URL, which nothing shows."""
+    files = {f"/features/{name}": data for name, data in files_below(folders["npy"]).items()}
+    links = "".join(f'<a href="{path.rpartition("/")[2]}">x</a>' for path in files)
+    with serving({**files, "/features/": links.encode(), "/features": links.encode()}) as web:
+        web.password = "opensesame"
+        url = web.address.replace("://", "://ann:opensesame@") + "/features"
+        store, here = FeatureStore(url), FeatureStore(folders["npy"])
+        assert store.ids == here.ids
+        np.testing.assert_array_equal(store.read(5, 1, 4), here.read(5, 1, 4))
+        with pytest.raises(KeyError) as unknown:
+            store["none"]
+        done = invoke("inspect", url, "--verify")
+        assert done.returncode == 0, done.stderr
+        files["/features/shard-00000.npy"] = b""
+    with serving({**files, "/features/": links.encode(), "/features": links.encode()}) as web:
+        web.password = "opensesame"
+        url = web.address.replace("://", "://ann:opensesame@") + "/features"
+        with pytest.raises(OutputError) as damaged:
+            FeatureStore(url)[0]
+        again = invoke("inspect", url, "--verify")
+    for text in (repr(store), str(unknown.value), str(damaged.value), done.stdout, again.stdout + again.stderr):
+        assert "opensesame" not in text
+        assert f"{web.address.partition('://')[2].partition(':')[0]}" in text
+
+
 # --- what is wrong with it -----------------------------------------------------------------------------------------
 
 
@@ -341,7 +368,7 @@ def test_inspect_of_what_is_no_feature_directory(server: ObjectServer, invoke: C
         "hlfeat: error: s3://speech/none: not a feature directory: there is no hlfeat.yaml in it\n",
     )
     done = invoke("inspect", "s3://none/features", "--verify")
-    assert (done.returncode, done.stderr) == (1, "hlfeat: error: s3://none/features: cannot be read: no such object\n")
+    assert (done.returncode, done.stderr) == (1, "hlfeat: error: s3://none/features: cannot be read: no such bucket\n")
 
 
 @pytest.mark.parametrize("command", [["convert", URL, "-o", "new"], ["repair", URL], ["convert", "x", "-o", URL]])
@@ -352,25 +379,15 @@ def test_other_commands_say_that_they_need_a_folder(invoke: Command, command: li
     assert not list(tmp_path.iterdir())
 
 
+def test_a_contact_sheet(server: ObjectServer, folders: dict[str, Path], invoke: Command, tmp_path: Path):
+    put(server, folders["npy"])
+    done = invoke("plot", URL, "-o", tmp_path / "sheet.png", "--id", FeatureStore(URL).ids[0])
+    assert (done.returncode, (tmp_path / "sheet.png").exists()) == (0, True), done.stderr
+
+
 def test_statistics(server: ObjectServer, folders: dict[str, Path], invoke: Command, tmp_path: Path):
     put(server, folders["npy"])
     for name, folder in (("here", folders["npy"]), ("there", URL)):
         done = invoke("stats", folder, "-o", tmp_path / name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
-
-
-def test_usage_error_without_the_extra(monkeypatch: pytest.MonkeyPatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def without(name: str, *args: object, **kwargs: object) -> object:
-        if name == "fsspec":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr("hlfeat.remote.objects._file_systems", {})
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r"s3:// needs pip install 'hlfeat\[s3\]'"):
-        FeatureStore(URL)
