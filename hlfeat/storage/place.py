@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hlfeat.errors import HlfeatError, OutputError
+from hlfeat.errors import HlfeatError, UsageError
 from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError
-from hlfeat.remote.urls import is_url, shown_url
+from hlfeat.remote.urls import is_url, other_scheme, shown_url, unknown_scheme
 from hlfeat.storage.index_lines import IndexLines, KeptLines, LinesOfFile, UnnamedFile
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.mirror import Mirror, mirror
@@ -87,7 +87,7 @@ class RemotePlace(Place):
         return [self.data(path.name) for path in shard.data if path.name in self._mirror.data]
 
     def lines(self, index: Path) -> IndexLines:
-        return KeptLines(f"{self}/{index.name}", self._kept, self._kept.append(index.read_bytes()))
+        return KeptLines(f"{self}/{index.name}", self._kept, self._kept.append(index.read_bytes() + b"\n"))
 
     def named(self, text: str) -> str:
         return text.replace(str(self.folder), str(self))
@@ -96,15 +96,20 @@ class RemotePlace(Place):
 def place_of(folder: str | Path) -> str | Path:
     """A folder of this machine as a path, and a URL as text without a slash at its end.
 
-    Raises OutputError for a URL that was a path: of its two slashes one is left.
+    Raises UsageError for a URL that was a path (one of its two slashes is left), or cannot be read.
     """
     text = str(folder)
     if is_url(text):
-        return text.rstrip("/")
+        url = text.rstrip("/")
+        if not is_url(url):
+            raise UsageError(f"{text}: expected the URL of a folder")
+        return url
     as_url = re.sub(r"^(\w+):/(?!/)", r"\1://", text)
-    if as_url != text and is_url(as_url) and not Path(folder).exists():
-        raise OutputError(f"{as_url}: expected a URL as text, got a path")
-    return Path(folder)
+    if not (is_url(as_url) or other_scheme(text)) or Path(folder).exists():
+        return Path(folder)
+    if other_scheme(text):
+        raise UsageError(f"{text}: {unknown_scheme(text)}")
+    raise UsageError(f"{as_url}: expected a URL as text, got a path")
 
 
 def name_of(folder: str | Path) -> str:

@@ -63,7 +63,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     Raises:
         OutputError: not a feature directory, a damaged one, or one that cannot be read; directories that do not go
             together; an id twice.
-        UsageError: what URLs of this scheme need is not installed.
+        UsageError: a URL that cannot be read, or what is needed for that is not installed.
 
     Attributes:
         folders: paths, and URLs as text.

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from hlfeat import FeatureStore, collate
+from hlfeat import FeatureStore, UsageError, collate
 from hlfeat.errors import OutputError
 from hlfeat.inspection.verify import verify
 from hlfeat.remote.retries import Retries
@@ -144,6 +144,14 @@ def test_nothing_of_it_stays_on_this_machine(
     store = FeatureStore(URL)
     assert not list(tmp_path.iterdir())
     assert store.record(3)["id"] == store.ids[3]
+
+
+def test_an_index_whose_last_line_has_no_end(server: ObjectServer, folders: dict[str, Path]):
+    put(server, folders["npy"])
+    replace(server, "shard-00000.jsonl", files_below(folders["npy"])["shard-00000.jsonl"][:-1])
+    store, here = FeatureStore(URL), FeatureStore(folders["npy"])
+    assert [store.record(i) for i in (3, 4, 3, 0, 9)] == [here.record(i) for i in (3, 4, 3, 0, 9)]
+    assert store[::-1].to_pandas().equals(here[::-1].to_pandas())
 
 
 def test_it_is_pickled_with_what_it_needs(server: ObjectServer, folders: dict[str, Path]):
@@ -292,8 +300,12 @@ def test_what_is_no_feature_directory(server: ObjectServer, folders: dict[str, P
         FeatureStore("s3://speech/none")
     with pytest.raises(OutputError, match=r"^s3://none/features: cannot be read: no such"):
         FeatureStore("s3://none/features")
-    with pytest.raises(OutputError, match=r"^s3://speech/features: expected a URL as text, got a path$"):
+    with pytest.raises(UsageError, match=r"^s3://speech/features: expected a URL as text, got a path$"):
         FeatureStore(Path("s3://speech/features"))
+    with pytest.raises(UsageError, match=r"^s3://: expected the URL of a folder$"):
+        FeatureStore("s3://")
+    with pytest.raises(UsageError, match=r"^ftp://host/features: expected a path or a URL of s3, .* got ftp://$"):
+        FeatureStore("ftp://host/features")
     replace(server, "shard-00001.jsonl", b"{}\n")
     with pytest.raises(OutputError, match=rf"^{URL}/shard-00001.jsonl: damaged: line 1: expected id"):
         FeatureStore(URL)
