@@ -109,7 +109,7 @@ def place_of(folder: str | Path) -> str | Path:
         return Path(folder)
     if other_scheme(text):
         raise UsageError(f"{text}: {unknown_scheme(text)}")
-    raise UsageError(f"{as_url}: expected a URL as text, got a path")
+    raise UsageError(f"{text}: expected the URL as text, {as_url}: a path has one slash of the two")
 
 
 def name_of(folder: str | Path) -> str:

@@ -299,7 +299,9 @@ def test_what_is_no_feature_directory(server: ObjectServer, folders: dict[str, P
         FeatureStore("s3://speech/none")
     with pytest.raises(OutputError, match=r"^s3://none/features: cannot be read: no such"):
         FeatureStore("s3://none/features")
-    with pytest.raises(UsageError, match=r"^s3://speech/features: expected a URL as text, got a path$"):
+    with pytest.raises(
+        UsageError, match=r"^s3:/speech/features: expected the URL as text, s3://speech/features: a path"
+    ):
         FeatureStore(Path("s3://speech/features"))
     with pytest.raises(UsageError, match=r"^s3://: expected the URL of a folder$"):
         FeatureStore("s3://")
@@ -402,3 +404,19 @@ def test_statistics(server: ObjectServer, folders: dict[str, Path], invoke: Comm
         done = invoke("stats", folder, "-o", tmp_path / name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+def test_usage_error_without_the_extra(monkeypatch: pytest.MonkeyPatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name: str, *args: object, **kwargs: object) -> object:
+        if name == "fsspec":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr("hlfeat.remote.systems._file_systems", {})
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match=r"s3:// needs pip install 'hlfeat\[s3\]'"):
+        FeatureStore(URL)
