@@ -25,10 +25,12 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
@@ -100,6 +102,8 @@ def extract(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
@@ -152,6 +156,8 @@ def extract(
         weights=chosen.weights,
         stats=chosen.stats,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
     job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
     with naming_options(typed), explained(chosen.name, overrides):

@@ -20,10 +20,12 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
@@ -72,6 +74,8 @@ def pitch(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
@@ -117,6 +121,8 @@ def pitch(
         quiet=quiet,
         weights=chosen.weights,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
     job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
     with explained(chosen.name, overrides):

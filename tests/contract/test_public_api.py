@@ -73,7 +73,7 @@ def test_arguments_are_pinned():
         "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
         "build": ["configuration", "weights"],
         "collate": ["items"],
-        "collect_inputs": ["paths", "stdin", "null", "manifests", "root"],
+        "collect_inputs": ["paths", "stdin", "null", "manifests", "root", "retries"],
         "load_audio": ["clip", "sample_rate", "channels"],
         "plan_batches": ["lengths", "max_samples"],
         "pad": ["waveforms"],
@@ -89,7 +89,7 @@ def test_arguments_are_pinned():
 
 def test_errors_are_one_family():
     errors = [v for n in hlfeat.__all__ if isinstance(v := getattr(hlfeat, n), type) and issubclass(v, Exception)]
-    assert len(errors) == 10
+    assert len(errors) == 11
     assert all(issubclass(error, hlfeat.HlfeatError) for error in errors)
 
 
