@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlfeat.audio.copies import Borrowed, Copy
+from hlfeat.audio.copies import Borrowed, Copy, Stamp
 from hlfeat.text import escape_unprintable
 
 
@@ -29,15 +29,38 @@ class Span:
     stamp: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a table (Parquet) that holds a clip's audio.
+
+    Attributes:
+        table: the id of the table among the inputs: rows without a name of their own are `table#number`.
+        number: of the row, from 0.
+        column: that the audio is in.
+        stamp: size (bytes) and modification time (nanoseconds since 1970; None: not known) of the table when its rows
+            were listed.
+        name: what the row calls the file that the audio was in; "" where it does not say.
+        mean_size: bytes of the audio of a row around it, on average.
+    """
+
+    table: str
+    number: int
+    column: str
+    stamp: Stamp
+    name: str = ""
+    mean_size: int = 0
+
+
 @dataclass(frozen=True)
 class Clip:
     """A recording, or a segment or channel of one, that features are computed of. `collect_inputs` lists clips.
 
-    `str(clip)` says where it is read from, on one line: `a.wav`, or `a.tar: b.wav` for a member of an archive.
+    `str(clip)` says where it is read from, on one line: `a.wav`, or `a.tar: b.wav` for a member of an archive, or
+    `a.parquet: row 12`.
 
     Attributes:
         id: names it in the index of a folder of features.
-        path: of the file or archive.
+        path: of the file, archive or table.
         start, end: of a segment, in seconds; None: those of the file.
         channel: from 0; overrides the policy `audio.channels`; None: as the policy says.
         span: where it is in the archive at `path`; None: `path` is the audio file.
@@ -46,6 +69,7 @@ class Clip:
             what the clip is: clips that differ in it alone are equal.
         copy: its bytes, if they were brought here from a URL or out of a table: those of the member of an archive
             alone. No part of what the clip is.
+        row: where it is in the table at `path`; None: `path` is no table.
 
     >>> str(Clip("yes-1", "words/yes.wav", start=0.5, end=1.25))
     'words/yes.wav'
@@ -60,6 +84,7 @@ class Clip:
     fault: tuple[str, str] | None = None
     meta: Mapping[str, Any] | None = field(default=None, compare=False)
     copy: Copy | Borrowed | None = field(default=None, compare=False, repr=False)
+    row: TableRow | None = None
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Clip:
@@ -67,11 +92,15 @@ class Clip:
         return cls(posixpath.basename(os.fspath(path)), os.fspath(path))
 
     def __str__(self) -> str:
+        if self.row is not None:
+            return escape_unprintable(f"{self.path}: row {self.row.number}")
         return escape_unprintable(self.path if self.span is None else f"{self.path}: {self.span.member}")
 
     @property
     def name(self) -> str:
-        """The name of the audio file, in its folder or in its archive."""
+        """The name of the audio file, in its folder, in its archive or in its row of a table."""
+        if self.row is not None:
+            return self.row.name
         return self.path if self.span is None else self.span.member
 
     @property
@@ -93,7 +122,9 @@ class Clip:
     def segment(self) -> dict[str, str | float | int]:
         """Which part of its file the clip is, with the keys of the index; empty for the whole file."""
         member = None if self.span is None else self.span.member
-        keys = {"member": member, "start": self.start, "end": self.end, "channel": self.channel}
+        row, column = (None, None) if self.row is None else (self.row.number, self.row.column)
+        place = {"member": member, "table_row": row, "table_column": column}
+        keys = {**place, "start": self.start, "end": self.end, "channel": self.channel}
         return {k: v for k, v in keys.items() if v is not None}
 
 

@@ -31,8 +31,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("hlfeat")
 
 
+@dataclass(frozen=True)
+class InputOptions:
+    """How a command's inputs are read: the arguments of `collect_inputs`."""
+
+    null: bool = False
+    root: Path | None = None
+    audio_column: str | None = None
+
+
 def collect_clips(
-    inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None, folder: Path | None = None
+    inputs: Sequence[str], manifests: Sequence[str], where: InputOptions, folder: Path | None = None
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
@@ -42,7 +51,7 @@ def collect_clips(
     from hlfeat.inputs.collect import collect_inputs
     from hlfeat.storage.known_clips import known_ids
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root)
+    clips = collect_inputs(list(inputs), sys.stdin.buffer, where.null, list(manifests), where.root, where.audio_column)
     clips.check_found(known_ids(folder) if clips.unfound and folder is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
@@ -82,7 +91,7 @@ class ClipJob:
     """What the arguments of a command say that runs over clips.
 
     Attributes:
-        inputs, manifests: as typed; null: paths in lists end with NUL; root: the folder that they are relative to.
+        inputs, manifests: as typed; where: how they are read.
         out: the output directory.
         part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
@@ -92,8 +101,7 @@ class ClipJob:
 
     inputs: Sequence[str]
     manifests: Sequence[str]
-    null: bool
-    root: Path | None
+    where: InputOptions
     out: str
     part: str | None
     dry_run: bool
@@ -113,7 +121,7 @@ class ClipJob:
 
         folder = Path(self.out)
         there = None if self.options.overwrite else folder
-        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there)
+        clips = collect_clips(self.inputs, self.manifests, self.where, there)
         part, source = choose_part(self.part, folder, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)

@@ -76,7 +76,7 @@ ClipsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin.",
+        help="Audio files, folders, .tar archives, lists (*.txt), manifests, .parquet tables; - is a list on stdin.",
     ),
 ]
 ManifestOption = Annotated[
@@ -89,6 +89,10 @@ NullOption = Annotated[
 RootOption = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Paths in lists and manifests, and ids, are relative to this folder."),
+]
+AudioColumnOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The column of audio in .parquet inputs; default: the one that looks like it."),
 ]
 
 

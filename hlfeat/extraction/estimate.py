@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import Reader
+from hlfeat.audio.table_rows import TableFetcher
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError
 from hlfeat.extraction.product import Product
@@ -47,20 +49,32 @@ def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequen
     n = min(len(clips), MOST_HEADERS)
     asked = [clips[i * (len(clips) - 1) // max(1, n - 1)] for i in range(n)]
     failed, seconds, rows = 0, [], []
-    for clip in asked:
-        try:
-            with Reader(clip, config.audio.channels) as reader:
-                samples, rate, kept = reader.samples, reader.sample_rate, reader.kept
-        except (ClipError, OSError):
-            failed += 1
-            continue
-        if samples is not None:
-            frames = pipeline.extractor.num_frames(-(-samples * pipeline.extractor.sample_rate // rate))
-            seconds.append(kept * samples / rate)
-            rows.append(kept * pipeline.postprocessor.rows(frames))
+    with closing(TableFetcher()) as tables:
+        for clip in asked:
+            header = _header(clip, config.audio.channels, tables)
+            if header is None:
+                failed += 1
+                continue
+            samples, rate, kept = header
+            if samples is not None:
+                frames = pipeline.extractor.num_frames(-(-samples * pipeline.extractor.sample_rate // rate))
+                seconds.append(kept * samples / rate)
+                rows.append(kept * pipeline.postprocessor.rows(frames))
     usable = len(clips) * (n - failed) / max(1, n) / max(1, len(seconds))  # clips for each that has answered
     row_bytes = product.row_bytes(config, pipeline)
     return Estimate(sum(seconds) * usable, round(sum(rows) * usable * row_bytes), n, n - failed, len(seconds))
+
+
+def _header(clip: Clip, channels: str | int, tables: TableFetcher) -> tuple[int | None, int, int] | None:
+    """Samples, sample rate and channels that are kept, as a header says; None for a clip that cannot be opened. Of a
+    row of a table, those of another row, which can be reached without reading all that is between."""
+    try:
+        if clip.fault is None and clip.row is not None:
+            clip = tables.near(clip)
+        with Reader(clip, channels) as reader:
+            return reader.samples, reader.sample_rate, reader.kept
+    except (ClipError, OSError):
+        return None
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.table_rows import TableFetcher
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
 from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
+from hlfeat.extraction.fetch_ahead import Fetcher
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
@@ -128,7 +130,7 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        fetchers = [ObjectFetcher(Retries(stopped=hooks.stopped))]
+        fetchers: list[Fetcher] = [TableFetcher(), ObjectFetcher(Retries(stopped=hooks.stopped))]
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 

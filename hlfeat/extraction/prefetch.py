@@ -43,6 +43,8 @@ def chunks_of_clips(clips: Iterable[FetchedClip], limits: Limits) -> Iterator[li
 def _estimated_bytes(clip: Clip, most: int) -> int:
     if clip.span is not None:
         return clip.span.size
+    if clip.row is not None:
+        return clip.row.mean_size
     if clip.start is not None or clip.end is not None:
         return most if clip.end is None else int((clip.end - (clip.start or 0)) * _BYTES_A_SECOND)
     with suppress(OSError, ValueError):  # reading the file will say what is wrong

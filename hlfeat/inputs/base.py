@@ -44,6 +44,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         stdin: what "-" stands for.
         null: paths of a list end with NUL instead of a newline.
         root: what paths in it are relative to.
+        audio_column: the name of the column of audio in tables of Parquet; None: the one that looks like it.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     stdin: BinaryIO | None = None
     null: bool = False
     root: Root = NO_ROOT
+    audio_column: str | None = None
 
     @classmethod
     def of(
@@ -67,12 +69,13 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         stdin: BinaryIO | None = None,
         null: bool = False,
         root: Root = NO_ROOT,
+        audio_column: str | None = None,
     ) -> Argument:
         try:
             status = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL in the path
             status = None
-        return cls(path, origin, status, id_, prefix, parents, stdin, null, root)
+        return cls(path, origin, status, id_, prefix, parents, stdin, null, root, audio_column)
 
     @property
     def is_folder(self) -> bool:

@@ -11,13 +11,15 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
+from hlfeat.inputs.audio_folder import AudioFolder
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped, is_missing
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
+from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow, with_distinct_ids
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
@@ -28,9 +30,11 @@ from hlfeat.text import count, escape_unprintable, nearest
 INPUT_KINDS: tuple[InputKind, ...] = (
     StandardInput(),
     KaldiFolder(),
+    AudioFolder(),
     Folder(),
     Table(),
     JsonLines(),
+    Parquet(),
     Archive(),
     PathList(),
     File(),
@@ -39,6 +43,7 @@ log = logging.getLogger("hlfeat")
 
 _MOST_COMPARED = 2000  # names beside an input that does not exist
 MOST_SHOWN = 10  # extensions of skipped files in a message
+_MANIFESTS = (Table, JsonLines, KaldiFolder, AudioFolder, Parquet)
 _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
 
 
@@ -99,6 +104,7 @@ def collect_inputs(
     null: bool = False,
     manifests: Sequence[str] = (),
     root: str | os.PathLike[str] | None = None,
+    audio_column: str | None = None,
 ) -> Inputs:
     """List the clips that the inputs of `hlfeat extract` stand for, in order.
 
@@ -115,10 +121,13 @@ def collect_inputs(
         manifests: manifests, lists or archives that are read as such or refused.
         root: a folder that relative paths of lists and manifests are relative to. Ids of what is below it are relative
             to it too, also of files and folders among the paths.
+        audio_column: the name of the column of audio in Parquet tables (hlfeat/inputs/parquet.py); None: the only one
+            that looks like it.
 
     Raises:
         UsageError: an input does not exist; two clips have the same id; there is no clip at all; "-" without `stdin`; a
-            list or a manifest cannot be read; the root is no folder.
+            list or a manifest cannot be read; the root is no folder; it is not clear which column of a table is that of
+            audio, or there is a column to choose and no table.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -132,14 +141,19 @@ def collect_inputs(
     >>> inputs.describe_skipped()
     'skipped 1 file (not an audio extension): .pdf 1'
     """
-    inputs = Inputs()
-    for argument in _arguments(paths, stdin, null, manifests, Root(None if root is None else os.fspath(root))):
+    inputs, kinds = Inputs(), set[type[InputKind]]()
+    of = _Reading(stdin, null, Root(None if root is None else os.fspath(root)), audio_column)
+    for argument in _arguments(paths, manifests, of):
         kind, first = kind_of(argument), len(inputs.clips)
-        if isinstance(kind, Table | JsonLines | KaldiFolder):
+        if isinstance(kind, _MANIFESTS):
             inputs.manifests.append(argument.path)
-        elif argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive) and is_missing(argument.path):
+        elif (
+            argument.origin is Origin.ARGUMENT
+            and isinstance(kind, File | Archive | Parquet)
+            and is_missing(argument.path)
+        ):
             raise UsageError(_no_such_input(argument.path))
-        for entry in expand(argument):
+        for entry in expand(argument, kinds):
             if isinstance(entry, Clip):
                 inputs.clips.append(entry)
                 continue
@@ -148,10 +162,18 @@ def collect_inputs(
                 inputs.hidden_folders += 1
             else:
                 inputs.skipped[entry.kind] += 1
-        if isinstance(kind, Table | JsonLines | KaldiFolder | PathList | StandardInput):
-            unfound = nothing_found(argument, inputs.clips[first:])
+        if isinstance(kind, (*_MANIFESTS, PathList, StandardInput)):
+            beside = argument._replace(root=Root(argument.path)) if isinstance(kind, AudioFolder) else argument
+            unfound = nothing_found(beside, inputs.clips[first:])
             inputs.unfound += [] if unfound is None else [unfound]
+    skipped_without_pyarrow(inputs.skipped)
+    if audio_column is not None and Parquet not in kinds:
+        raise UsageError("audio_column: expected a Parquet table among the inputs, got none")
+    if Parquet in kinds:
+        inputs.clips = with_distinct_ids(inputs.clips)
     if not inputs.clips:
+        if audio_column is not None:
+            raise UsageError(f"audio_column: no table of the inputs has a column {escape_unprintable(audio_column)}")
         shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
@@ -159,8 +181,8 @@ def collect_inputs(
     return inputs
 
 
-def expand(argument: Argument) -> Iterator[Clip | Skipped]:
-    """All clips of an argument, and of the arguments that it leads to, depth first.
+def expand(argument: Argument, kinds: set[type[InputKind]] | None = None) -> Iterator[Clip | Skipped]:
+    """All clips of an argument, and of the arguments that it leads to, depth first. Adds what kinds these are of.
 
     With a stack and not by recursion, as folders may be nested deeper than Python's calls.
     """
@@ -170,7 +192,10 @@ def expand(argument: Argument) -> Iterator[Clip | Skipped]:
         if entry is None:
             stack.pop()
         elif isinstance(entry, Argument):
-            stack.append(kind_of(entry).clips(entry))
+            kind = kind_of(entry)
+            if kinds is not None:
+                kinds.add(type(kind))
+            stack.append(kind.clips(entry))
         else:
             yield entry
 
@@ -185,20 +210,30 @@ def kind_of(argument: Argument) -> InputKind:
         if kind.matches(argument):
             return kind
     path = escape_unprintable(argument.path)
-    raise UsageError(f"{path}: expected a manifest (.csv, .tsv, .jsonl or a Kaldi data folder)")
+    raise UsageError(
+        f"{path}: expected a manifest (.csv, .tsv, .jsonl, .parquet, or a folder of Kaldi's or Hugging Face's)"
+    )
 
 
-def _arguments(
-    paths: Sequence[str], stdin: BinaryIO | None, null: bool, manifests: Sequence[str], root: Root
-) -> Iterator[Argument]:
+class _Reading(NamedTuple):
+    """How inputs are read; the attributes are those of `Argument`."""
+
+    stdin: BinaryIO | None
+    null: bool
+    root: Root
+    audio_column: str | None
+
+
+def _arguments(paths: Sequence[str], manifests: Sequence[str], of: _Reading) -> Iterator[Argument]:
+    root = of.root
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         id_ = root.below(path) or posixpath.basename(path.rstrip("/"))
-        argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root)
+        argument = Argument.of(path, Origin.ARGUMENT, id_, **of._asdict())
         yield argument._replace(prefix=root.below(f"{path}/") or "") if argument.is_folder else argument
     for path in manifests:
-        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null, root=root)
+        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), **of._replace(stdin=None)._asdict())
 
 
 def _no_such_input(path: str) -> str:
@@ -246,6 +281,8 @@ def _warn_of_unicode_forms(by_id: Mapping[str, Clip]) -> None:
 
 
 def _both(first: Clip, second: Clip) -> str:
+    if first.row is not None and second.row is not None and first.row == second.row and first.path == second.path:
+        return f"{first} given twice"
     if first.path != second.path:
         return f"{first} and {second}; give the folder above them, or a list of paths"
     if first.span == second.span or first.span is None or second.span is None:

@@ -60,7 +60,8 @@ class Folder(InputKind):
         parents = (*argument.parents, folder)
         for name in names:
             id_ = posixpath.join(argument.prefix, name)
-            yield Argument.of(posixpath.join(argument.path, name), Origin.FOLDER, id_, id_, parents)
+            path, column = posixpath.join(argument.path, name), argument.audio_column
+            yield Argument.of(path, Origin.FOLDER, id_, id_, parents, audio_column=column)
 
 
 class StandardInput(InputKind):
@@ -102,6 +103,6 @@ def _list_entries(data: bytes, argument: Argument) -> Iterator[Argument]:
         raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
-        entry = Argument.of(root.path_of(path), Origin.LIST, root.id_of(path))
+        entry = Argument.of(root.path_of(path), Origin.LIST, root.id_of(path), audio_column=argument.audio_column)
         below = root.below(f"{entry.path}/") if entry.is_folder else None
         yield entry._replace(prefix=below) if below else entry

@@ -72,7 +72,7 @@ def test_arguments_are_pinned():
         "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
         "build": ["configuration", "weights"],
         "collate": ["items"],
-        "collect_inputs": ["paths", "stdin", "null", "manifests", "root"],
+        "collect_inputs": ["paths", "stdin", "null", "manifests", "root", "audio_column"],
         "load_audio": ["clip", "sample_rate", "channels"],
         "plan_batches": ["lengths", "max_samples"],
         "pad": ["waveforms"],
