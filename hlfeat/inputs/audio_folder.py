@@ -100,6 +100,4 @@ def _warn_of_others(folder: str, metadata: str, clips: list[Clip]) -> None:
             if holds and name not in METADATA and os.path.normpath(os.path.join(place, name)) not in listed:
                 others += 1
     if others:
-        are = "is" if others == 1 else "are"
-        path = escape_unprintable(metadata)
-        log.warning("%s: %s of the folder %s in no row, and %s not used", path, count(others, "audio file"), are, are)
+        log.warning("%s: %s not in it, and left out", escape_unprintable(metadata), count(others, "audio file"))

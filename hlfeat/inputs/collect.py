@@ -145,14 +145,11 @@ def collect_inputs(
     of = _Reading(stdin, null, Root(None if root is None else os.fspath(root)), audio_column)
     for argument in _arguments(paths, manifests, of):
         kind, first = kind_of(argument), len(inputs.clips)
+        file = argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive | Parquet)
+        if file and is_missing(argument.path):
+            raise UsageError(_no_such_input(argument.path))
         if isinstance(kind, _MANIFESTS):
             inputs.manifests.append(argument.path)
-        elif (
-            argument.origin is Origin.ARGUMENT
-            and isinstance(kind, File | Archive | Parquet)
-            and is_missing(argument.path)
-        ):
-            raise UsageError(_no_such_input(argument.path))
         for entry in expand(argument, kinds):
             if isinstance(entry, Clip):
                 inputs.clips.append(entry)

@@ -94,9 +94,10 @@ def _audio_column(schema: Any, argument: Argument) -> str | None:
             return columns[0]
         if not columns and in_folder:
             return None
-        expected = "one column of audio" if columns else "a column of audio"
-        shown = " and ".join(columns[:3]) if columns else _listed(schema)
-        raise UsageError(f"{path}: expected {expected}, got {escape_unprintable(shown)}", remedy="audio_column")
+        message = f"{path}: expected a column of audio, got {_listed(schema)}"
+        if columns:
+            message = f"{path}: expected one column of audio, got {escape_unprintable(' and '.join(columns[:3]))}"
+        raise UsageError(message, remedy="audio_column")
     fields = [field for field in schema if field.name == wanted]
     if not fields and in_folder:
         return None
