@@ -324,6 +324,9 @@ def test_rows_of_a_damaged_row_group_fail_and_the_others_are_used(tmp_path):
     damage(table, 1, "audio.bytes")
     run(table, tmp_path / "out", config="log-mel")
     assert codes(tmp_path / "out") == dict.fromkeys(list(SOME)[4:8], "corrupt")
+    messages = {failure.message for failure in read_failures(tmp_path / "out" / "failures.jsonl")}
+    assert len(messages) == 1
+    assert messages.pop().startswith("the table cannot be read: ")
     assert len(FeatureStore(tmp_path / "out")) == 8
 
 
