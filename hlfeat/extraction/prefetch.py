@@ -23,6 +23,7 @@ from hlfeat.extraction.worker_pool import WorkerPool
 X = TypeVar("X")
 Y = TypeVar("Y")
 
+_MOST_COPIES = 4  # of fetched clips, that a worker takes at once
 _BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
 
 
@@ -43,8 +44,8 @@ def chunks_of_clips(clips: Iterable[FetchedClip], limits: Limits) -> Iterator[li
 def _estimated_bytes(clip: Clip, most: int) -> int:
     if clip.span is not None:
         return clip.span.size
-    if clip.row is not None:
-        return clip.row.mean_size
+    if clip.row is not None:  # each copy is an open file
+        return max(clip.row.mean_size, most // _MOST_COPIES)
     if clip.start is not None or clip.end is not None:
         return most if clip.end is None else int((clip.end - (clip.start or 0)) * _BYTES_A_SECOND)
     with suppress(OSError, ValueError):  # reading the file will say what is wrong

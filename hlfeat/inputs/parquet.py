@@ -21,30 +21,28 @@ cannot be read, its rows are clips that fail.
 
 from __future__ import annotations
 
-import json
 import logging
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import repeat
 from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow, relative_id
 from hlfeat.audio.table_rows import NEEDS_PYARROW, audio_leaves, leaf_of, open_table, reason_of
 from hlfeat.errors import UsageError
+from hlfeat.inputs.audio_column import audio_column_of, is_text
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.columns import ColumnError, Columns, understand_columns
 from hlfeat.inputs.metadata import MetadataPool
-from hlfeat.inputs.rows import BAD_ROW, RowClips, clip_of_row
+from hlfeat.inputs.rows import RowClips, clip_of_row
 from hlfeat.inputs.table_values import TooLargeError, has_bytes, json_values, without_large
 from hlfeat.inputs.tables import different_names
-from hlfeat.text import count, escape_unprintable, nearest
+from hlfeat.text import count, escape_unprintable
 
 PARQUET = (".parquet", ".pq")
 _BATCH_ROWS = 4096  # of the other columns, which are held at once
-_MOST_SHOWN = 12  # columns in a message
 log = logging.getLogger("hlfeat")
 
 
@@ -73,104 +71,12 @@ class Parquet(InputKind):
             yield Clip(argument.id, argument.path, fault=(code, f"the table cannot be read: {reason_of(e)}"))
             return
         with file:
-            column = _audio_column(file.schema_arrow, argument)
+            column = audio_column_of(file.schema_arrow, argument)
             if column is None:
                 log.debug("%s: no column of audio", path)
                 yield Skipped(argument.path)
                 return
             yield from _clips(file, column, argument)
-
-
-def _audio_column(schema: Any, argument: Argument) -> str | None:
-    """The name of the column of audio; None for a table of a folder that has none.
-
-    Raises UsageError where that is not clear, or the column cannot be one of audio.
-    """
-    path, wanted = escape_unprintable(argument.path), argument.audio_column
-    in_folder = argument.origin is Origin.FOLDER
-    if wanted is None:
-        columns = _columns_that_look_like_audio(schema)
-        if len(columns) == 1:
-            return columns[0]
-        if not columns and in_folder:
-            return None
-        message = f"{path}: expected a column of audio, got {_listed(schema)}"
-        if columns:
-            message = f"{path}: expected one column of audio, got {escape_unprintable(' and '.join(columns[:3]))}"
-        raise UsageError(message, remedy="audio_column")
-    fields = [field for field in schema if field.name == wanted]
-    if not fields and in_folder:
-        return None
-    if len(fields) != 1:
-        got = f"{len(fields)} of them" if fields else _listed(schema) + nearest(wanted, schema.names)
-        raise UsageError(f"audio_column: {path}: expected a column {escape_unprintable(wanted)}, got {got}")
-    if not _may_be_audio(fields[0].type):
-        raise UsageError(
-            f"audio_column: {path}: expected {escape_unprintable(wanted)} to be bytes, paths, or a struct of bytes and "
-            f"path, got {_kind(fields[0].type)}"
-        )
-    return wanted
-
-
-def _columns_that_look_like_audio(schema: Any) -> list[str]:
-    """Those that Hugging Face's description calls Audio; or structs of bytes and path that it does not call otherwise,
-    such as Image."""
-    features: Mapping[str, Any] = {}
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        types = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        types = {}
-    described = [field.name for field in schema if types.get(field.name) == "Audio" and _may_be_audio(field.type)]
-    return described or [
-        field.name for field in schema if field.name not in types and _is_struct_of(field.type, "bytes", "path")
-    ]
-
-
-def _is_struct_of(kind: Any, *names: str) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_struct(kind)) and all(kind.get_field_index(name) >= 0 for name in names)
-
-
-def _may_be_audio(kind: Any) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_struct(kind):
-        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-        known = [name for name in ("bytes", "path") if name in fields]
-        return bool(known) and ("bytes" not in fields or _is_binary(fields["bytes"]))
-    return _is_binary(kind) or _is_text(kind)
-
-
-def _is_binary(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _kind(kind: Any) -> str:
-    text = str(kind)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _listed(schema: Any) -> str:
-    """The columns of a table, with their types."""
-    shown = ", ".join(f"{field.name} ({_kind(field.type)})" for field in list(schema)[:_MOST_SHOWN])
-    more = len(schema) - _MOST_SHOWN
-    return escape_unprintable(f"the columns {shown}" if shown else "no columns") + (
-        f", ... {more} more" if more > 0 else ""
-    )
-
-
-# --- rows ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -179,7 +85,7 @@ class _Rows:
 
     Attributes:
         first: number of the first row; n: how many there are.
-        audio: for each row, its path ("" where it has none), or None where the column of audio is null.
+        audio: for each row, its path; None or "" where it has none.
         names, values: of the other columns, each with a value for each row.
         error: why they cannot be read.
     """
@@ -197,7 +103,7 @@ class _Rows:
 
 def _clips(file: Any, column: str, argument: Argument) -> Iterator[Clip]:
     kind = file.schema_arrow.field(column).type
-    if _is_text(kind):
+    if is_text(kind):
         yield from _of_files(file, column, argument, _columns_of_files(file, column, argument))
     elif not _has_audio(file, column):
         yield from _of_files(file, column, argument, Columns(paths=(column,)))
@@ -234,11 +140,7 @@ def _of_rows(file: Any, column: str, argument: Argument) -> Iterator[Clip]:
             number, name = rows.first + i, rows.audio[i]
             id_ = relative_id(name) if name else ""
             id_ = posixpath.join(argument.prefix, name if id_ == name else id_) if id_ else f"{table}#{number}"
-            fault = None
-            if rows.error:
-                fault = "corrupt", rows.error
-            elif name is None:
-                fault = BAD_ROW, f"{escape_unprintable(path)}:{number}: expected audio, got null"
+            fault = ("corrupt", rows.error) if rows.error else None
             row = TableRow(table, number, column, stamp, name or "", mean_sizes[group])
             yield Clip(id_, path, fault=fault, meta=metadata.row(*_kept(rows, i)), row=row)
 
@@ -287,7 +189,7 @@ def column_names(path: str) -> tuple[str, ...]:
     """The columns of text of a table; nothing where it cannot be read, or pyarrow is not installed."""
     try:
         with open_table(path) as file:
-            return tuple(field.name for field in file.schema_arrow if _is_text(field.type))
+            return tuple(field.name for field in file.schema_arrow if is_text(field.type))
     except Exception:
         return ()
 
@@ -312,7 +214,7 @@ def _read(file: Any, column: str, path: str) -> Iterator[tuple[int, _Rows]]:
     """The row groups of a table without the bytes of the audio, some rows at a time."""
     schema, path = file.schema_arrow, escape_unprintable(path)
     paths = [leaf for leaf in audio_leaves(file, column) if leaf != column and leaf.endswith(".path")]
-    if _is_text(schema.field(column).type):
+    if is_text(schema.field(column).type):
         paths = [column]
     others = [field.name for field in schema if field.name != column and not has_bytes(field.type)]
     left_out = [field.name for field in schema if field.name != column and has_bytes(field.type)]
@@ -358,12 +260,10 @@ def _rows_of(batch: Any, column: str, first: int) -> _Rows:
         if name != column:
             names.append(name)
             values.append(json_values(array))
-        elif _is_text(array.type):
-            audio = json_values(array)
+        elif is_text(array.type):
+            audio = array.to_pylist()
         else:
-            present = array.is_valid().to_pylist() if array.null_count else repeat(True)
-            paths = array.field("path").to_pylist()
-            audio = [(path or "") if there else None for path, there in zip(paths, present, strict=False)]
+            audio = array.field("path").to_pylist()
     return _Rows(first, batch.num_rows, audio, different_names(names), values)
 
 

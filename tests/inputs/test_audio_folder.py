@@ -41,6 +41,7 @@ def test_rows_are_the_clips(kind, caplog):
     write_files(Path("d/sub"), {"a.wav": b"1", "more.flac": b"2"})
     write_files(Path("d"), {"b.wav": b"1", "c.wav": b"2", "notes.pdf": b"3", ".hidden": b"4"})
     write_files(Path("d/.cache"), {"e.wav": b"1"})
+    write_files(Path("."), {"b.wav": b"another"})
     rows = [{"file_name": id_, **meta} for id_, _, meta in EXPECTED]
     if kind == "csv":
         Path("d/metadata.csv").write_text('text,file_name,start\n"x, y",sub/a.wav,1\n,b.wav,2\n')
