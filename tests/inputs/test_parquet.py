@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import json
 import os
 from collections.abc import Sequence
@@ -458,3 +459,22 @@ def test_another_column_is_another_clip(tmp_path):
     run(Inputs(clips("t.parquet", column="audio")), tmp_path / "out", config="log-mel")
     with pytest.raises(UsageError, match=r"has the id s000\.wav from .*'audio'.*, not from .*'noisy'"):
         run(Inputs(clips("t.parquet", column="noisy")), tmp_path / "out", config="log-mel", options=QUIET)
+
+
+def test_what_reads_the_index_knows_that_the_audio_is_in_a_table(tmp_path):
+    run(write_table(tmp_path / "t.parquet", [*list(SOME.items())[:3], None]), tmp_path / "out", config="log-mel")
+    shown = invoke("inspect", "out", "--html", "page.html")
+    assert shown.returncode == 0, shown.stderr
+    page = Path("page.html").read_text()
+    assert "t.parquet: row 2" in page
+    assert "t.parquet: row 3" in page  # the failure
+    assert "<audio" not in page
+    converted = invoke("convert", "out", "-o", "cuts", "--format", "lhotse")
+    assert converted.returncode == 0, converted.stderr
+    with gzip.open("cuts/cuts.jsonl.gz", "rt") as file:
+        cuts = [json.loads(line) for line in file]
+    assert len(cuts) == 3
+    assert not any("recording" in cut for cut in cuts)
+    Path("out/stats-00000.json").write_text("{")
+    repaired = invoke("repair", "out")
+    assert repaired.returncode == 0, repaired.stderr
