@@ -121,6 +121,9 @@ class TableFetcher:
         self._tables.move_to_end(key)
         return self._tables[key]
 
+    def stop(self) -> None:
+        """Nothing is under way for long."""
+
     def close(self) -> None:
         for table in self._tables.values():
             table.close()

@@ -26,13 +26,16 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RetriesOption,
     RetryFailedOption,
     RootOption,
     SetOption,
@@ -101,9 +104,12 @@ def extract(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    retries: RetriesOption = 5,
     retry_failed: RetryFailedOption = False,
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
@@ -144,6 +150,7 @@ def extract(
         on_error=on_error.value,
         on_truncated=on_truncated.value,
         max_failures=max_failures,
+        retries=retries,
         overwrite=overwrite,
         retry_failed=retry_failed,
         update=update,
@@ -151,8 +158,10 @@ def extract(
         weights=chosen.weights,
         stats=chosen.stats,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
-    where = InputOptions(null, root, audio_column)
+    where = InputOptions(null, root, audio_column, retries)
     job = ClipJob(inputs or [], manifest or [], where, out, part, dry_run, options, display)
     with naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

@@ -36,8 +36,9 @@ class InputOptions:
     """How a command's inputs are read: the arguments of `collect_inputs`."""
 
     null: bool = False
-    root: Path | None = None
+    root: str | None = None
     audio_column: str | None = None
+    retries: int = 5
 
 
 def collect_clips(
@@ -51,7 +52,15 @@ def collect_clips(
     from hlfeat.inputs.collect import collect_inputs
     from hlfeat.storage.known_clips import known_ids
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, where.null, list(manifests), where.root, where.audio_column)
+    clips = collect_inputs(
+        list(inputs),
+        sys.stdin.buffer,
+        where.null,
+        list(manifests),
+        where.root,
+        retries=where.retries,
+        audio_column=where.audio_column,
+    )
     clips.check_found(known_ids(folder) if clips.unfound and folder is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
@@ -79,6 +88,7 @@ EXIT_STATUS_OF_RUNS = {
 }
 RUN_ENVIRONMENT = """
     CUDA_VISIBLE_DEVICES            GPUs for cuda:0, ...
+    RAY_ADDRESS                     the cluster of --on ray, HOST:PORT
   With --part auto only:
     SLURM_ARRAY_TASK_ID, ...        the task of an array
     RANK, WORLD_SIZE, LOCAL_RANK    the process of torchrun, and its GPU
@@ -122,6 +132,10 @@ class ClipJob:
         folder = Path(self.out)
         there = None if self.options.overwrite else folder
         clips = collect_clips(self.inputs, self.manifests, self.where, there)
+        if self.part is not None and self.options.does_parts:
+            raise UsageError(
+                "--part: expected without --parts and --on, which do all parts (--part auto/N says of how many)"
+            )
         part, source = choose_part(self.part, folder, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)
@@ -149,20 +163,36 @@ def print_plan(config: Config, product: Product, clips: Sequence[Clip], options:
     from hlfeat.text import count
 
     pipeline = product.prepare(config, options.weights, options.stats)
-    part, description = options.part.split(len(options.devices))[0], pipeline.description
-    if part != WHOLE:
+    parts, description = _parts_to_do(options, folder), pipeline.description
+    if parts[0] != WHOLE:
         description = replace(description, inputs=describe_inputs(clips))
-    Continuation(folder, part).check(description, options.overwrite)
+    anew = options.overwrite and options.does_parts
+    Continuation(folder, WHOLE if anew else parts[0]).check(description, options.overwrite)
     what, some = product.describe(config, pipeline), clips[options.part.slice(len(clips))]
     plan = facts(event="plan", clips=len(some), output=str(folder))
     log.info("%s; %s; nothing was written", count(len(some), "clip"), what, extra=plan)
-    _print_size(config, product, pipeline, some, options, folder)
+    _print_size(config, product, pipeline, some, options, folder, parts)
     for clip in some:
         log.debug("%s", clip)
 
 
+def _parts_to_do(options: Options, folder: Path) -> list[Part]:
+    """The parts whose files a run would write; the whole where only a cluster could say how many."""
+    from hlfeat.extraction.in_parts import choose_parts
+
+    parts = choose_parts(options, folder) if options.does_parts else None
+    parts_of = [options.part] if parts is None else WHOLE.split(parts)
+    return [smaller for part in parts_of for smaller in part.split(len(options.devices))]
+
+
 def _print_size(
-    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, folder: Path
+    config: Config,
+    product: Product,
+    pipeline: Pipeline,
+    clips: Sequence[Clip],
+    options: Options,
+    folder: Path,
+    parts: Sequence[Part],
 ) -> None:
     """Log about how much a run would write, and what is free; warn where that is too little."""
     from hlfeat.extraction.estimate import estimate, free_bytes, written_bytes
@@ -170,13 +200,16 @@ def _print_size(
     from hlfeat.text import count, duration, escape_unprintable, size
 
     found = estimate(config, product, pipeline, clips)
+    if clips and not found.asked:
+        log.info("all clips at URLs are too large to look into: no estimate")
+        return
     if not found.opened:
         log.info("none of %s can be opened", count(found.asked, "clip"))
         return
     if not found.answered:
         log.info("none of %s says how long its clip is", count(found.opened, "header"))
         return
-    free, written = free_bytes(folder), written_bytes(folder, options.part.split(len(options.devices)))
+    free, written = free_bytes(folder), written_bytes(folder, parts)
     if options.overwrite:  # what is there goes before the first shard is written
         free, written = None if free is None else free + written_bytes(folder), 0
     there = f", {size(written)} of which are there" if written else ""
@@ -212,8 +245,9 @@ def _run(
     from hlfeat.extraction.run import Hooks
     from hlfeat.nn.device import choose_device
 
-    for name in options.devices:
-        choose_device(name)
+    if options.on is None:
+        for name in options.devices:
+            choose_device(name)
     keep_stdout_for_paths()
     stop.working = True
     progress = partial(Progress, mode=display.mode)

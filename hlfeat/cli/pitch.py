@@ -21,13 +21,16 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RetriesOption,
     RetryFailedOption,
     RootOption,
     SetOption,
@@ -73,9 +76,12 @@ def pitch(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    retries: RetriesOption = 5,
     retry_failed: RetryFailedOption = False,
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
@@ -110,14 +116,17 @@ def pitch(
         on_error=on_error.value,
         on_truncated=on_truncated.value,
         max_failures=max_failures,
+        retries=retries,
         overwrite=overwrite,
         retry_failed=retry_failed,
         update=update,
         quiet=quiet,
         weights=chosen.weights,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
-    where = InputOptions(null, root, audio_column)
+    where = InputOptions(null, root, audio_column, retries)
     job = ClipJob(inputs or [], manifest or [], where, out, part, dry_run, options, display)
     with explained(chosen.name, overrides):
         job.run(cfg, PitchTracks(chosen.viterbi), stop)

@@ -130,7 +130,7 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        fetchers: list[Fetcher] = [TableFetcher(), ObjectFetcher(Retries(stopped=hooks.stopped))]
+        fetchers: list[Fetcher] = [TableFetcher(), ObjectFetcher(Retries(options.retries, stopped=hooks.stopped))]
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 

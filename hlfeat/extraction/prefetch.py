@@ -19,6 +19,7 @@ from hlfeat.extraction.fetch_ahead import FetchAhead, FetchedClip, Fetcher
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.streaming import Step
 from hlfeat.extraction.worker_pool import WorkerPool
+from hlfeat.remote.urls import is_url
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -42,6 +43,9 @@ def chunks_of_clips(clips: Iterable[FetchedClip], limits: Limits) -> Iterator[li
 
 
 def _estimated_bytes(clip: Clip, most: int) -> int:
+    if is_url(clip.path) and not clip.is_segment:  # each copy is an open file
+        size = clip.span.size if clip.span is not None else clip.listed[0] if clip.listed is not None else 0
+        return max(size, most // _MOST_COPIES)
     if clip.span is not None:
         return clip.span.size
     if clip.row is not None:  # each copy is an open file

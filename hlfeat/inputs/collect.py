@@ -19,16 +19,22 @@ from hlfeat.inputs.archives import Archive
 from hlfeat.inputs.audio_folder import AudioFolder
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped, is_missing
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
+from hlfeat.inputs.objects import ObjectPattern, Objects
 from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow, with_distinct_ids
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
 from hlfeat.inputs.unfound import Unfound, nothing_found
+from hlfeat.inputs.urls import need_schemes
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.systems import need_installed
+from hlfeat.remote.urls import is_url, other_scheme, scheme_of, shown_url, unknown_scheme
 from hlfeat.text import count, escape_unprintable, nearest
 
 # Tried in this order: inputs of a run, lines of a list, entries of a folder alike.
 INPUT_KINDS: tuple[InputKind, ...] = (
     StandardInput(),
+    ObjectPattern(),
     KaldiFolder(),
     AudioFolder(),
     Folder(),
@@ -37,6 +43,7 @@ INPUT_KINDS: tuple[InputKind, ...] = (
     Parquet(),
     Archive(),
     PathList(),
+    Objects(),
     File(),
 )
 log = logging.getLogger("hlfeat")
@@ -104,6 +111,7 @@ def collect_inputs(
     null: bool = False,
     manifests: Sequence[str] = (),
     root: str | os.PathLike[str] | None = None,
+    retries: int = 5,
     audio_column: str | None = None,
 ) -> Inputs:
     """List the clips that the inputs of `hlfeat extract` stand for, in order.
@@ -112,7 +120,8 @@ def collect_inputs(
     below the folder. A file's id is its name. `-` and *.txt are lists of paths; their ids are the paths as written,
     without a leading `/`, `./` or `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), whose ids
     are the members' names; in a folder, the archive's id goes before them. Manifests (hlfeat/inputs/manifests.py) may
-    also be among the paths.
+    also be among the paths. All of them may be at URLs, where folders are prefixes and patterns such as
+    `s3://bucket/clips/**/*.flac`.
 
     Args:
         paths: files, folders, archives, lists and manifests; "-" for the list in `stdin`.
@@ -121,10 +130,12 @@ def collect_inputs(
         manifests: manifests, lists or archives that are read as such or refused.
         root: a folder that relative paths of lists and manifests are relative to. Ids of what is below it are relative
             to it too, also of files and folders among the paths.
+        retries: how often what is asked of a URL is asked again.
         audio_column: the name of the column of audio in Parquet tables (hlfeat/inputs/parquet.py); None: the only one
             that looks like it.
 
     Raises:
+        UnreachableError: the server of a URL among the inputs does not answer.
         UsageError: an input does not exist; two clips have the same id; there is no clip at all; "-" without `stdin`; a
             list or a manifest cannot be read; the root is no folder; it is not clear which column of a table is that of
             audio, or there is a column to choose and no table.
@@ -142,8 +153,8 @@ def collect_inputs(
     'skipped 1 file (not an audio extension): .pdf 1'
     """
     inputs, kinds = Inputs(), set[type[InputKind]]()
-    of = _Reading(stdin, null, Root(None if root is None else os.fspath(root)), audio_column)
-    for argument in _arguments(paths, manifests, of):
+    top = Root(None if root is None else os.fspath(root))
+    for argument in _arguments(paths, manifests, _Reading(stdin, null, top, Retries(retries), audio_column)):
         kind, first = kind_of(argument), len(inputs.clips)
         file = argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive | Parquet)
         if file and is_missing(argument.path):
@@ -171,9 +182,10 @@ def collect_inputs(
     if not inputs.clips:
         if audio_column is not None:
             raise UsageError(f"audio_column: no table of the inputs has a column {escape_unprintable(audio_column)}")
-        shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
+        shown = ", ".join(escape_unprintable(shown_url(p)) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
+    need_schemes(inputs.clips)
     _warn_of_unicode_forms(_refuse_duplicates(inputs.clips))
     return inputs
 
@@ -218,6 +230,7 @@ class _Reading(NamedTuple):
     stdin: BinaryIO | None
     null: bool
     root: Root
+    retries: Retries
     audio_column: str | None
 
 
@@ -226,11 +239,24 @@ def _arguments(paths: Sequence[str], manifests: Sequence[str], of: _Reading) -> 
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
-        id_ = root.below(path) or posixpath.basename(path.rstrip("/"))
+        _check_scheme(path)
+        id_ = root.below(path) or posixpath.basename(shown_url(path).rstrip("/"))
         argument = Argument.of(path, Origin.ARGUMENT, id_, **of._asdict())
-        yield argument._replace(prefix=root.below(f"{path}/") or "") if argument.is_folder else argument
+        is_folder = argument.is_folder or argument.url is not None
+        yield argument._replace(prefix=root.below(f"{path}/") or "") if is_folder else argument
     for path in manifests:
-        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), **of._replace(stdin=None)._asdict())
+        _check_scheme(path)
+        id_ = posixpath.basename(shown_url(path))
+        yield Argument.of(path, Origin.MANIFEST, id_, **of._replace(stdin=None)._asdict())
+
+
+def _check_scheme(path: str) -> None:
+    """Raises UsageError for a URL that cannot be read, or has no place in it."""
+    shown = escape_unprintable(shown_url(path))
+    if (other_scheme(path) and not os.path.lexists(path)) or (not path.partition("://")[2].strip("/") and is_url(path)):
+        raise UsageError(f"{shown}: {unknown_scheme(path) if other_scheme(path) else 'expected a bucket or a host'}")
+    if is_url(path):
+        need_installed(scheme_of(path) or "")
 
 
 def _no_such_input(path: str) -> str:

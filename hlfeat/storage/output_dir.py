@@ -13,6 +13,7 @@ from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.continuation import Continuation
 from hlfeat.storage.description import RunDescription
+from hlfeat.storage.driver_token import remove_abandoned_token
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
 from hlfeat.storage.run_parts import is_complete, with_task_numbers
@@ -89,6 +90,7 @@ class OutputDir:
         """
         self._write_report(self.layout, with_task_numbers(report, self.part.tasks))
         if self.part == WHOLE:
+            remove_abandoned_token(self.folder)
             return True
         layouts = [Layout(self.folder, part) for part in WHOLE.split(self.part.of)]
         try:
@@ -104,6 +106,7 @@ class OutputDir:
         whole = self.layout.whole
         write_atomically(whole.failures, failures, beside=self.layout.draft(whole.failures))
         self._write_report(whole, merged)
+        remove_abandoned_token(self.folder)
         return True
 
     def interrupt(self, report: dict[str, Any]) -> None:
