@@ -11,30 +11,33 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow
-from hlfeat.audio.copies import Copy
+from hlfeat.audio.copies import Copy, Stamp
 from hlfeat.errors import ClipError, UsageError
 from hlfeat.text import escape_unprintable
 
 BATCH_BYTES = 4 << 20  # of audio that is decoded at once, about
 _BATCH_ROWS = 64
 _OPEN = 3  # tables at once: clips that are fetched ahead may be of the next one
-_READ_BYTES = 1 << 20
+_READ_BYTES, _REQUEST_BYTES = 1 << 20, 8 << 20  # of a file, and of an object at a URL, that are read at once
 
 NEEDS_PYARROW = "Parquet needs pyarrow: pip install 'hlfeat[parquet]'"
 
 _Value = bytes | memoryview | ClipError
 
 
-def open_table(path: str) -> Any:
+def open_table(source: Any) -> Any:
     """A Parquet file, of which nothing but the schema has been read: `pyarrow.parquet.ParquetFile`.
 
     Its column chunks are read in pieces, and not mapped: the process would die where a mapped file is cut short.
+
+    Args:
+        source: a path, or an open file, each of whose reads is a request to a server.
 
     Raises:
         UsageError: pyarrow is not installed.
@@ -44,7 +47,8 @@ def open_table(path: str) -> Any:
         import pyarrow.parquet as pq
     except ImportError as e:
         raise UsageError(NEEDS_PYARROW) from e
-    return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False, page_checksum_verification=True)
+    size = _READ_BYTES if isinstance(source, str) else _REQUEST_BYTES
+    return pq.ParquetFile(source, buffer_size=size, pre_buffer=False, page_checksum_verification=True)
 
 
 def leaf_of(table: Any, group: int, name: str) -> Any:
@@ -70,9 +74,15 @@ def reason_of(error: Exception) -> str:
 
 
 class TableFetcher:
-    """Brings the audio of rows of tables; a Fetcher (hlfeat/extraction/fetch_ahead.py)."""
+    """Brings the audio of rows of tables; a Fetcher (hlfeat/extraction/fetch_ahead.py).
 
-    def __init__(self) -> None:
+    Args:
+        open_remote: opens the table of a clip at a URL, and says what its size and modification time are; None for a
+            clip on this machine. Raises ClipError.
+    """
+
+    def __init__(self, open_remote: Callable[[Clip], tuple[Any, Stamp] | None] = lambda clip: None) -> None:
+        self._open_remote = open_remote
         self._lock = threading.Lock()  # of the tables
         self._tables: OrderedDict[tuple[str, str], _TablePass] = OrderedDict()
         self._wanted_lock = threading.Lock()
@@ -88,10 +98,11 @@ class TableFetcher:
             self._wanted.setdefault(key, []).append(number)
         try:
             with self._lock:
-                _check_stamp(clip.path, clip.row)
+                table = self._table(clip)
+                _check_stamp(table.stamp or _stamp_of(clip.path), clip.row)
                 with self._wanted_lock:
                     wanted = sorted(self._wanted[key])
-                value = self._table(key).take(number, wanted)
+                value = table.take(number, wanted)
         finally:
             with self._wanted_lock:
                 self._wanted[key].remove(number)
@@ -104,16 +115,20 @@ class TableFetcher:
         row = clip.row
         assert row is not None
         with self._lock:
-            number = self._table((clip.path, row.column)).near(row.number)
+            number = self._table(clip).near(row.number)
         other = replace(clip, row=replace(row, number=number))
         return replace(other, copy=self.fetch(other))
 
-    def _table(self, key: tuple[str, str]) -> _TablePass:
+    def _table(self, clip: Clip) -> _TablePass:
+        assert clip.row is not None
+        key = clip.path, clip.row.column
         if key not in self._tables:
             while len(self._tables) >= _OPEN:
                 self._tables.popitem(last=False)[1].close()
             try:
-                self._tables[key] = _TablePass(*key)
+                source, stamp = self._open_remote(clip) or (clip.path, None)
+                _check_stamp(stamp or _stamp_of(clip.path), clip.row)
+                self._tables[key] = _TablePass(*key, source, stamp)
             except UsageError:
                 raise
             except Exception as e:  # pyarrow raises errors of many types
@@ -142,11 +157,13 @@ class _TablePass:
     Args:
         path: of the table.
         column: of audio: bytes, or Hugging Face's struct of bytes and path.
+        source: the path, or an open file.
+        stamp: size and modification time, if it is at a URL.
     """
 
-    def __init__(self, path: str, column: str) -> None:
-        self._path, self._column = path, column
-        self._file = open_table(path)
+    def __init__(self, path: str, column: str, source: Any, stamp: Stamp | None) -> None:
+        self._path, self._column, self.stamp = path, column, stamp
+        self._file = open_table(source)
         try:
             self._leaves = audio_leaves(self._file, column)
             facts = self._file.metadata
@@ -208,7 +225,10 @@ class _TablePass:
         while self._batch is None or number >= self._first + len(self._batch):
             error = self._next_batch()
             if error is not None:
-                self._damaged[group] = self._first, error
+                if error.code == "unreachable":
+                    self._group = -1  # the next row begins anew
+                else:
+                    self._damaged[group] = self._first, error
                 return error
         return self._value(number)
 
@@ -257,15 +277,26 @@ def _read_file(name: str, table: str) -> bytes | ClipError:
         return ClipError("unreadable", f"{escape_unprintable(name)}: {e.strerror or e}")
 
 
-def _check_stamp(path: str, row: TableRow) -> None:
-    """Raises ClipError where the table is not what it was when its rows were listed."""
+def _stamp_of(path: str) -> Stamp:
     try:
         info = os.stat(path)
     except OSError as e:
         code = "missing" if isinstance(e, FileNotFoundError | NotADirectoryError) else "unreadable"
         raise ClipError(code, e.strerror or str(e)) from e
-    if (info.st_size, info.st_mtime_ns) != row.stamp:
+    return info.st_size, info.st_mtime_ns
+
+
+def _check_stamp(stamp: Stamp, row: TableRow) -> None:
+    """Raises ClipError where the table is not what it was when its rows were listed."""
+    if stamp != row.stamp:
         raise ClipError("unreadable", "the table was changed after its rows were listed")
+
+
+def code_of(e: Exception) -> str:
+    """The code of a clip that fails because its table cannot be read."""
+    if isinstance(e, ClipError):
+        return e.code
+    return "unreadable" if isinstance(e, OSError) and e.errno is not None else "corrupt"
 
 
 def _as_clip_error(e: Exception) -> ClipError:
@@ -273,5 +304,4 @@ def _as_clip_error(e: Exception) -> ClipError:
         return e
     if isinstance(e, MemoryError):
         return ClipError("out-of-memory", "the row group is too large to be held in memory")
-    code = "unreadable" if isinstance(e, OSError) and e.errno is not None else "corrupt"
-    return ClipError(code, f"the table cannot be read: {reason_of(e)}")
+    return ClipError(code_of(e), f"the table cannot be read: {reason_of(e)}")

@@ -20,6 +20,7 @@ from hlfeat.extraction.setup import Pipeline
 from hlfeat.partition import Part
 from hlfeat.remote.fetch import with_copy
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.tables import table_fetcher
 from hlfeat.remote.urls import is_url
 from hlfeat.storage.layout import own_files
 
@@ -55,7 +56,7 @@ def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequen
     asked = _fetched(_evenly_spaced(clips, MOST_HEADERS))
     n = len(asked)
     failed, seconds, rows = 0, [], []
-    with closing(TableFetcher()) as tables:
+    with closing(table_fetcher(Retries(1))) as tables:
         for clip in asked:
             header = _header(clip, config.audio.channels, tables)
             if header is None:
@@ -79,7 +80,9 @@ def _evenly_spaced(clips: Sequence[Clip], most: int) -> list[Clip]:
 def _fetched(clips: Sequence[Clip]) -> list[Clip]:
     """The clips on this machine, and some of those at URLs, with their bytes; none that is known to be large."""
     there = [clip for clip in clips if not is_url(clip.path)]
-    elsewhere = [clip for clip in clips if is_url(clip.path) and _listed_bytes(clip) <= _LARGEST]
+    there += _evenly_spaced([clip for clip in clips if is_url(clip.path) and clip.row is not None], MOST_FETCHED)
+    remote = (clip for clip in clips if is_url(clip.path) and clip.row is None)
+    elsewhere = [clip for clip in remote if _listed_bytes(clip) <= _LARGEST]
     with ThreadPoolExecutor(MOST_FETCHED) as threads:
         return there + list(threads.map(_with_copy, _evenly_spaced(elsewhere, MOST_FETCHED)))
 

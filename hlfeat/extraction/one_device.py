@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.table_rows import TableFetcher
 from hlfeat.config.config import Config
 from hlfeat.errors import UsageError
 from hlfeat.extraction.clock import Clock
@@ -37,6 +36,7 @@ from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.tables import table_fetcher
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.versions import versions
 
@@ -130,7 +130,8 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        fetchers: list[Fetcher] = [TableFetcher(), ObjectFetcher(Retries(options.retries, stopped=hooks.stopped))]
+        retries = Retries(options.retries, stopped=hooks.stopped)
+        fetchers: list[Fetcher] = [table_fetcher(retries), ObjectFetcher(retries)]
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 

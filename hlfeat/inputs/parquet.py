@@ -22,6 +22,7 @@ cannot be read, its rows are clips that fail.
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow, relative_id
-from hlfeat.audio.table_rows import NEEDS_PYARROW, audio_leaves, leaf_of, open_table, reason_of
+from hlfeat.audio.copies import Stamp
+from hlfeat.audio.table_rows import NEEDS_PYARROW, audio_leaves, code_of, leaf_of, open_table, reason_of
 from hlfeat.errors import UsageError
 from hlfeat.inputs.audio_column import audio_column_of, is_text
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
@@ -39,6 +41,9 @@ from hlfeat.inputs.metadata import MetadataPool
 from hlfeat.inputs.rows import RowClips, clip_of_row
 from hlfeat.inputs.table_values import TooLargeError, has_bytes, json_values, without_large
 from hlfeat.inputs.tables import different_names
+from hlfeat.inputs.urls import end_run
+from hlfeat.remote.errors import RemoteError
+from hlfeat.remote.tables import open_ranged
 from hlfeat.text import count, escape_unprintable
 
 PARQUET = (".parquet", ".pq")
@@ -50,11 +55,11 @@ class Parquet(InputKind):
     """A Parquet table, by name."""
 
     def matches(self, argument: Argument) -> bool:
-        return argument.path.lower().endswith(PARQUET)
+        return argument.name.lower().endswith(PARQUET)
 
     def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
         path, given = escape_unprintable(argument.path), argument.origin in GIVEN
-        if argument.status is None and not given:
+        if argument.status is None and argument.url is None and not given:
             yield Clip(argument.id, argument.path)  # decoding it will say why it cannot be read
             return
         if find_spec("pyarrow") is None:
@@ -63,12 +68,15 @@ class Parquet(InputKind):
             yield Skipped(argument.path)  # may be labels of the clips beside it
             return
         try:
-            file = open_table(argument.path)
+            source, stamp = _source(argument)
+            file = open_table(source)
         except Exception as e:  # pyarrow raises errors of many types
+            code, message = code_of(e), f"the table cannot be read: {reason_of(e)}"
+            if code == "unreachable":
+                end_run(argument.path, RemoteError(code, reason_of(e)))
             if given:
-                raise UsageError(f"{path}: the table cannot be read: {reason_of(e)}") from e
-            code = "unreadable" if isinstance(e, OSError) and e.errno is not None else "corrupt"
-            yield Clip(argument.id, argument.path, fault=(code, f"the table cannot be read: {reason_of(e)}"))
+                raise UsageError(f"{path}: {message}") from e
+            yield Clip(argument.id, argument.path, fault=(code, message), url=argument.secret_url)
             return
         with file:
             column = audio_column_of(file.schema_arrow, argument)
@@ -76,7 +84,15 @@ class Parquet(InputKind):
                 log.debug("%s: no column of audio", path)
                 yield Skipped(argument.path)
                 return
-            yield from _clips(file, column, argument)
+            yield from _clips(file, column, argument, stamp)
+
+
+def _source(argument: Argument) -> tuple[Any, Stamp]:
+    """What pyarrow is to open, and the table's size and modification time."""
+    if argument.url is not None:
+        return open_ranged(argument.url, argument.retries, argument.listed)
+    info = os.stat(argument.path) if argument.status is None else argument.status
+    return argument.path, (info.st_size, info.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -101,14 +117,14 @@ class _Rows:
         return tuple([column[i] for column in self.values])
 
 
-def _clips(file: Any, column: str, argument: Argument) -> Iterator[Clip]:
+def _clips(file: Any, column: str, argument: Argument, stamp: Stamp) -> Iterator[Clip]:
     kind = file.schema_arrow.field(column).type
     if is_text(kind):
         yield from _of_files(file, column, argument, _columns_of_files(file, column, argument))
     elif not _has_audio(file, column):
         yield from _of_files(file, column, argument, Columns(paths=(column,)))
     else:
-        yield from _of_rows(file, column, argument)
+        yield from _of_rows(file, column, argument, stamp)
 
 
 def _has_audio(file: Any, column: str) -> bool:
@@ -126,11 +142,10 @@ def _has_audio(file: Any, column: str) -> bool:
     return not file.metadata.num_row_groups
 
 
-def _of_rows(file: Any, column: str, argument: Argument) -> Iterator[Clip]:
+def _of_rows(file: Any, column: str, argument: Argument, stamp: Stamp) -> Iterator[Clip]:
     """A clip for each row, whose audio is in the table."""
-    assert argument.status is not None
-    stamp, metadata = (argument.status.st_size, argument.status.st_mtime_ns), MetadataPool()
-    table, path = argument.id, argument.path
+    metadata, table, path = MetadataPool(), argument.id, argument.path
+    at_url: dict[str, Any] = {} if argument.url is None else {"url": argument.secret_url, "listed": stamp}
     leaf, mean_sizes = audio_leaves(file, column)[0], list[int]()
     for group in range(file.metadata.num_row_groups):
         chunk = leaf_of(file, group, leaf)
@@ -142,7 +157,7 @@ def _of_rows(file: Any, column: str, argument: Argument) -> Iterator[Clip]:
             id_ = posixpath.join(argument.prefix, name if id_ == name else id_) if id_ else f"{table}#{number}"
             fault = ("corrupt", rows.error) if rows.error else None
             row = TableRow(table, number, column, stamp, name or "", mean_sizes[group])
-            yield Clip(id_, path, fault=fault, meta=metadata.row(*_kept(rows, i)), row=row)
+            yield Clip(id_, path, fault=fault, meta=metadata.row(*_kept(rows, i)), row=row, **at_url)
 
 
 def _kept(rows: _Rows, i: int) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -162,7 +177,7 @@ def _columns_of_files(file: Any, column: str, argument: Argument) -> Columns:
 
 def _of_files(file: Any, column: str, argument: Argument, columns: Columns) -> Iterator[Clip]:
     """A clip for each row, which names a file, or a segment of one."""
-    clips = RowClips(argument.path, argument.root)
+    clips = RowClips(argument.path, argument.root, argument.url)
     _add_files(clips, file, column, columns)
     for clip in clips.clips():
         inside = argument.prefix and clip.fault is None
@@ -212,7 +227,7 @@ def _add_files(clips: RowClips, file: Any, column: str, columns: Columns) -> Non
 
 def _read(file: Any, column: str, path: str) -> Iterator[tuple[int, _Rows]]:
     """The row groups of a table without the bytes of the audio, some rows at a time."""
-    schema, path = file.schema_arrow, escape_unprintable(path)
+    schema, source, path = file.schema_arrow, path, escape_unprintable(path)
     paths = [leaf for leaf in audio_leaves(file, column) if leaf != column and leaf.endswith(".path")]
     if is_text(schema.field(column).type):
         paths = [column]
@@ -244,8 +259,8 @@ def _read(file: Any, column: str, path: str) -> Iterator[tuple[int, _Rows]]:
                 if end != first + n:
                     raise ValueError(f"expected {n} rows, got {end - first}")
             except Exception as e:
-                if isinstance(e, UsageError):
-                    raise
+                if code_of(e) == "unreachable":
+                    end_run(source, RemoteError("unreachable", reason_of(e)))
                 rest = first + n - end
                 yield group, _Rows(end, rest, [""] * rest, error=f"the row group cannot be read: {reason_of(e)}")
         first += n
