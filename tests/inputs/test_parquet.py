@@ -74,7 +74,7 @@ def fetched(table: TableFetcher, clip: Clip) -> bytes:
 # --- the same as files ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row_group_size", [1, 5, 100])
+@pytest.mark.parametrize("row_group_size", [1, 5])
 def test_features_are_those_of_the_same_audio_in_files(tmp_path, row_group_size):
     files = run(write_files(tmp_path / "files", SOME), tmp_path / "of-files", config="log-mel")
     write_table(tmp_path / "a.parquet", list(SOME.items()), row_group_size=row_group_size)
@@ -89,9 +89,8 @@ def test_features_are_those_of_the_same_audio_in_files(tmp_path, row_group_size)
     assert (line["size"], line["modified"]) == (info.st_size, info.st_mtime_ns)
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
-def test_a_column_of_bytes_alone(tmp_path, kind):
-    pq.write_table(pa.table({"sound": pa.array(SOME.values(), kind)}), "b.parquet", row_group_size=5)
+def test_a_column_of_bytes_alone(tmp_path):
+    pq.write_table(pa.table({"sound": pa.array(SOME.values(), pa.large_binary())}), "b.parquet", row_group_size=5)
     assert ids("b.parquet", column="sound") == [f"b.parquet#{i}" for i in range(12)]
     run(Inputs(clips("b.parquet", column="sound")), tmp_path / "of-rows", config="log-mel")
     run(write_files(tmp_path / "files", SOME), tmp_path / "of-files", config="log-mel")
@@ -345,7 +344,12 @@ def test_rows_whose_other_columns_are_damaged_fail(tmp_path):
 def test_a_table_that_changes_after_it_was_listed(tmp_path):
     table = write_table(tmp_path / "t.parquet", list(SOME.items()))
     listed = Inputs(clips("t.parquet"))
+    tables = TableFetcher()
+    assert fetched(tables, listed.clips[0]) == SOME["s000.wav"]
     os.utime(table, ns=(0, 0))
+    with pytest.raises(ClipError, match=r"^the table was changed after its rows were listed$"):
+        tables.fetch(listed.clips[1])
+    tables.close()
     run(listed, tmp_path / "out", config="log-mel")
     assert set(codes(tmp_path / "out").values()) == {"unreadable"}
     table.unlink()
@@ -436,13 +440,13 @@ def test_a_row_group_is_not_held_whole(tmp_path, monkeypatch):
 
 
 def test_a_run_that_was_stopped_goes_on_with_its_row_group(tmp_path, monkeypatch):
-    table = write_table(tmp_path / "t.parquet", list(map(encoded, range(60))), row_group_size=10)
+    table = write_table(tmp_path / "t.parquet", list(map(encoded, range(36))), row_group_size=6)
     shard = "output.shard_size=4"
     run(table, tmp_path / "whole", shard, config="log-mel")
     done = []
     with pytest.raises(InterruptedRunError):
         run(
-            table, tmp_path / "out", shard, config="log-mel", finished_shard=done.append, stopped=lambda: len(done) >= 9
+            table, tmp_path / "out", shard, config="log-mel", finished_shard=done.append, stopped=lambda: len(done) >= 5
         )
     begun, begin = [], table_rows._TablePass._begin
     monkeypatch.setattr(table_rows._TablePass, "_begin", lambda self, group: (begun.append(group), begin(self, group)))

@@ -50,6 +50,11 @@ def test_features_are_those_of_the_table_here(server: ObjectServer, tmp_path: Pa
     ]
     again = run(there, tmp_path / "there", config="log-mel", options=Options(quiet=True, update=True))
     assert again.as_dict()["clips_this_run"] == 0
+    other = write_table(tmp_path / "other.parquet", list(SOME.items()), {"label": list(range(1, 13))})
+    server.client().put_object(Bucket="tables", Key=TABLE, Body=other.read_bytes())
+    there = collect_inputs(["s3://tables/data"])
+    again = run(there, tmp_path / "there", config="log-mel", options=Options(quiet=True, update=True))
+    assert again.as_dict()["clips_this_run"] == 12
     given = collect_inputs([f"s3://tables/{TABLE}"]).clips
     assert load_audio(given[5], 16000).shape == load_audio(collect_inputs([str(table)]).clips[5], 16000).shape
 
