@@ -77,8 +77,8 @@ ClipsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests, or URLs of them (s3://...); - is "
-        "a list on stdin.",
+        help="Audio files, folders, .tar archives, .parquet tables, lists of paths (*.txt), manifests, or URLs of them "
+        "(s3://...); - is a list on stdin.",
     ),
 ]
 ManifestOption = Annotated[
@@ -91,6 +91,10 @@ NullOption = Annotated[
 RootOption = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="Paths in lists and manifests, and ids, are relative to this folder."),
+]
+AudioColumnOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The column of audio in .parquet inputs; default: the one that looks like it."),
 ]
 
 
