@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hlfeat.cli.errors import naming_options, quoted
-from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
+from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, output_place
 from hlfeat.cli.options import (
     DEFAULT,
     WORKERS,
@@ -67,6 +67,7 @@ EXTRACT_EPILOG = epilog(
             hlfeat extract clips -o features
             hlfeat extract --manifest segments.csv -o features -c eleaf-pcen
             hlfeat extract paths.txt -o features --part 3/16 --device cuda:0,cuda:1
+            hlfeat extract clips -o s3://speech/features
             find clips -name '*.flac' -print0 | hlfeat extract -0 - -o features
         """,
 )
@@ -75,7 +76,12 @@ EXTRACT_EPILOG = epilog(
 def extract(
     inputs: ClipsArgument = None,
     *,
-    out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER|URL", help="Where the features go: a folder, or s3://BUCKET/PREFIX."
+        ),
+    ],
     manifest: ManifestOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -129,8 +135,9 @@ def extract(
     }
     typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
     overrides = [*(settings or []), *typed]
-    chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, out, overwrite)
-    with naming_options(typed):
+    place = output_place(out)
+    chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, place, overwrite)
+    with place.naming(), naming_options(typed):
         cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.product import FEATURES
@@ -150,6 +157,6 @@ def extract(
         stats=chosen.stats,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
-    with naming_options(typed), explained(chosen.name, overrides):
+    job = ClipJob(inputs or [], manifest or [], null, root, place, part, dry_run, options, display)
+    with place.naming(), naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

@@ -27,27 +27,37 @@ if TYPE_CHECKING:
     from hlfeat.extraction.report import Report
     from hlfeat.extraction.setup import Pipeline
     from hlfeat.inputs.collect import Inputs
+    from hlfeat.storage.place import Place
 
 log = logging.getLogger("hlfeat")
 
 
 def collect_clips(
-    inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None, folder: Path | None = None
+    inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None, out: Place | None = None
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
     Args:
-        folder: that the run goes on with: files of clips that it has may be gone.
+        out: what the run goes on with: files of clips that it has may be gone.
     """
     from hlfeat.inputs.collect import collect_inputs
-    from hlfeat.storage.known_clips import known_ids
+    from hlfeat.storage.known_clips import known_ids_in
 
     clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root)
-    clips.check_found(known_ids(folder) if clips.unfound and folder is not None else ())
+    clips.check_found(known_ids_in(out) if clips.unfound and out is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
         log.info("%s", skipped)
     return clips
+
+
+def output_place(out: str) -> Place:
+    """What -o says. Raises UsageError where nothing can be written there."""
+    from hlfeat.storage.places import place_of
+
+    if not out:
+        raise UsageError("-o: expected a folder for the output, got an empty name")
+    return place_of(out)
 
 
 def failures_by_code(report: Report) -> str:
@@ -83,7 +93,7 @@ class ClipJob:
 
     Attributes:
         inputs, manifests: as typed; null: paths in lists end with NUL; root: the folder that they are relative to.
-        out: the output directory.
+        out: the output.
         part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
         options: how to run, with the device as typed, or several.
@@ -94,7 +104,7 @@ class ClipJob:
     manifests: Sequence[str]
     null: bool
     root: Path | None
-    out: str
+    out: Place
     part: str | None
     dry_run: bool
     options: Options
@@ -106,34 +116,34 @@ class ClipJob:
         Failed clips end the command with Exit.SOME_CLIPS_FAILED, and a stop request with Exit.INTERRUPTED; what is
         finished stays.
         """
-        if not self.out:
-            raise UsageError("-o: expected a folder for the output, got an empty name")
         if not self.inputs and not self.manifests:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
 
-        folder = Path(self.out)
-        there = None if self.options.overwrite else folder
+        out = self.out
+        there = None if self.options.overwrite else out
         clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there)
-        part, source = choose_part(self.part, folder, devices=len(self.options.devices))
+        part, source = choose_part(self.part, out, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)
         device = self.options.device
         options = replace(self.options, part=part, device=local_device(device, os.environ) if source else device)
         if self.dry_run:
-            print_plan(config, product, clips.clips, options, folder)
+            product.check_place(out)
+            with out.naming():
+                print_plan(config, product, clips.clips, options, out)
             return
-        report = _run(config, product, clips, folder, options, stop, self.display)
-        _summarise(report, folder, part, self.display)
+        report = _run(config, product, clips, out, options, stop, self.display)
+        _summarise(report, out, part, self.display)
         if report.failures:
             raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, folder: Path) -> None:
+def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, out: Place) -> None:
     """Log what a run would make of the clips, and how much of it; and check that it can be built, and go on there.
 
     Args:
         clips: of all parts.
-        folder: for the output.
+        out: for the output.
     """
     from hlfeat.extraction.run_log import facts
     from hlfeat.extraction.setup import describe_inputs
@@ -144,17 +154,18 @@ def print_plan(config: Config, product: Product, clips: Sequence[Clip], options:
     part, description = options.part.split(len(options.devices))[0], pipeline.description
     if part != WHOLE:
         description = replace(description, inputs=describe_inputs(clips))
+    folder = out.folder()
     Continuation(folder, part).check(description, options.overwrite)
     what, some = product.describe(config, pipeline), clips[options.part.slice(len(clips))]
-    plan = facts(event="plan", clips=len(some), output=str(folder))
+    plan = facts(event="plan", clips=len(some), output=str(out))
     log.info("%s; %s; nothing was written", count(len(some), "clip"), what, extra=plan)
-    _print_size(config, product, pipeline, some, options, folder)
+    _print_size(config, product, pipeline, some, options, out)
     for clip in some:
         log.debug("%s", clip)
 
 
 def _print_size(
-    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, folder: Path
+    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, out: Place
 ) -> None:
     """Log about how much a run would write, and what is free; warn where that is too little."""
     from hlfeat.extraction.estimate import estimate, free_bytes, written_bytes
@@ -168,7 +179,9 @@ def _print_size(
     if not found.answered:
         log.info("none of %s says how long its clip is", count(found.opened, "header"))
         return
-    free, written = free_bytes(folder), written_bytes(folder, options.part.split(len(options.devices)))
+    folder = out.folder()
+    free = None if out.local is None else free_bytes(out.local)
+    written = written_bytes(folder, options.part.split(len(options.devices)))
     if options.overwrite:  # what is there goes before the first shard is written
         free, written = None if free is None else free + written_bytes(folder), 0
     there = f", {size(written)} of which are there" if written else ""
@@ -184,15 +197,15 @@ def _print_size(
         extra=facts(bytes=found.size, hours=found.seconds / 3600, bytes_there=written, bytes_free=free),
     )
     if free is not None and found.size - written > free:
-        place = escape_unprintable(str(folder))
-        log.warning("%s: about %s do not fit, %s are free", place, size(found.size - written), size(free))
+        place, missing = escape_unprintable(str(out)), size(found.size - written)
+        log.warning("%s: about %s do not fit, %s are free", place, missing, size(free))
 
 
 def _run(
     config: Config,
     product: Product,
     clips: Inputs,
-    folder: Path,
+    out: Place,
     options: Options,
     stop: StopRequest,
     display: Display,
@@ -211,20 +224,20 @@ def _run(
     progress = partial(Progress, mode=display.mode)
     hooks = Hooks(stopped=lambda: stop.asked, finished_shard=print_path, progress=progress)
     try:
-        return extract_clips(config, clips, folder, options, hooks, product=product)
+        return extract_clips(config, clips, out, options, hooks, product=product)
     except InterruptedRunError as e:
         log.warning(
             "interrupted; what is finished is in %s, and the same command goes on from there",
-            folder,
-            extra=display.ended_early(e, folder),
+            out,
+            extra=display.ended_early(e, out),
         )
         raise typer.Exit(Exit.INTERRUPTED) from None
     except HlfeatError as e:
-        e.facts = display.ended_early(e, folder)
+        e.facts = display.ended_early(e, out)
         raise
 
 
-def _summarise(report: Report, folder: Path, part: Part, display: Display) -> None:
+def _summarise(report: Report, out: Place, part: Part, display: Display) -> None:
     """Log what the run did, and where its failures are listed."""
     from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration
@@ -237,13 +250,14 @@ def _summarise(report: Report, folder: Path, part: Part, display: Display) -> No
         facts["seconds"]["total"],
         facts["real_time_factor"],
         facts["device"],
-        folder,
-        extra=display.summary({**facts, "output": str(folder)}),
+        out,
+        extra=display.summary({**facts, "output": str(out)}),
     )
     if report.truncated:
         log.warning("%s cut short: the index says how much is there", count(report.truncated, "recording"))
     if report.cut_segments:
         log.warning("%s cut to the end of their files", count(report.cut_segments, "segment"))
     if report.failures:
-        merged, of_part = Layout(folder).failures, Layout(folder, part).failures
-        log.warning("%s: %s", failures_by_code(report), merged if merged.exists() else of_part)
+        layout = Layout(out.local or Path(), part)
+        merged = layout.whole if report.complete else layout
+        log.warning("%s: %s", failures_by_code(report), out.shown(merged.failures))

@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part, TaskNumbers
 
 if TYPE_CHECKING:
+    from hlfeat.storage.place import Place
     from hlfeat.storage.run_parts import RunParts
 
 AUTO = "auto"
@@ -90,7 +90,7 @@ class JobEnvironment:
         return " and ".join(seen)
 
 
-def choose_part(option: str | None, folder: Path, devices: int) -> tuple[Part, str]:
+def choose_part(option: str | None, out: Place, devices: int) -> tuple[Part, str]:
     """The part that --part asks for, and the job that decided it with `auto`, otherwise "".
 
     Without --part it is the whole: a job may give each task clips of its own. A line of the log says what the
@@ -98,7 +98,7 @@ def choose_part(option: str | None, folder: Path, devices: int) -> tuple[Part, s
 
     Args:
         option: of --part.
-        folder: where the features go; it may be in parts already.
+        out: where the features go; it may be in parts already.
         devices: that the process divides its part among.
     """
     if option is not None and option != AUTO:
@@ -106,7 +106,7 @@ def choose_part(option: str | None, folder: Path, devices: int) -> tuple[Part, s
     if option == AUTO:
         from hlfeat.storage.run_parts import read_run_parts
 
-        return part_of_job(JobEnvironment.read(os.environ), read_run_parts(folder), devices)
+        return part_of_job(JobEnvironment.read(os.environ), read_run_parts(out.folder()), devices)
     try:
         seen = JobEnvironment.read(os.environ).describe()
     except UsageError:

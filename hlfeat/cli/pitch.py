@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
+from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, output_place
 from hlfeat.cli.options import (
     WORKERS,
     BatchSecondsOption,
@@ -96,11 +96,13 @@ def pitch(
 
     overrides = settings or []
     given = Chosen(config or "", overrides, weights, viterbi=viterbi)
-    chosen = choose(given, PITCH_CONFIG, out, overwrite, pitch=True)
-    cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.pitch_tracks import PitchTracks
 
+    place = output_place(out)
+    PitchTracks().check_place(place)
+    chosen = choose(given, PITCH_CONFIG, place, overwrite, pitch=True)
+    cfg = load_config(chosen.name, overrides)
     options = Options(
         device=device,
         batch_seconds=batch_seconds,
@@ -115,6 +117,6 @@ def pitch(
         weights=chosen.weights,
         tf32=tf32,
     )
-    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
+    job = ClipJob(inputs or [], manifest or [], null, root, place, part, dry_run, options, display)
     with explained(chosen.name, overrides):
         job.run(cfg, PitchTracks(chosen.viterbi), stop)

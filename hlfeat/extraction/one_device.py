@@ -36,6 +36,7 @@ from hlfeat.precision import float32_precision
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
 from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.place import Place
 from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
@@ -44,7 +45,7 @@ log = logging.getLogger("hlfeat")
 def extract_on_device(
     config: Config,
     inputs: Inputs,
-    out: Path,
+    out: Path | Place,
     limits: Limits,
     options: Options,
     hooks: Hooks,
@@ -59,16 +60,17 @@ def extract_on_device(
     """
     with (
         _prepare_job(config, options, hooks, limits, product, engine_maker) as job,
-        OutputDir(out, options.part) as output,
+        OutputDir(out, options.part, Retries(stopped=hooks.stopped)) as output,
     ):
         try:
-            description = job.pipeline.description
-            if options.part != WHOLE:
-                description = replace(description, inputs=describe_inputs(inputs.clips))
-            output.initialise_or_resume(description, options.overwrite)
-            return _extract(job, inputs, output)
+            with output.place.naming():
+                description = job.pipeline.description
+                if options.part != WHOLE:
+                    description = replace(description, inputs=describe_inputs(inputs.clips))
+                output.initialise_or_resume(description, options.overwrite)
+                return _extract(job, inputs, output)
         except OSError as e:
-            error = disk_error(e, out)
+            error = disk_error(e, output.folder)
             error.report = getattr(e, "report", None)
             raise error from e
 
