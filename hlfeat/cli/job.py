@@ -27,13 +27,17 @@ if TYPE_CHECKING:
     from hlfeat.extraction.report import Report
     from hlfeat.extraction.setup import Pipeline
     from hlfeat.inputs.collect import Inputs
-    from hlfeat.storage.place import Place
+    from hlfeat.storage.output_place import OutputPlace
 
 log = logging.getLogger("hlfeat")
 
 
 def collect_clips(
-    inputs: Sequence[str], manifests: Sequence[str], null: bool, root: Path | None = None, out: Place | None = None
+    inputs: Sequence[str],
+    manifests: Sequence[str],
+    null: bool,
+    root: Path | None = None,
+    out: OutputPlace | None = None,
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
@@ -51,9 +55,9 @@ def collect_clips(
     return clips
 
 
-def output_place(out: str) -> Place:
+def output_place(out: str) -> OutputPlace:
     """What -o says. Raises UsageError where nothing can be written there."""
-    from hlfeat.storage.places import place_of
+    from hlfeat.storage.named_place import place_of
 
     if not out:
         raise UsageError("-o: expected a folder for the output, got an empty name")
@@ -104,7 +108,7 @@ class ClipJob:
     manifests: Sequence[str]
     null: bool
     root: Path | None
-    out: Place
+    out: OutputPlace
     part: str | None
     dry_run: bool
     options: Options
@@ -138,7 +142,7 @@ class ClipJob:
             raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, out: Place) -> None:
+def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, out: OutputPlace) -> None:
     """Log what a run would make of the clips, and how much of it; and check that it can be built, and go on there.
 
     Args:
@@ -165,7 +169,7 @@ def print_plan(config: Config, product: Product, clips: Sequence[Clip], options:
 
 
 def _print_size(
-    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, out: Place
+    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, out: OutputPlace
 ) -> None:
     """Log about how much a run would write, and what is free; warn where that is too little."""
     from hlfeat.extraction.estimate import estimate, free_bytes, written_bytes
@@ -205,7 +209,7 @@ def _run(
     config: Config,
     product: Product,
     clips: Inputs,
-    out: Place,
+    out: OutputPlace,
     options: Options,
     stop: StopRequest,
     display: Display,
@@ -237,7 +241,7 @@ def _run(
         raise
 
 
-def _summarise(report: Report, out: Place, part: Part, display: Display) -> None:
+def _summarise(report: Report, out: OutputPlace, part: Part, display: Display) -> None:
     """Log what the run did, and where its failures are listed."""
     from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration

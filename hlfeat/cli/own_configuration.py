@@ -15,7 +15,7 @@ from hlfeat.files import hash_file
 
 if TYPE_CHECKING:
     from hlfeat.storage.description import HashedFile, RunDescription
-    from hlfeat.storage.place import Place
+    from hlfeat.storage.output_place import OutputPlace
 
 log = logging.getLogger("hlfeat")
 
@@ -43,7 +43,7 @@ class Chosen:
         return bool(self.name or self.overrides or self.weights or self.stats or self.viterbi)
 
 
-def choose(given: Chosen, default: str, out: Place, overwrite: bool, pitch: bool = False) -> Chosen:
+def choose(given: Chosen, default: str, out: OutputPlace, overwrite: bool, pitch: bool = False) -> Chosen:
     """What is given; if nothing is, what the output holds already; otherwise the default configuration.
 
     Args:
@@ -70,7 +70,7 @@ def choose(given: Chosen, default: str, out: Place, overwrite: bool, pitch: bool
         return _of_folder(out, default, pitch)
 
 
-def _of_folder(out: Place, default: str, pitch: bool) -> Chosen:
+def _of_folder(out: OutputPlace, default: str, pitch: bool) -> Chosen:
     from hlfeat.storage.description import read_description
     from hlfeat.storage.layout import Layout
 

@@ -13,7 +13,7 @@ from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part, TaskNumbers
 
 if TYPE_CHECKING:
-    from hlfeat.storage.place import Place
+    from hlfeat.storage.output_place import OutputPlace
     from hlfeat.storage.run_parts import RunParts
 
 AUTO = "auto"
@@ -90,7 +90,7 @@ class JobEnvironment:
         return " and ".join(seen)
 
 
-def choose_part(option: str | None, out: Place, devices: int) -> tuple[Part, str]:
+def choose_part(option: str | None, out: OutputPlace, devices: int) -> tuple[Part, str]:
     """The part that --part asks for, and the job that decided it with `auto`, otherwise "".
 
     Without --part it is the whole: a job may give each task clips of its own. A line of the log says what the

@@ -30,9 +30,9 @@ from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE
 from hlfeat.remote.retries import Retries
 from hlfeat.storage.known_clips import known_ids_in
+from hlfeat.storage.named_place import place_of
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.place import Place
-from hlfeat.storage.places import place_of
+from hlfeat.storage.output_place import OutputPlace
 
 log = logging.getLogger("hlfeat")
 
@@ -90,7 +90,7 @@ def extract(
 def extract_clips(
     config: Config,
     inputs: Inputs,
-    out: str | Path | Place,
+    out: str | Path | OutputPlace,
     options: Options,
     hooks: Hooks = Hooks(),  # noqa: B008
     limits: Limits = DEFAULT_LIMITS,

@@ -36,7 +36,7 @@ from hlfeat.precision import float32_precision
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.place import Place
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
@@ -45,7 +45,7 @@ log = logging.getLogger("hlfeat")
 def extract_on_device(
     config: Config,
     inputs: Inputs,
-    out: Path | Place,
+    out: Path | OutputPlace,
     limits: Limits,
     options: Options,
     hooks: Hooks,

@@ -29,7 +29,7 @@ from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.pitch import pitch
 from hlfeat.storage.description import PitchSettings
-from hlfeat.storage.place import Place
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.storage.track_shard import TrackShard
 from hlfeat.storage.track_text import TrackText
@@ -94,7 +94,7 @@ class PitchTracks:
 
     viterbi: bool = False
 
-    def check_place(self, place: Place) -> None:
+    def check_place(self, place: OutputPlace) -> None:
         if place.local is None:
             raise UsageError(f"{place}: pitch tracks go into a folder, not into a bucket")
 

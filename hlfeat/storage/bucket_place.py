@@ -28,7 +28,7 @@ from hlfeat.storage import lease
 from hlfeat.storage.description import read_description
 from hlfeat.storage.heartbeat import HeldError
 from hlfeat.storage.layout import Layout
-from hlfeat.storage.place import Lock, OpenPlace
+from hlfeat.storage.output_place import Lock, OpenPlace
 from hlfeat.storage.staging import Staging
 
 log = logging.getLogger("hlfeat")
@@ -37,7 +37,7 @@ _SMALL = ("description", "failures", "report")  # kinds of objects that are one 
 
 
 class BucketPlace:
-    """The objects right below a prefix; a Place.
+    """The objects right below a prefix; an OutputPlace.
 
     Args:
         bucket, key: where.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hlfeat.errors import OutputError
 from hlfeat.storage.layout import indexed_shards, own_files
-from hlfeat.storage.place import Place
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.records import read_failures, read_index
 
 
@@ -26,7 +26,7 @@ def known_ids(folder: Path) -> set[str]:
         raise
 
 
-def known_ids_in(place: Place) -> set[str]:
+def known_ids_in(place: OutputPlace) -> set[str]:
     """The same of a place, which may be a bucket. Raises OutputError where that cannot be read, too."""
     with place.naming():
         return known_ids(place.folder(indexes=True))

@@ -14,8 +14,8 @@ from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.continuation import Continuation
 from hlfeat.storage.description import RunDescription
 from hlfeat.storage.layout import Layout
-from hlfeat.storage.place import Place
-from hlfeat.storage.places import place_of
+from hlfeat.storage.named_place import place_of
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.run_parts import is_complete, with_task_numbers
 
 
@@ -38,7 +38,7 @@ class OutputDir:
         catalog: finished shards, and failures.
     """
 
-    def __init__(self, out: str | Path | Place, part: Part = WHOLE, retries: Retries = Retries()) -> None:  # noqa: B008
+    def __init__(self, out: str | Path | OutputPlace, part: Part = WHOLE, retries: Retries = Retries()) -> None:  # noqa: B008
         self.place, self.part = place_of(out), part
         self._open = self.place.open(part, retries)
         self.layout, self.files = self._open.layout, self._open.files

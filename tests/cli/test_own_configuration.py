@@ -16,7 +16,7 @@ import hlfeat as library
 from hlfeat.cli.own_configuration import Chosen, choose
 from hlfeat.config.loading import config_names, load_config
 from hlfeat.errors import ConfigError
-from hlfeat.storage.places import place_of
+from hlfeat.storage.named_place import place_of
 from tests import helpers
 
 SMALL = ["-c", "log-mel", "--set", "frontend.n_filters=16", "--set", "seed=3"]

@@ -12,7 +12,7 @@ from hlfeat.cli.parts import JobEnvironment, choose_part, local_device, part_of_
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part, TaskNumbers
 from hlfeat.storage.layout import Layout
-from hlfeat.storage.places import place_of
+from hlfeat.storage.named_place import place_of
 from hlfeat.storage.run_parts import RunParts, read_run_parts
 from tests import helpers
 from tests.extraction.runs import QUIET, run

@@ -15,7 +15,7 @@ from hlfeat.remote.urls import EXTRAS
 from hlfeat.storage.bucket_place import BucketPlace
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
-from hlfeat.storage.place import OpenPlace, Place
+from hlfeat.storage.output_place import OpenPlace, OutputPlace
 from hlfeat.storage.publisher import LOCAL
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -24,7 +24,7 @@ _URL_AS_PATH = re.compile(f"({'|'.join(EXTRAS)}):/[^/]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class FolderPlace:
-    """A folder; a Place."""
+    """A folder; an OutputPlace."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class FolderPlace:
         return nullcontext()
 
 
-def place_of(out: str | Path | Place, retries: Retries = Retries()) -> Place:  # noqa: B008
+def place_of(out: str | Path | OutputPlace, retries: Retries = Retries()) -> OutputPlace:  # noqa: B008
     """The folder of a path, or what an s3:// URL says.
 
     Raises UsageError for any other URL: it is not known that of two runs, which write there at once, one wins.

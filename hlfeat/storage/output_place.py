@@ -40,7 +40,7 @@ class OpenPlace:
     close: Callable[[], None]
 
 
-class Place(Protocol):
+class OutputPlace(Protocol):
     """A folder or a prefix. Its text is what messages call it. It can be pickled."""
 
     @property
