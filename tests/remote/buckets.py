@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import s3fs  # noqa: F401  for processes that are forked from one that has imported this module
+
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.report import Report
 from hlfeat.inputs.collect import Inputs
