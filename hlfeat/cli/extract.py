@@ -66,8 +66,7 @@ EXTRACT_EPILOG = epilog(
     examples="""
             hlfeat extract clips -o features
             hlfeat extract --manifest segments.csv -o features -c eleaf-pcen
-            hlfeat extract paths.txt -o features --part 3/16 --device cuda:0,cuda:1
-            hlfeat extract clips -o s3://speech/features
+            hlfeat extract paths.txt -o s3://speech/features --part 3/16
             find clips -name '*.flac' -print0 | hlfeat extract -0 - -o features
         """,
 )
