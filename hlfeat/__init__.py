@@ -47,7 +47,7 @@ _WHERE = {
     "Inputs": "inputs.collect",
     "collect_inputs": "inputs.collect",
     "Clip": "audio.clip",
-    "load_audio": "audio.loading",
+    "load_audio": "inputs.loading",
     "plan_batches": "extraction.batching",
     "pad": "extraction.batching",
     "frame_mask": "nn.masking",
@@ -61,6 +61,7 @@ _WHERE = {
     "OutputError": "errors",
     "ClipError": "errors",
     "TooManyFailuresError": "errors",
+    "UnreachableError": "errors",
     "InterruptedRunError": "errors",
     "AxisError": "errors",
     "ExportError": "errors",
@@ -101,6 +102,7 @@ __all__ = [
     "Spectrogram",
     "Statistics",
     "TooManyFailuresError",
+    "UnreachableError",
     "UsageError",
     "build",
     "collate",
@@ -124,7 +126,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hlfeat.audio.clip import Clip
-    from hlfeat.audio.loading import load_audio
     from hlfeat.config.config import Config
     from hlfeat.config.loading import config_names, dump_config, load_config
     from hlfeat.errors import (
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
         LayerError,
         OutputError,
         TooManyFailuresError,
+        UnreachableError,
         UsageError,
     )
     from hlfeat.extraction.batching import pad, plan_batches
@@ -144,6 +146,7 @@ if TYPE_CHECKING:
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.report import Report
     from hlfeat.inputs.collect import Inputs, collect_inputs
+    from hlfeat.inputs.loading import load_audio
     from hlfeat.nn.axes import CentreAxis, LinearAxis, LogAxis
     from hlfeat.nn.build import build
     from hlfeat.nn.extractor import Extractor

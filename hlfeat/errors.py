@@ -64,6 +64,10 @@ class ClipError(HlfeatError):
         self.code = code
 
 
+class UnreachableError(HlfeatError):
+    """What the run reads stays out of reach (exit code 1): the same command goes on once it is there again."""
+
+
 class TooManyFailuresError(HlfeatError):
     """The run was told to stop at this many failed clips (exit code 1)."""
 

@@ -13,10 +13,12 @@ from typing import IO
 
 from hlfeat.errors import OUT_OF_FILES, OutputError
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 def disk_error(e: OSError, folder: Path) -> OutputError:
     """What a failed write means to a person."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    if e.errno in FULL_DISK:
         return OutputError(
             f"{folder}: no space left on the disk; what is finished is kept: "
             "free some space and run the same command again"

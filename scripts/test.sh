@@ -5,6 +5,8 @@
 #   HLFEAT_CORPUS=FOLDER    tries the command on the recordings in FOLDER too
 #   HLFEAT_TESTS=thorough   many more random cases, and long training
 #   HLFEAT_KILLS=N          kills that many runs at random moments instead of 30 (tests/extraction/test_kills.py)
+#
+# Tests that start a Ray cluster are left out: pytest -m cluster (a minute).
 set -euo pipefail
 
 root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import helpers, in_process
 from tests.command_server import install, start
+from tests.remote import object_server
 
 # Tests run side by side, one a core: two threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -86,3 +87,18 @@ def rng() -> np.random.Generator:
 def clips(tmp_path: Path) -> Path:
     """A folder of a dozen good clips: formats, rates, channels and lengths mixed, two folders deep."""
     return helpers.good_clips(tmp_path / "clips", 12)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[object_server.ObjectServer]:
+    with object_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: object_server.ObjectServer, monkeypatch: pytest.MonkeyPatch) -> object_server.ObjectServer:
+    """An S3 server that is empty, and the environment in which it is found."""
+    _server.reset()
+    for name, value in _server.environment.items():
+        monkeypatch.setenv(name, value)
+    return _server

@@ -1,4 +1,4 @@
 """A clip's bytes to samples at one rate.
 
-Public names: Clip, load_audio.
+Public names: Clip.
 """

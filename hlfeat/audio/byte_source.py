@@ -199,8 +199,13 @@ def check_span(span: Span, archive: os.stat_result) -> None:
         raise ClipError("empty", "the file has 0 bytes")
     if (archive.st_size, archive.st_mtime_ns) != span.stamp:
         raise ClipError("unreadable", "the archive was changed after its members were listed")
-    if span.offset + span.size > archive.st_size:
-        there = max(0, archive.st_size - span.offset)
+    check_end(span, archive.st_size)
+
+
+def check_end(span: Span, size: int) -> None:
+    """Raises ClipError where an archive of this size (bytes) ends within a member."""
+    if span.offset + span.size > size:
+        there = max(0, size - span.offset)
         raise ClipError("truncated", f"the archive ends after {there} of the member's {span.size} bytes")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlfeat.audio.copies import Borrowed, Copy
+from hlfeat.audio.copies import Borrowed, Copy, Stamp
 from hlfeat.text import escape_unprintable
 
 
@@ -26,7 +26,7 @@ class Span:
     member: str
     offset: int
     size: int
-    stamp: tuple[int, int]
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Clip:
             what the clip is: clips that differ in it alone are equal.
         copy: its bytes, if they were brought here from a URL or out of a table: those of the member of an archive
             alone. No part of what the clip is.
+        url: what its bytes are fetched from, where that has secrets which `path` leaves out. It is written nowhere.
+        listed: size (bytes) and modification time (nanoseconds since 1970; None: not known) of the file at a URL, as
+            its folder was listed.
 
     >>> str(Clip("yes-1", "words/yes.wav", start=0.5, end=1.25))
     'words/yes.wav'
@@ -60,6 +63,8 @@ class Clip:
     fault: tuple[str, str] | None = None
     meta: Mapping[str, Any] | None = field(default=None, compare=False)
     copy: Copy | Borrowed | None = field(default=None, compare=False, repr=False)
+    url: str | None = field(default=None, compare=False, repr=False)
+    listed: Stamp | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Clip:

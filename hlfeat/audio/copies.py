@@ -11,6 +11,7 @@ from contextlib import suppress
 Stamp = tuple[int, int | None]  # size in bytes and modification time in nanoseconds since 1970 (None: not known)
 
 MAX_MEMORY = 64 << 20  # bytes that are held in memory; more go into a file on the disk
+_PIECE = 1 << 20
 
 
 class Copy:
@@ -32,20 +33,65 @@ class Copy:
     """
 
     def __init__(self, data: bytes | memoryview, stamp: Stamp | None = None, folder: str | None = None) -> None:
-        self.size = len(data)
-        self.stamp = (self.size, None) if stamp is None else stamp
-        descriptor, self.path, remove = _unnamed_file(self.size, folder)
-        self._finalizer = weakref.finalize(self, _give_up, descriptor, remove)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        file = _UnnamedFile(len(data) <= MAX_MEMORY, folder)
+        _write(file.descriptor, data)
+        self._hold(file, len(data), stamp)
+
+    def _hold(self, file: _UnnamedFile, size: int, stamp: Stamp | None) -> None:
+        self._file, self.path, self.size = file, file.path, size
+        self.stamp = (size, None) if stamp is None else stamp
 
     def close(self) -> None:
         """Give the bytes up now."""
-        self._finalizer()
+        self._file.close()
 
     def __reduce__(self) -> tuple[type[Borrowed], tuple[str, Stamp]]:
         return Borrowed, (self.path, self.stamp)
+
+
+class CopyWriter:
+    """Makes a copy of bytes that come in pieces: in memory, until they are too many for it.
+
+    Args:
+        folder: for what is too large for memory; None: the system's for temporary files.
+
+    Attributes:
+        size: of what was written, in bytes.
+
+    >>> writer = CopyWriter()
+    >>> writer.write(b"RI"), writer.write(b"FF")
+    (None, None)
+    >>> open(writer.copy().path, "rb").read()
+    b'RIFF'
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._folder, self._file, self._in_memory = folder, _UnnamedFile(True, folder), True
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Raises OSError where the disk is full."""
+        if self._in_memory and self.size + len(data) > MAX_MEMORY:
+            memory, self._file, self._in_memory = self._file, _UnnamedFile(False, self._folder), False
+            at = 0
+            while piece := os.pread(memory.descriptor, _PIECE, at):
+                _write(self._file.descriptor, piece)
+                at += len(piece)
+            memory.close()
+        _write(self._file.descriptor, data)
+        self.size += len(data)
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        os.ftruncate(self._file.descriptor, 0)
+        os.lseek(self._file.descriptor, 0, os.SEEK_SET)
+        self.size = 0
+
+    def copy(self, stamp: Stamp | None = None) -> Copy:
+        """What was written. Nothing more may be."""
+        copy = Copy.__new__(Copy)
+        copy._hold(self._file, self.size, stamp)
+        return copy
 
 
 class Borrowed:
@@ -55,11 +101,28 @@ class Borrowed:
         self.path, self.stamp = path, stamp
 
 
-def _unnamed_file(size: int, folder: str | None) -> tuple[int, str, str | None]:
+class _UnnamedFile:
+    """A file that is gone with this object.
+
+    Args:
+        in_memory: whether it is to be held in memory, where the system can do so.
+        folder: for one that is not.
+
+    Attributes:
+        descriptor: open to read and write, at its end.
+        path: to open the same file.
+    """
+
+    def __init__(self, in_memory: bool, folder: str | None) -> None:
+        self.descriptor, self.path, remove = _create(in_memory, folder)
+        self.close = weakref.finalize(self, _give_up, self.descriptor, remove)
+
+
+def _create(in_memory: bool, folder: str | None) -> tuple[int, str, str | None]:
     """A descriptor, a path to open the same file, and the path to remove in the end, if it has a name after all."""
     if sys.platform == "linux":
         descriptor = -1
-        if size <= MAX_MEMORY:
+        if in_memory:
             with suppress(OSError):
                 descriptor = os.memfd_create("clip")
         if descriptor < 0:
@@ -69,6 +132,12 @@ def _unnamed_file(size: int, folder: str | None) -> tuple[int, str, str | None]:
         return descriptor, f"/proc/{os.getpid()}/fd/{descriptor}", None
     descriptor, path = tempfile.mkstemp(dir=folder)  # opening /dev/fd would share its position
     return descriptor, path, path
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _give_up(descriptor: int, path: str | None) -> None:

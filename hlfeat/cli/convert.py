@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit, naming_options, quoted
 from hlfeat.cli.extract import Dtype
-from hlfeat.cli.options import QuietOption, VerboseOption, epilog
+from hlfeat.cli.options import QuietOption, VerboseOption, epilog, local_folder
 from hlfeat.cli.process import StopRequest, print_path, set_up_logging
 from hlfeat.config.choices import ConversionFormat
 from hlfeat.errors import InterruptedRunError, UsageError
@@ -42,7 +41,7 @@ def parse_format(text: str) -> Any:
 
 
 def convert(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of features, which is complete.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of features, which is complete.")],
     *,
     out: Annotated[str, typer.Option("--output", "-o", metavar="NEW", help="Where the converted features go.")],
     format: Annotated[
@@ -74,6 +73,7 @@ def convert(
     stop = StopRequest()
     if not out:
         raise UsageError("-o: expected a folder for the output, got an empty name")
+    source, target = local_folder(folder), local_folder(out, "-o")
     from hlfeat.config.loading import config_from_dict
     from hlfeat.conversion.convert import Hooks, Request
     from hlfeat.conversion.convert import convert as convert_folder
@@ -86,7 +86,7 @@ def convert(
     stop.working = True
     hooks = Hooks(lambda: stop.asked, print_path, lambda total: Progress(total, 0, quiet))
     try:
-        done = convert_folder(folder, Path(out), request, hooks)
+        done = convert_folder(source, target, request, hooks)
     except InterruptedRunError:
         log.warning("interrupted; what is finished is in %s, and the same command goes on from there", out)
         raise typer.Exit(Exit.INTERRUPTED) from None

@@ -25,13 +25,16 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RetriesOption,
     RetryFailedOption,
     RootOption,
     SetOption,
@@ -104,9 +107,12 @@ def extract(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    retries: RetriesOption = 5,
     retry_failed: RetryFailedOption = False,
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
@@ -134,7 +140,7 @@ def extract(
     }
     typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
     overrides = [*(settings or []), *typed]
-    place = output_place(out)
+    place = output_place(out, retries)
     chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, place, overwrite)
     with place.naming(), naming_options(typed):
         cfg = load_config(chosen.name, overrides)
@@ -148,6 +154,7 @@ def extract(
         on_error=on_error.value,
         on_truncated=on_truncated.value,
         max_failures=max_failures,
+        retries=retries,
         overwrite=overwrite,
         retry_failed=retry_failed,
         update=update,
@@ -155,6 +162,8 @@ def extract(
         weights=chosen.weights,
         stats=chosen.stats,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
     job = ClipJob(inputs or [], manifest or [], null, root, place, part, dry_run, options, display)
     with place.naming(), naming_options(typed), explained(chosen.name, overrides):

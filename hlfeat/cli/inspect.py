@@ -6,13 +6,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.cli.options import VerboseOption, epilog, need_writable, refuse_own_file
 from hlfeat.cli.process import print_line, print_path, set_up_logging
+
+if TYPE_CHECKING:
+    from hlfeat.storage.place import Place
 
 CLIPS = 24  # on a page
 INSPECT_EPILOG = epilog(
@@ -26,12 +29,15 @@ INSPECT_EPILOG = epilog(
         hlfeat inspect features --verify
         hlfeat inspect features --html report.html
         hlfeat inspect train test --json
+        hlfeat inspect s3://bucket/features --verify
     """,
 )
 
 
 def inspect(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of features or pitch tracks.")],
+    folders: Annotated[
+        list[str], typer.Argument(metavar="FOLDER", help="Folders of features or pitch tracks; or their URLs.")
+    ],
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Read everything again, and print mismatches.")] = False,
     bands: Annotated[bool, typer.Option("--bands", help="Print a line for every band, not for every channel.")] = False,
@@ -53,37 +59,46 @@ def inspect(
     """
     set_up_logging(verbose)
     from hlfeat.errors import UsageError
-    from hlfeat.storage.run_dir import RunDir
+    from hlfeat.storage.place import open_place
 
     if html is not None:
         if len(folders) != 1 or verify or bands or as_json:
             raise UsageError("--html: expected one folder, without --verify, --bands and --json")
-        _write_page(folders[0], html, CLIPS if clips is None else clips)
+        with open_place(folders[0]) as place:
+            _write_page(place, html, CLIPS if clips is None else clips)
         return
     if clips is not None:
         raise UsageError("--clips: expected with --html only")
     intact = True
     for number, folder in enumerate(folders):
-        tracks = RunDir(folder).description.pitch is not None
-        if tracks and bands:
-            raise UsageError(f"--bands: {folder} holds pitch tracks, which have no bands")
-        if verify and _print_mismatches(folder, tracks, as_json):
-            intact = False
-            continue
-        facts, lines = _inspect_tracks(folder, verify) if tracks else _inspect_features(folder, verify, bands)
-        intact = intact and not facts.get("damaged")
-        if as_json:
-            print_line(json.dumps({**facts, **({"off": []} if verify else {})}))
-            continue
-        if number:
-            print_line("")
-        for line in lines:
-            print_line(line)
+        with open_place(folder) as place:
+            intact &= _print_place(place, verify, bands, as_json, first=not number)
     if not intact:
         raise typer.Exit(Exit.FAILED)
 
 
-def _write_page(folder: Path, out: Path, clips: int) -> None:
+def _print_place(place: Place, verify: bool, bands: bool, as_json: bool, first: bool) -> bool:
+    """Print what is in a directory, or its mismatches. Returns whether it is intact."""
+    from hlfeat.errors import UsageError
+    from hlfeat.storage.run_dir import RunDir
+
+    tracks = RunDir(place).description.pitch is not None
+    if tracks and bands:
+        raise UsageError(f"--bands: {place} holds pitch tracks, which have no bands")
+    if verify and _print_mismatches(place, tracks, as_json):
+        return False
+    facts, lines = _inspect_tracks(place, verify) if tracks else _inspect_features(place, verify, bands)
+    if as_json:
+        print_line(json.dumps({**facts, **({"off": []} if verify else {})}))
+    else:
+        if not first:
+            print_line("")
+        for line in lines:
+            print_line(line)
+    return not facts.get("damaged")
+
+
+def _write_page(place: Place, out: Path, clips: int) -> None:
     """Write the page about a feature directory. Damage ends the command with Exit.FAILED."""
     from hlfeat.errors import OutputError
     from hlfeat.files import write_atomically
@@ -92,7 +107,7 @@ def _write_page(folder: Path, out: Path, clips: int) -> None:
 
     need_writable("--html", out)
     refuse_own_file("--html", out)
-    found = inspect(folder)
+    found = inspect(place)
     page = html_report(found, clips)
     try:
         write_atomically(out, page)
@@ -103,24 +118,24 @@ def _write_page(folder: Path, out: Path, clips: int) -> None:
         raise typer.Exit(Exit.FAILED)
 
 
-def _inspect_features(folder: Path, verified: bool, bands: bool) -> tuple[dict[str, Any], Iterator[str]]:
+def _inspect_features(place: Place, verified: bool, bands: bool) -> tuple[dict[str, Any], Iterator[str]]:
     """The figures of a feature directory, and the lines that say them."""
     from hlfeat.inspection import summary
     from hlfeat.inspection.text import summary_lines
 
-    facts = summary.inspect(folder)
+    facts = summary.inspect(place)
     return facts.as_dict(), summary_lines(facts, verified, bands)
 
 
-def _inspect_tracks(folder: Path, verified: bool) -> tuple[dict[str, Any], Iterator[str]]:
+def _inspect_tracks(place: Place, verified: bool) -> tuple[dict[str, Any], Iterator[str]]:
     """The same of a directory of pitch tracks."""
     from hlfeat.inspection.tracks import inspect_tracks
 
-    facts = inspect_tracks(folder)
+    facts = inspect_tracks(place)
     return facts.as_dict(), facts.lines(verified)
 
 
-def _print_mismatches(folder: Path, tracks: bool, as_json: bool) -> bool:
+def _print_mismatches(place: Place, tracks: bool, as_json: bool) -> bool:
     """Verify a directory, of features or pitch tracks, and print its mismatches. Returns whether there are any."""
     from tqdm import tqdm
 
@@ -131,14 +146,14 @@ def _print_mismatches(folder: Path, tracks: bool, as_json: bool) -> bool:
     mismatches, bar = [], tqdm(unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
     with bar:
         if tracks:  # only the indexes say how many bytes there are, and they are read once
-            lines = verify_tracks(TrackDir(folder), bar.update)
+            lines = verify_tracks(TrackDir(place), bar.update)
         else:
-            bar.reset((feature_dir := FeatureDir(folder)).size())
+            bar.reset((feature_dir := FeatureDir(place)).size())
             lines = verify(feature_dir, bar.update)
         for line in lines:
             mismatches.append(line)
             if not as_json:
                 print_line(line)
     if mismatches and as_json:
-        print_line(json.dumps({"folder": str(folder), "off": mismatches}))
+        print_line(json.dumps({"folder": str(place), "off": mismatches}))
     return bool(mismatches)

@@ -36,18 +36,20 @@ def collect_clips(
     inputs: Sequence[str],
     manifests: Sequence[str],
     null: bool,
-    root: Path | None = None,
+    root: str | None = None,
     out: OutputPlace | None = None,
+    retries: int = 5,
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
     Args:
         out: what the run goes on with: files of clips that it has may be gone.
+        retries: how often what is asked of a URL is asked again.
     """
     from hlfeat.inputs.collect import collect_inputs
     from hlfeat.storage.known_clips import known_ids_in
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root)
+    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root, retries)
     clips.check_found(known_ids_in(out) if clips.unfound and out is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
@@ -55,13 +57,14 @@ def collect_clips(
     return clips
 
 
-def output_place(out: str) -> OutputPlace:
+def output_place(out: str, retries: int) -> OutputPlace:
     """What -o says. Raises UsageError where nothing can be written there."""
+    from hlfeat.remote.retries import Retries
     from hlfeat.storage.named_place import place_of
 
     if not out:
         raise UsageError("-o: expected a folder for the output, got an empty name")
-    return place_of(out)
+    return place_of(out, Retries(retries))
 
 
 def failures_by_code(report: Report) -> str:
@@ -84,6 +87,7 @@ EXIT_STATUS_OF_RUNS = {
 }
 RUN_ENVIRONMENT = """
     CUDA_VISIBLE_DEVICES            GPUs for cuda:0, ...
+    RAY_ADDRESS                     the cluster of --on ray, HOST:PORT
   With --part auto only:
     SLURM_ARRAY_TASK_ID, ...        the task of an array
     RANK, WORLD_SIZE, LOCAL_RANK    the process of torchrun, and its GPU
@@ -107,7 +111,7 @@ class ClipJob:
     inputs: Sequence[str]
     manifests: Sequence[str]
     null: bool
-    root: Path | None
+    root: str | None
     out: OutputPlace
     part: str | None
     dry_run: bool
@@ -125,7 +129,11 @@ class ClipJob:
 
         out = self.out
         there = None if self.options.overwrite else out
-        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there)
+        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there, self.options.retries)
+        if self.part is not None and self.options.does_parts:
+            raise UsageError(
+                "--part: expected without --parts and --on, which do all parts (--part auto/N says of how many)"
+            )
         part, source = choose_part(self.part, out, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)
@@ -155,21 +163,36 @@ def print_plan(config: Config, product: Product, clips: Sequence[Clip], options:
     from hlfeat.text import count
 
     pipeline = product.prepare(config, options.weights, options.stats)
-    part, description = options.part.split(len(options.devices))[0], pipeline.description
-    if part != WHOLE:
+    parts, description = _parts_to_do(options, out), pipeline.description
+    if parts[0] != WHOLE:
         description = replace(description, inputs=describe_inputs(clips))
-    folder = out.folder()
-    Continuation(folder, part).check(description, options.overwrite)
+    anew = options.overwrite and options.does_parts
+    Continuation(out.folder(), WHOLE if anew else parts[0]).check(description, options.overwrite)
     what, some = product.describe(config, pipeline), clips[options.part.slice(len(clips))]
     plan = facts(event="plan", clips=len(some), output=str(out))
     log.info("%s; %s; nothing was written", count(len(some), "clip"), what, extra=plan)
-    _print_size(config, product, pipeline, some, options, out)
+    _print_size(config, product, pipeline, some, options, out, parts)
     for clip in some:
         log.debug("%s", clip)
 
 
+def _parts_to_do(options: Options, out: OutputPlace) -> list[Part]:
+    """The parts whose files a run would write; the whole where only a cluster could say how many."""
+    from hlfeat.extraction.in_parts import choose_parts
+
+    parts = choose_parts(options, out) if options.does_parts else None
+    parts_of = [options.part] if parts is None else WHOLE.split(parts)
+    return [smaller for part in parts_of for smaller in part.split(len(options.devices))]
+
+
 def _print_size(
-    config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip], options: Options, out: OutputPlace
+    config: Config,
+    product: Product,
+    pipeline: Pipeline,
+    clips: Sequence[Clip],
+    options: Options,
+    out: OutputPlace,
+    parts: Sequence[Part],
 ) -> None:
     """Log about how much a run would write, and what is free; warn where that is too little."""
     from hlfeat.extraction.estimate import estimate, free_bytes, written_bytes
@@ -177,6 +200,9 @@ def _print_size(
     from hlfeat.text import count, duration, escape_unprintable, size
 
     found = estimate(config, product, pipeline, clips)
+    if clips and not found.asked:
+        log.info("all clips at URLs are too large to look into: no estimate")
+        return
     if not found.opened:
         log.info("none of %s can be opened", count(found.asked, "clip"))
         return
@@ -185,7 +211,7 @@ def _print_size(
         return
     folder = out.folder()
     free = None if out.local is None else free_bytes(out.local)
-    written = written_bytes(folder, options.part.split(len(options.devices)))
+    written = written_bytes(folder, parts)
     if options.overwrite:  # what is there goes before the first shard is written
         free, written = None if free is None else free + written_bytes(folder), 0
     there = f", {size(written)} of which are there" if written else ""
@@ -221,8 +247,9 @@ def _run(
     from hlfeat.extraction.run import Hooks
     from hlfeat.nn.device import choose_device
 
-    for name in options.devices:
-        choose_device(name)
+    if options.on is None:
+        for name in options.devices:
+            choose_device(name)
     keep_stdout_for_paths()
     stop.working = True
     progress = partial(Progress, mode=display.mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
@@ -76,7 +77,8 @@ ClipsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests; - is a list on stdin.",
+        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests, or URLs of them (s3://...); - is "
+        "a list on stdin.",
     ),
 ]
 ManifestOption = Annotated[
@@ -87,8 +89,16 @@ NullOption = Annotated[
     bool, typer.Option("-0", "--null", help="Paths in lists end with NUL, as find -print0 writes them.")
 ]
 RootOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FOLDER", help="Paths in lists and manifests, and ids, are relative to this folder."),
+]
+
+
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Ask a URL again so often where the connection breaks or its server is busy."
+    ),
 ]
 
 
@@ -155,8 +165,34 @@ BatchSecondsOption = Annotated[
 Tf32Option = Annotated[bool, typer.Option("--tf32", help="Let a GPU multiply in TF32: features differ by 0.001 or so.")]
 PartOption = Annotated[
     str | None,
-    typer.Option(metavar="I/N|auto", help="Do the I-th of N parts; auto: the part of a job's task."),
+    typer.Option(metavar="I/N|auto[/N]", help="Do the I-th of N parts; auto: the part of a job's task."),
 ]
+
+
+def parse_parts(text: str) -> Any:
+    """A number of parts, or "auto"."""
+    if text == "auto":
+        return text
+    if re.fullmatch(r"[0-9]{1,6}", text) and int(text):
+        return int(text)
+    raise typer.BadParameter(f"expected auto, or a whole number from 1, got {text!r}")
+
+
+PartsOption = Annotated[
+    Any,
+    typer.Option(
+        metavar="N|auto", parser=parse_parts, help="Do all of N parts; auto: as many as the folder is in already."
+    ),
+]
+
+
+class On(str, Enum):
+    """Whose workers do the parts."""
+
+    ray = "ray"
+
+
+OnOption = Annotated[On | None, typer.Option("--on", help="Have a cluster do the parts, several at once.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to FOLDER.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done; write nothing.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
@@ -213,6 +249,15 @@ def refuse(options: Mapping[str, object], wording: str) -> None:
     for option, value in options.items():
         if value is not None:
             raise UsageError(f"{option}: {wording}")
+
+
+def local_folder(text: str, option: str = "") -> Path:
+    """A folder of this machine. Raises UsageError for a URL."""
+    from hlfeat.remote.urls import is_url
+
+    if is_url(text):
+        raise UsageError(f"{option and option + ' '}{text}: expected a folder on this machine; copy it first")
+    return Path(text)
 
 
 def need_writable(option: str, path: Path) -> None:

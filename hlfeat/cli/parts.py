@@ -1,4 +1,4 @@
-"""Which part of the clips a process does: --part I/N, or --part auto and the environment of a job."""
+"""Which part of the clips a process does: --part I/N, or --part auto[/N] and the environment of a job."""
 
 from __future__ import annotations
 
@@ -101,12 +101,14 @@ def choose_part(option: str | None, out: OutputPlace, devices: int) -> tuple[Par
         out: where the features go; it may be in parts already.
         devices: that the process divides its part among.
     """
-    if option is not None and option != AUTO:
-        return parse_part(option), ""
-    if option == AUTO:
+    auto = re.fullmatch(rf"{AUTO}(?:/([1-9][0-9]{{0,5}}))?", option or "")
+    if auto is not None:
         from hlfeat.storage.run_parts import read_run_parts
 
-        return part_of_job(JobEnvironment.read(os.environ), read_run_parts(out.folder()), devices)
+        job = JobEnvironment.read(os.environ)
+        return part_of_job(job, read_run_parts(out.folder()), devices, of=int(auto[1]) if auto[1] else None)
+    if option is not None:
+        return parse_part(option), ""
     try:
         seen = JobEnvironment.read(os.environ).describe()
     except UsageError:
@@ -123,20 +125,30 @@ def parse_part(text: str) -> Part:
     """
     numbers = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
-        raise UsageError(f"--part {text}: expected I/N with I from 1 to N, or {AUTO}")
+        raise UsageError(f"--part {text}: expected I/N with I from 1 to N, {AUTO}, or {AUTO}/N")
     return Part(int(numbers[2]), int(numbers[1]))
 
 
-def part_of_job(job: JobEnvironment, run: RunParts | None = None, devices: int = 1) -> tuple[Part, str]:
+def part_of_job(
+    job: JobEnvironment, run: RunParts | None = None, devices: int = 1, of: int | None = None
+) -> tuple[Part, str]:
     """The part of a process of a job, and what decided it.
 
     Args:
         job: the environment.
         run: the parts that the folder is in already.
         devices: as of `choose_part`.
+        of: how many parts there are, if that is known; of a folder too that is not in parts yet.
 
     Raises UsageError where environment and folder do not say which part it is.
     """
+    if of is not None:
+        from hlfeat.storage.run_parts import RunParts
+
+        part, source = part_of_job(job, run or RunParts(of * devices, frozenset()), devices)
+        if part.of != of:
+            raise UsageError(f"--part {AUTO}/{of}: expected {part.of}, as the job or the folder has; {CHOOSE}")
+        return part, source
     processes = (job.size or 1) * devices  # of a task
     if run is not None and run.of % processes:
         raise UsageError(f"expected a folder whose parts {processes} processes can divide, got {run.of}; {CHOOSE}")
@@ -157,9 +169,10 @@ def part_of_job(job: JobEnvironment, run: RunParts | None = None, devices: int =
 
 
 def _part_of_pod(pod: int, tasks: int | None) -> Part:
-    if tasks is None or not 0 <= pod < tasks:
-        number = "N" if tasks is None else tasks
-        raise UsageError(f"JOB_COMPLETION_INDEX {pod} does not say of how many: --part {pod + 1}/{number} does")
+    if tasks is None:
+        raise UsageError(f"JOB_COMPLETION_INDEX {pod} does not say of how many: --part {AUTO}/N does")
+    if not 0 <= pod < tasks:
+        raise UsageError(f"JOB_COMPLETION_INDEX {pod}: expected a number from 0 below that of parts, {tasks}; {CHOOSE}")
     return Part(tasks, pod + 1)
 
 

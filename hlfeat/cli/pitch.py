@@ -20,13 +20,16 @@ from hlfeat.cli.options import (
     NullOption,
     OnError,
     OnErrorOption,
+    OnOption,
     OnTruncated,
     OnTruncatedOption,
     OverwriteOption,
     PartOption,
+    PartsOption,
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RetriesOption,
     RetryFailedOption,
     RootOption,
     SetOption,
@@ -71,9 +74,12 @@ def pitch(
     tf32: Tf32Option = False,
     workers: WorkersOption = WORKERS,
     part: PartOption = None,
+    parts: PartsOption = None,
+    on: OnOption = None,
     on_error: OnErrorOption = OnError.skip,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    retries: RetriesOption = 5,
     retry_failed: RetryFailedOption = False,
     update: UpdateOption = False,
     overwrite: OverwriteOption = False,
@@ -99,7 +105,7 @@ def pitch(
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.pitch_tracks import PitchTracks
 
-    place = output_place(out)
+    place = output_place(out, retries)
     PitchTracks().check_place(place)
     chosen = choose(given, PITCH_CONFIG, place, overwrite, pitch=True)
     cfg = load_config(chosen.name, overrides)
@@ -110,12 +116,15 @@ def pitch(
         on_error=on_error.value,
         on_truncated=on_truncated.value,
         max_failures=max_failures,
+        retries=retries,
         overwrite=overwrite,
         retry_failed=retry_failed,
         update=update,
         quiet=quiet,
         weights=chosen.weights,
         tf32=tf32,
+        parts=parts,
+        on=on.value if on else None,
     )
     job = ClipJob(inputs or [], manifest or [], null, root, place, part, dry_run, options, display)
     with explained(chosen.name, overrides):

@@ -26,6 +26,7 @@ from hlfeat.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hlfeat.audio.clip import Clip
     from hlfeat.plotting.clip_view import View
     from hlfeat.storage.store import FeatureStore
 
@@ -43,7 +44,9 @@ PLOT_EPILOG = epilog(
 
 
 def plot(
-    what: Annotated[Path, typer.Argument(metavar="CLIP|FOLDER", help="An audio file, or a folder of features.")],
+    what: Annotated[
+        str, typer.Argument(metavar="CLIP|FOLDER", help="An audio file, or its URL; or a folder of features.")
+    ],
     *,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .pdf, .svg, ...")],
     config: Annotated[
@@ -79,7 +82,7 @@ def plot(
     segment: audio.edges says what is before and after it. Standard output has the path of the picture.
     """
     set_up_logging(verbose)
-    folder = what.is_dir()
+    folder = Path(what).is_dir()
     of_a_clip: dict[str, object] = {"--config": config, "--set": settings, "--weights": weights, "--compare": compare}
     of_a_clip |= {"--compare-weights": compare_weights, "--start": start, "--end": end}
     if folder:
@@ -93,7 +96,7 @@ def plot(
 
     check_format(out)
     if folder:
-        figure = _draw_sheet(what, ids, channel or 0, pitch)
+        figure = _draw_sheet(Path(what), ids, channel or 0, pitch)
     else:
         chosen = [(config or DEFAULT, settings or [], weights)]
         chosen += [(compare, [], compare_weights)] if compare is not None else []
@@ -103,16 +106,17 @@ def plot(
 
 
 def _draw_clip(
-    path: Path,
+    path: str,
     chosen: list[tuple[str, list[str], Path | None]],
     start: float | None,
     end: float | None,
     pitch: bool | None,
 ) -> Figure:
-    from hlfeat.audio.clip import Clip
     from hlfeat.config.loading import explained, load_config
+    from hlfeat.inputs.urls import clip_at
     from hlfeat.plotting.clip_view import view
     from hlfeat.plotting.figures import clip_figure
+    from hlfeat.remote.urls import name_of
     from hlfeat.text import escape_unprintable
 
     for option, value in (("--start", start), ("--end", end)):
@@ -120,7 +124,7 @@ def _draw_clip(
             raise UsageError(f"{option}: expected seconds from 0, got {value}")
     if end is not None and end <= (start or 0):
         raise UsageError(f"--end: expected more than --start {start or 0:g}, got {end:g}")
-    clip = Clip(path.name, str(path), start, end)
+    clip = _fetched(clip_at(Path(name_of(path)).name, path, start=start, end=end))
     configs = [load_config(name, overrides) for name, overrides, _ in chosen]
     for (name, _, weights), option in zip(chosen, ("--{}", "--compare-{}"), strict=False):
         warn_of_files(name, {"weights": weights}, option)
@@ -134,6 +138,18 @@ def _draw_clip(
     first, last = views[0].span
     part = _length(last) if whole else f"{first:g} s to {last:g} s"
     return clip_figure(views, f"{escape_unprintable(clip.id)}, {part}")
+
+
+def _fetched(clip: Clip) -> Clip:
+    """The clip with its bytes, if it is at a URL."""
+    from hlfeat.errors import ClipError, HlfeatError
+    from hlfeat.remote.fetch import with_copy
+    from hlfeat.remote.retries import Retries
+
+    try:
+        return with_copy(clip, Retries())
+    except ClipError as e:
+        raise HlfeatError(f"{clip}: {e.code}: {e}") from e
 
 
 def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool | None) -> Figure:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS, Exit, in_terms_of_options
-from hlfeat.cli.options import DryRunOption, VerboseOption, epilog
+from hlfeat.cli.options import DryRunOption, VerboseOption, epilog, local_folder
 from hlfeat.cli.process import print_line, set_up_logging
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ REPAIR_EPILOG = epilog(
 
 
 def repair(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of features or pitch tracks.")],
+    name: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of features or pitch tracks.")],
     *,
     dry_run: DryRunOption = False,
     force: Annotated[
@@ -56,6 +56,7 @@ def repair(
     from hlfeat.storage.lock import DirectoryLock
     from hlfeat.text import count
 
+    folder = local_folder(name)
     open_run_dir(folder)  # before the lock, which would make the folder
     applied: list[Fix] = []
     failed = False

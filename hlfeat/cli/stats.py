@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ from hlfeat.cli.options import (
     ProgressMode,
     ProgressOption,
     QuietOption,
+    RetriesOption,
     RootOption,
     SetOption,
     Tf32Option,
@@ -84,6 +86,7 @@ def stats(
     workers: WorkersOption = WORKERS,
     on_truncated: OnTruncatedOption = OnTruncated.fail,
     max_failures: MaxFailuresOption = None,
+    retries: RetriesOption = 5,
     progress: ProgressOption = ProgressMode.auto,
     log_format: LogFormatOption = LogFormat.text,
     quiet: QuietOption = False,
@@ -100,19 +103,21 @@ def stats(
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"-o {out}: expected a file in an existing folder")
     refuse_own_file("-o", out)
-    from hlfeat.storage.layout import Layout
+    from hlfeat.storage.place import holds_features, open_place
 
-    folders = [Path(i) for i in inputs or [] if Layout(Path(i)).description.exists()]
+    folders = [i for i in inputs or [] if holds_features(i)]
     if folders:
         of_clips: dict[str, object] = {"--manifest": manifest, "--config": config, "--set": settings}
         of_clips |= {"--weights": weights, "--null": null or None, "--root": root, "--max-failures": max_failures}
         refuse(of_clips, "expected with clips only, not with folders of features")
-        clips = [i for i in inputs or [] if Path(i) not in folders]
+        clips = [i for i in inputs or [] if i not in folders]
         if clips:
             raise UsageError(f"{clips[0]}: expected another folder of features, as {folders[0]} is one")
         from hlfeat.storage.merge_statistics import merge_statistics
 
-        _write(merge_statistics(folders), out)
+        with ExitStack() as stack:
+            statistics = merge_statistics([stack.enter_context(open_place(folder)) for folder in folders])
+        _write(statistics, out)
         return
     if not inputs and not manifest:
         raise UsageError("expected folders of features, or clips or a --manifest, got none")
@@ -123,7 +128,7 @@ def stats(
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
     warn_of_files(name, {"weights": weights})
-    clip_list = collect_clips(inputs or [], manifest or [], null, root)
+    clip_list = collect_clips(inputs or [], manifest or [], null, root, retries=retries)
     with explained(name, overrides):
         options = Options(
             device=device,
@@ -131,6 +136,7 @@ def stats(
             workers=workers,
             on_truncated=on_truncated.value,
             max_failures=max_failures,
+            retries=retries,
             quiet=quiet,
             weights=weights,
             tf32=tf32,

@@ -268,4 +268,4 @@ def _with_shard(failure: FailureRecord, shard: str) -> FailureRecord:
 def _has_results(folder: Path) -> bool:
     """Whether a run or a conversion has written more than the description."""
     kinds = {name.kind for _, name in own_files(folder) if not name.temporary}
-    return bool(kinds - {"description", "lock"}) or bool(RunDir(folder).shards)
+    return bool(kinds - {"description", "lock", "driver"}) or bool(RunDir(folder).shards)

@@ -218,7 +218,7 @@ class Export(Target):
 def is_lock(path: Path) -> bool:
     """Whether a file is that of a lock."""
     name = Layout.parse(path.name)
-    return name is not None and name.kind == "lock"
+    return name is not None and name.kind in ("lock", "driver")
 
 
 def cast(clip: SourceClip, features: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

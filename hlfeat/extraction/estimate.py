@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hlfeat.audio.clip import Clip
@@ -15,9 +16,14 @@ from hlfeat.errors import ClipError
 from hlfeat.extraction.product import Product
 from hlfeat.extraction.setup import Pipeline
 from hlfeat.partition import Part
+from hlfeat.remote.fetch import with_copy
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.urls import is_url
 from hlfeat.storage.layout import own_files
 
 MOST_HEADERS = 200
+MOST_FETCHED = 16  # clips at URLs, which come whole
+_LARGEST = 16 << 20  # bytes of one of them
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,13 @@ class Estimate:
 
 
 def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequence[Clip]) -> Estimate:
-    """An estimate from the headers of at most MOST_HEADERS of the clips, evenly spaced.
+    """An estimate from the headers of at most MOST_HEADERS of the clips, evenly spaced; of MOST_FETCHED at URLs.
 
     A clip that cannot be opened counts as one that fails; one whose header does not say how long it is counts as the
     others.
     """
-    n = min(len(clips), MOST_HEADERS)
-    asked = [clips[i * (len(clips) - 1) // max(1, n - 1)] for i in range(n)]
+    asked = _fetched(_evenly_spaced(clips, MOST_HEADERS))
+    n = len(asked)
     failed, seconds, rows = 0, [], []
     for clip in asked:
         try:
@@ -61,6 +67,32 @@ def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequen
     usable = len(clips) * (n - failed) / max(1, n) / max(1, len(seconds))  # clips for each that has answered
     row_bytes = product.row_bytes(config, pipeline)
     return Estimate(sum(seconds) * usable, round(sum(rows) * usable * row_bytes), n, n - failed, len(seconds))
+
+
+def _evenly_spaced(clips: Sequence[Clip], most: int) -> list[Clip]:
+    n = min(len(clips), most)
+    return [clips[i * (len(clips) - 1) // max(1, n - 1)] for i in range(n)]
+
+
+def _fetched(clips: Sequence[Clip]) -> list[Clip]:
+    """The clips on this machine, and some of those at URLs, with their bytes; none that is known to be large."""
+    there = [clip for clip in clips if not is_url(clip.path)]
+    elsewhere = [clip for clip in clips if is_url(clip.path) and _listed_bytes(clip) <= _LARGEST]
+    with ThreadPoolExecutor(MOST_FETCHED) as threads:
+        return there + list(threads.map(_with_copy, _evenly_spaced(elsewhere, MOST_FETCHED)))
+
+
+def _listed_bytes(clip: Clip) -> int:
+    if clip.span is not None:
+        return clip.span.size
+    return 0 if clip.listed is None else clip.listed[0]
+
+
+def _with_copy(clip: Clip) -> Clip:
+    try:
+        return with_copy(clip, Retries(1))
+    except ClipError as e:
+        return replace(clip, fault=(e.code, str(e)))
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""`hlfeat.extract`: features of clips into a directory, on one device or several.
+"""`hlfeat.extract`: features of clips into a directory, on one device or several, in one part or several.
 
 On a CPU the output depends on the clips and the configuration alone, never on timing; on a GPU it does up to rounding.
 Workers read clips ahead (and compute them on a CPU); results are written in input order, whichever worker finishes
@@ -13,14 +13,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from hlfeat.config.config import Config
 from hlfeat.errors import HlfeatError, UsageError
 from hlfeat.extraction.contributors import version_notes
-from hlfeat.extraction.multi_device import run_on_devices
-from hlfeat.extraction.one_device import extract_on_device
+from hlfeat.extraction.in_parts import extract_in_parts
+from hlfeat.extraction.one_part import Work, extract_part
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.product import FEATURES, Product
 from hlfeat.extraction.progress import Progress
@@ -96,31 +95,42 @@ def extract_clips(
     limits: Limits = DEFAULT_LIMITS,
     product: Product = FEATURES,
 ) -> Report:
-    """As `extract`, with limits of memory: on one device in this process, on several in a process each.
+    """As `extract`, with limits of memory.
 
     Args:
         product: what is made of the clips.
     """
-    place = place_of(out, Retries(stopped=hooks.stopped))
+    retries = Retries(options.retries, stopped=hooks.stopped)
+    place = place_of(out, retries)
     product.check_place(place)
     inputs.check_found(known_ids_in(place) if inputs.unfound and not options.overwrite else ())
     check_channels(config, inputs)
-    task = partial(extract_on_device, config, inputs, place, limits, product=product)
-    if len(options.devices) == 1:
-        report = task(options, hooks)
-    else:
-        product.prepare(config, options.weights, options.stats)  # raises an error once, and not in each process
-        try:
-            report = Report.of_parts(run_on_devices(len(inputs.clips), task, options, hooks))
-        except HlfeatError as e:
-            if options.part == WHOLE and e.report is not None:
-                with suppress(HlfeatError, OSError), OutputDir(place) as output:  # unless another run has begun
-                    output.interrupt(e.report)
-            raise
+    work = Work(config, inputs, place, limits, product)
+    try:
+        with place.naming():
+            report = _run_of(options)(work, options, hooks)
+    except HlfeatError as e:
+        shared = len(options.devices) > 1 or options.does_parts
+        if shared and options.part == WHOLE and e.report is not None:
+            with (
+                suppress(HlfeatError, OSError),
+                OutputDir(place, retries=retries) as output,
+            ):  # unless another run has begun
+                output.interrupt(e.report)
+        raise
     notes = product.notes(config, report.sample_rates, options)
     for note in notes:
         log.warning("%s", note)
     return replace(report, notes=[*version_notes(report.versions), *notes])
+
+
+def _run_of(options: Options) -> Callable[[Work, Options, Hooks], Report]:
+    """What does the parts."""
+    if options.on == "ray":
+        from hlfeat.extraction.on_workers import extract_on_workers  # few runs need it
+
+        return extract_on_workers
+    return extract_in_parts if options.does_parts else extract_part
 
 
 def check_channels(config: Config, inputs: Inputs) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from hlfeat.errors import TooManyFailuresError
+from hlfeat.errors import TooManyFailuresError, UnreachableError
 from hlfeat.extraction.events import FailedClip
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.run_log import facts
@@ -13,6 +13,8 @@ from hlfeat.storage.records import FailureRecord
 from hlfeat.text import escape_unprintable
 
 log = logging.getLogger("hlfeat")
+UNREACHABLE = "unreachable"  # the code of a clip at a URL whose server does not answer
+MOST_UNREACHABLE = 20  # in a row
 
 
 class Failures:
@@ -34,11 +36,14 @@ class Failures:
     ) -> None:
         self._records, self._retried = list(standing), dict(retried)
         self._options, self._save = options, save
+        self._unreachable = 0  # clips in a row, of those that come now
 
     def add(self, failed: FailedClip, shard: str) -> None:
         """Record a clip that failed while this shard was open.
 
-        Raises TooManyFailuresError where the run is to stop.
+        Raises:
+            TooManyFailuresError: the run is to stop.
+            UnreachableError: nothing can be reached any more.
         """
         clip, error = failed.clip, failed.error
         before = self._retried.pop(clip.id, None)
@@ -53,10 +58,17 @@ class Failures:
             raise TooManyFailuresError(f"on_error: stopped at {clip}: {error.code}: {error}")
         if most is not None and len(self._records) > most:
             raise TooManyFailuresError(f"max_failures: more than {most} clips failed")
+        self._unreachable = self._unreachable + 1 if error.code == UNREACHABLE else 0
+        if self._unreachable == MOST_UNREACHABLE:
+            raise UnreachableError(
+                f"{clip}: {escape_unprintable(str(error))}; {MOST_UNREACHABLE} clips in a row cannot be reached; "
+                "what is finished is kept: run the same again"
+            )
 
     def resolve(self, id_: str) -> None:
         """Note that a clip is done: an earlier failure of it does not stand any more."""
         self._retried.pop(id_, None)
+        self._unreachable = 0
 
     def save(self) -> None:
         """Write all failures, as they came."""

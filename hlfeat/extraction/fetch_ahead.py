@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +23,9 @@ class Fetcher(Protocol):
     def fetch(self, clip: Clip) -> Copy:
         """The bytes. Called by several threads, for one clip after the other, roughly in order; neighbours of one file
         may get the same copy. Raises ClipError."""
+
+    def stop(self) -> None:
+        """Have fetches that are under way end soon, with whatever error."""
 
     def close(self) -> None:
         """Give up what is open. No thread calls `fetch` any more."""
@@ -53,11 +56,14 @@ class FetchAhead:
         self._lock = threading.RLock()
         self._ahead: deque[FetchedClip] = deque()
         self._begun = self._bytes = 0  # of fetches: how many have not been taken; what their copies hold
+        self._holders: Counter[Copy] = Counter()  # of each copy: clips of which it was not given up
 
     def __enter__(self) -> FetchAhead:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for fetcher in self._fetchers:
+            fetcher.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
         for fetcher in self._fetchers:
@@ -103,8 +109,10 @@ class FetchAhead:
         except ClipError as e:
             return replace(clip, fault=(e.code, str(e)))
         with self._lock:
-            fetched.nbytes = copy.size
-            self._bytes += copy.size
+            fetched.copy = copy
+            self._holders[copy] += 1
+            if self._holders[copy] == 1:  # else another clip's copy
+                self._bytes += copy.size
         return replace(clip, copy=copy)
 
     def taken(self) -> None:
@@ -113,10 +121,14 @@ class FetchAhead:
             self._begun -= 1
         self.begin_more()
 
-    def released(self, nbytes: int) -> None:
-        """So many bytes of copies are not needed any more."""
-        with self._lock:
-            self._bytes -= nbytes
+    def released(self, copy: Copy | None) -> None:
+        """A clip does not need its copy any more."""
+        if copy is not None:
+            with self._lock:
+                self._holders[copy] -= 1
+                if not self._holders[copy]:
+                    del self._holders[copy]
+                    self._bytes -= copy.size
         self.begin_more()
 
 
@@ -125,11 +137,12 @@ class FetchedClip:
 
     Attributes:
         clip: as it was listed.
-        nbytes: that its copy holds, once it is here.
+        copy: of its bytes, once they are here.
     """
 
     def __init__(self, ahead: FetchAhead, clip: Clip) -> None:
-        self.clip, self.nbytes = clip, 0
+        self.clip = clip
+        self.copy: Copy | None = None
         self._ahead = ahead
         self.future: Future[Clip] | None = None
 
@@ -145,5 +158,5 @@ class FetchedClip:
     def release(self) -> None:
         """Forget the copy: what has it still, such as a long clip, keeps it."""
         if self.future is not None:
-            self.future = None
-            self._ahead.released(self.nbytes)
+            copy, self.future, self.copy = self.copy, None, None
+            self._ahead.released(copy)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
+from hlfeat.extraction.forwarding import Listener, forwarded_log, forwarding_hooks, sendable_formatter
 from hlfeat.extraction.options import Options
-from hlfeat.extraction.progress import Progress
-from hlfeat.extraction.report import Report, merge_reports
+from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
-from hlfeat.extraction.run_log import ForwardedLog, ForwardingHandler
-from hlfeat.extraction.run_report import reason_of
+from hlfeat.extraction.run_report import attach_report
 from hlfeat.extraction.stop_signals import STOPS, when_stopped
 
 T = TypeVar("T")
@@ -43,18 +40,6 @@ class _Parent:
             self._connection.send((kind, value))
 
 
-class _RemoteProgress(Progress):
-    """Progress that another process shows."""
-
-    def __init__(self, parent: _Parent, total: int, done: int, quiet: bool) -> None:
-        super().__init__(total, done, quiet=True)
-        self.parent = parent
-        parent.send("begin", done)
-
-    def show(self, clips: int, seconds: float, part: float) -> None:
-        self.parent.send("progress", (clips, seconds, part))
-
-
 def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) -> list[T]:
     """A process for each device, which does its share of `options.part` of the clips.
 
@@ -67,11 +52,11 @@ def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) ->
     Raises what the first process raised that failed, after all have ended: the others do not stop for it.
     """
     children: list[_Child[T]] = []
-    shown = ForwardedLog(log)
     progress = hooks.progress(len(range(clips)[options.part.slice(clips)]), 0, options.quiet)
     terminated = finished = False
     errors: list[Exception] = []
     try:
+        listener = Listener(hooks, progress)
         for device, part in zip(options.devices, options.part.split(len(options.devices)), strict=True):
             children.append(_Child(task, replace(options, device=device, part=part)))
         running = {child.connection: child for child in children}
@@ -82,7 +67,7 @@ def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) ->
                     child.process.terminate()
             for connection in wait(list(running), POLL):
                 child = running[connection]
-                if child.receive(hooks, progress, shown):
+                if child.receive(listener):
                     del running[connection]
                     if child.error is not None:
                         errors.append(child.error)
@@ -95,15 +80,9 @@ def run_on_devices(clips: int, task: Task[T], options: Options, hooks: Hooks) ->
             child.process.join()
     errors.sort(key=lambda error: isinstance(error, InterruptedRunError))  # another error says more
     if errors:
-        _attach_report(errors[0], [report for child in children if (report := child.report) is not None])
+        attach_report(errors[0], [report for child in children if (report := child.report) is not None])
         raise errors[0]
     return [child.result for child in children]
-
-
-def _attach_report(error: Exception, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Give the error that ends the run the report of it, from those of the processes that could still tell."""
-    if reports and isinstance(error, HlfeatError):
-        error.report = {**merge_reports(reports), "complete": False, "interrupted": reason_of(error, Path())}
 
 
 class _Child(Generic[T]):
@@ -121,7 +100,7 @@ class _Child(Generic[T]):
         self._name = f"part {options.part} on {options.device}"
         self.connection: Any
         self.connection, theirs = processes.Pipe(duplex=False)
-        arguments = (theirs, task, options, log.level, _formatter())
+        arguments = (theirs, task, options, log.level, sendable_formatter())
         self._device = options.device
         self.process = processes.Process(target=_child, args=arguments, name=options.device)
         with _signals_blocked():
@@ -136,24 +115,18 @@ class _Child(Generic[T]):
         result = getattr(self, "result", None)
         return result.as_dict() if isinstance(result, Report) else None
 
-    def receive(self, hooks: Hooks, progress: Progress, shown: ForwardedLog) -> bool:
+    def receive(self, listener: Listener) -> bool:
         """Take one message. Returns whether it is the last."""
         try:
             kind, value = self.connection.recv()
         except EOFError:
             kind, value = "failed", OutputError(f"{self._name} died; what is finished is kept: run the same again")
-        if kind == "shard":
-            hooks.finished_shard(value)
-        elif kind == "begin":
-            progress.resume(value)
-        elif kind == "progress":
-            progress.add(*value)
-        elif kind == "log":
-            shown.show(self._device, *value)
-        elif kind == "done":
+        if kind == "done":
             self.result = value
-        else:
+        elif kind == "failed":
             self.error = value
+        else:
+            listener.take(self._device, kind, value)
         return kind in ("done", "failed")
 
 
@@ -168,16 +141,6 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _formatter() -> logging.Formatter | None:
-    """What makes the lines of the log, if another process can have it."""
-    formatter = log.handlers[0].formatter if log.handlers else None
-    try:
-        pickle.dumps(formatter)
-    except Exception:
-        return None
-    return formatter
-
-
 def _child(
     connection: Connection,
     task: Task[Any],
@@ -190,13 +153,9 @@ def _child(
     when_stopped(lambda *_: signals.append(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     parent = _Parent(connection)
-    log.handlers[:], log.level = [ForwardingHandler(lambda *record: parent.send("log", record), formatter)], level
-    hooks = Hooks(
-        stopped=lambda: bool(signals),
-        finished_shard=lambda path: parent.send("shard", path),
-        progress=lambda *arguments: _RemoteProgress(parent, *arguments),
-    )
-    with suppress(BrokenPipeError):  # the parent was killed: finished shards stay, and nobody listens
+    hooks = forwarding_hooks(parent.send, stopped=lambda: bool(signals))
+    # if the parent was killed, finished shards stay, and nobody listens
+    with suppress(BrokenPipeError), forwarded_log(parent.send, level, formatter):
         try:
             parent.send("done", task(options, hooks))
         except HlfeatError as e:

@@ -60,7 +60,7 @@ def extract_on_device(
     """
     with (
         _prepare_job(config, options, hooks, limits, product, engine_maker) as job,
-        OutputDir(out, options.part, Retries(stopped=hooks.stopped)) as output,
+        OutputDir(out, options.part, Retries(options.retries, stopped=hooks.stopped)) as output,
     ):
         try:
             with output.place.naming():
@@ -130,7 +130,7 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        fetchers = [ObjectFetcher(Retries(stopped=hooks.stopped))]
+        fetchers = [ObjectFetcher(Retries(options.retries, stopped=hooks.stopped))]
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 

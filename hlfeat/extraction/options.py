@@ -34,9 +34,13 @@ class Options:
         retry_failed: try again what failed in earlier runs; missing files are tried once they are there.
         update: compute clips again whose files have changed, and take over metadata that has changed.
         part: of the clips.
+        parts: do all of so many parts of the clips, one after the other; "auto": as many as the folder is in already.
+        on: "ray": have workers of a Ray cluster do the parts, several at once. Without `parts` they are as many as the
+            folder is in already, or, for a new one, as the cluster can do at once. `workers` are CPUs of each then.
         quiet: show no progress.
         weights, stats: files of trained weights, and of statistics to normalise by.
         on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
+        retries: how often what is asked of a URL is asked again, where the connection breaks or the service is busy.
         tf32: let an NVIDIA GPU multiply in TF32, which keeps 10 bits of float32's 23; resampling never does.
 
     Raises:
@@ -64,6 +68,14 @@ class Options:
     stats: Path | None = None
     on_truncated: str = "fail"
     tf32: bool = False
+    parts: int | Literal["auto"] | None = None
+    on: Literal["ray"] | None = None
+    retries: int = 5
+
+    @property
+    def does_parts(self) -> bool:
+        """Whether the run does all parts, each by itself."""
+        return self.parts is not None or self.on is not None
 
     @property
     def devices(self) -> list[str]:
@@ -85,8 +97,13 @@ class Options:
         _check("max_failures", most, most is None or _is_whole(most, 0), "a whole number from 0, or None")
         named = isinstance(self.device, str) and all(self.devices)
         _check("device", self.device, named, "names separated by commas")
+        _check("retries", self.retries, _is_whole(self.retries, 0), "a whole number from 0")
         _check("tf32", self.tf32, isinstance(self.tf32, bool), "True or False")
         _check("part", self.part, isinstance(self.part, Part), "a Part")
+        parts = self.parts
+        _check("parts", parts, parts in (None, "auto") or _is_whole(parts, 1), "a whole number from 1, or auto")
+        _check("on", self.on, self.on in (None, "ray"), "ray")
+        _check("part", str(self.part), self.part == WHOLE or not self.does_parts, "none where the run does all parts")
 
 
 def _is_whole(value: object, least: int) -> bool:

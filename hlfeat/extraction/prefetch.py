@@ -19,10 +19,12 @@ from hlfeat.extraction.fetch_ahead import FetchAhead, FetchedClip, Fetcher
 from hlfeat.extraction.options import Limits
 from hlfeat.extraction.streaming import Step
 from hlfeat.extraction.worker_pool import WorkerPool
+from hlfeat.remote.urls import is_url
 
 X = TypeVar("X")
 Y = TypeVar("Y")
 
+_MOST_COPIES = 4  # of fetched clips, that a worker takes at once
 _BYTES_A_SECOND = 32000  # of a segment: 16 bits at 16 kHz, the size that counts towards a chunk
 
 
@@ -41,6 +43,9 @@ def chunks_of_clips(clips: Iterable[FetchedClip], limits: Limits) -> Iterator[li
 
 
 def _estimated_bytes(clip: Clip, most: int) -> int:
+    if is_url(clip.path) and not clip.is_segment:  # each copy is an open file
+        size = clip.span.size if clip.span is not None else clip.listed[0] if clip.listed is not None else 0
+        return max(size, most // _MOST_COPIES)
     if clip.span is not None:
         return clip.span.size
     if clip.start is not None or clip.end is not None:

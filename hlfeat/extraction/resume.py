@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Stamp
 from hlfeat.errors import UsageError
+from hlfeat.extraction.failures import UNREACHABLE
 from hlfeat.inputs.base import is_missing
 from hlfeat.inputs.rows import BAD_ROW
+from hlfeat.remote.urls import is_url
 from hlfeat.storage.layout import shard_number
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.records import FailureRecord, IndexEntry
@@ -105,7 +108,7 @@ def scan_output(
         each: whether every channel of a file is a clip of its own in the index.
         update: whether shards with a clip that has changed since are taken back, and metadata that has changed is
             written into their index.
-        retry_failed: whether clips that failed are tried again. Those that are missing are in any case.
+        retry_failed: whether clips that failed are tried again. Those that are missing or out of reach are in any case.
         manifests: paths of the manifests that the clips are from.
 
     Raises UsageError where another file has the name of a finished clip, or an update would lose a clip.
@@ -210,11 +213,10 @@ def _has_changed(output: OutputDir, request: _Request, clip: Clip, entry: IndexE
             f"{output.folder}: has the id {escape_unprintable(clip.id)} from {segment or whole}, not from "
             f"{clip.segment or whole}; choose another folder"
         )
-    try:
-        info = os.stat(clip.path)
-    except OSError:
-        return False  # gone: its features are still those of the clip
-    if (info.st_size, info.st_mtime_ns) == (entry.size, entry.modified):
+    stamp = _stamp_of(clip)
+    if stamp is None or stamp == (entry.size, entry.modified):
+        return False
+    if None in (stamp[1], entry.modified) and stamp[0] == entry.size:
         return False
     if clip.path != entry.path:
         raise UsageError(
@@ -224,14 +226,27 @@ def _has_changed(output: OutputDir, request: _Request, clip: Clip, entry: IndexE
     return True
 
 
+def _stamp_of(clip: Clip) -> Stamp | None:
+    """Size and modification time of a clip's file. None where it is gone, as its features are still those of the clip;
+    and where it is at a URL of a list, which is not asked for."""
+    if is_url(clip.path):
+        return clip.listed if clip.span is None else clip.span.stamp
+    try:
+        info = os.stat(clip.path)
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns
+
+
 def _sort_failures(
     output: OutputDir, request: _Request, finished: _Finished
 ) -> tuple[list[FailureRecord], dict[str, FailureRecord]]:
     """Earlier failures that stand, and those whose clips are tried again.
 
     Failures beside finished shards stand, or all of them if no clip is left to do. What failed after the last finished
-    shard is tried again with the clips around it. So are files that were missing and are there now. With
-    `retry_failed`, everything is.
+    shard is tried again with the clips around it. So are files that were missing and are there now, URLs that were
+    missing (asking whether they are there costs as much), and those that were out of reach. With `retry_failed`,
+    everything is.
     """
     archives = {clip.path for clip in request.clips if clip.span is not None}
     about_all = finished.entries > 0 and finished.others == 0  # all clips that are done are inputs of this run
@@ -243,16 +258,16 @@ def _sort_failures(
     for f in failures:
         stands = complete or shard_number(f.shard) in finished.shards
         # failures of clips that are no input of this run are not this run's to forget
-        if f.id not in request.order or (stands and not request.retry_failed and not _is_there_now(f, request)):
+        if f.id not in request.order or (stands and not request.retry_failed and not _may_be_there(f, request)):
             standing.append(f)
         else:
             retried[f.id] = f
     return standing, retried
 
 
-def _is_there_now(failure: FailureRecord, request: _Request) -> bool:
-    """Whether the file of an input was missing, and is not any more."""
-    if failure.code != MISSING:
+def _may_be_there(failure: FailureRecord, request: _Request) -> bool:
+    """Whether the file of an input was missing, and is not any more, or may not be."""
+    if failure.code not in (MISSING, UNREACHABLE):
         return False
     clip = request.clips[request.order[failure.id]]
     return clip.fault is None and not is_missing(clip.path)

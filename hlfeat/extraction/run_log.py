@@ -88,3 +88,25 @@ class ForwardedLog:
                 return
             self._said.add(text)
         self._log.log(level, "%s", text if once else f"{source}: {text}", extra={"fields": fields})
+
+
+class SourceFilter(logging.Filter):
+    """Lets the lines of one source after the other through as a ForwardedLog shows those of several.
+
+    Attributes:
+        source: of the lines to come; "" for those that name none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source, self._said = "", set[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "once", False):
+            text = record.getMessage()
+            new = text not in self._said
+            self._said.add(text)
+            return new
+        if self.source and facts_of(record).get("event") != "progress":  # which is of all sources
+            record.msg = f"{self.source}: {record.msg}"
+        return True

@@ -104,3 +104,9 @@ def reason_of(error: BaseException, folder: Path) -> str:
         error = disk_error(error, folder)
     text = str(error) if isinstance(error, HlfeatError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
+
+
+def attach_report(error: Exception, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Give the error that ends a run the report of it, from those of its parts that could still tell."""
+    if reports and isinstance(error, HlfeatError):
+        error.report = {**merge_reports(reports), "complete": False, "interrupted": reason_of(error, Path())}

@@ -16,13 +16,19 @@ import posixpath
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from hlfeat.audio.clip import Clip, Span, relative_id
+from hlfeat.audio.copies import Stamp
 from hlfeat.audio.formats import has_audio_name, is_apple_double
 from hlfeat.errors import ClipError, UsageError
+from hlfeat.inputs.archive_headers import RemoteHeaders
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.tar_members import HeaderFile, list_members
-from hlfeat.text import escape_unprintable
+from hlfeat.inputs.urls import end_run
+from hlfeat.remote.objects import stat as stat_object
+from hlfeat.remote.retries import RemoteError
+from hlfeat.text import count, escape_unprintable
 
 MAX_LINKS = 40  # as many as Linux follows
 
@@ -40,12 +46,15 @@ class Archive(InputKind):
     def matches(self, argument: Argument) -> bool:
         if argument.origin is Origin.FOLDER and is_apple_double(argument.path):
             return False
-        return argument.path.lower().endswith((".tar", *COMPRESSED))
+        return argument.name.lower().endswith((".tar", *COMPRESSED))
 
     def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
         path = escape_unprintable(argument.path)
-        if argument.origin in GIVEN and argument.path.lower().endswith(COMPRESSED):
+        if argument.origin in GIVEN and argument.name.lower().endswith(COMPRESSED):
             raise UsageError(f"{path}: expected a .tar that is not compressed: {_REASON}")
+        if argument.url is not None:
+            yield from _archive_at_url(argument, argument.url)
+            return
         if argument.origin is Origin.MANIFEST and argument.status is None:
             raise UsageError(f"{path}: the archive cannot be read: no such file")
         yield from archive_clips(argument.path, argument.id, argument.prefix)
@@ -70,18 +79,57 @@ def archive_clips(path: str, id_: str, prefix: str = "") -> Iterator[Clip | Skip
     except (OSError, ValueError):
         yield Clip(id_, path)  # decoding it will say why it cannot be read
         return
+    yield from _members(file, (info.st_size, info.st_mtime_ns), Clip(id_, path), prefix)
+
+
+def _archive_at_url(argument: Argument, url: str) -> Iterator[Clip | Skipped]:
+    """The audio members of an archive at a URL. Where it cannot be read, it fails, or ends the run if it is given."""
+    whole = Clip(argument.id, argument.path, url=argument.secret_url)
+    if argument.name.lower().endswith(COMPRESSED):
+        yield replace(whole, fault=("unsupported", f"a compressed archive: {_REASON}"))
+        return
+    try:
+        stamp = argument.listed
+        if stamp is None:
+            found = stat_object(url, argument.retries)
+            if found.is_folder or found.size is None:
+                raise RemoteError("unreadable", "expected a file whose size its server says")
+            stamp = found.size, found.modified
+        file = RemoteHeaders(url, stamp[0], argument.retries)
+        file.read(1)  # whether its server sends parts of files
+    except RemoteError as e:
+        if argument.origin in GIVEN or e.code == "unreachable":
+            end_run(argument.path, e)
+        yield replace(whole, fault=(e.code, str(e)))
+        return
+    yield from _members(file, stamp, whole, argument.prefix)
+
+
+def _members(file: HeaderFile | RemoteHeaders, stamp: Stamp, whole: Clip, prefix: str) -> Iterator[Clip | Skipped]:
+    """The audio members of an archive.
+
+    Args:
+        file: the archive; it is closed.
+        stamp: its size in bytes and modification time.
+        whole: stands for the archive itself, where it cannot be read to its end.
+        prefix: goes before the ids, which are the members' names.
+    """
+    path = whole.path
     headers: dict[int, tarfile.TarInfo] = {}  # by offset
     fault = None
     with file:
         try:
-            headers.update((m.offset, m) for m in list_members(file, info.st_size))
+            headers.update((m.offset, m) for m in list_members(file, stamp[0]))
+        except RemoteError as e:
+            if e.code == "unreachable":
+                end_run(path, e)
+            fault = (e.code, f"the archive, after {count(len(headers), 'member')}: {e}")
         except ClipError as e:
             fault = (e.code, str(e))
             if not headers and (kind := _compression(file)):
                 fault = ("unsupported", f"an archive compressed with {kind}: {_REASON}")
     links = any(m.issym() or m.islnk() for m in headers.values())
     by_name = {posixpath.normpath(m.name): m for m in headers.values()} if links else {}
-    stamp = (info.st_size, info.st_mtime_ns)
     hidden_folders = set()
     for member in headers.values():
         hidden = _hidden_folder(member)
@@ -90,11 +138,11 @@ def archive_clips(path: str, id_: str, prefix: str = "") -> Iterator[Clip | Skip
                 yield Skipped(f"{path}: {hidden}", is_folder=True)
             hidden_folders.add(hidden)
         elif has_audio_name(member.name) and not member.isdir():
-            yield _clip(path, prefix, member, by_name, stamp)
+            yield _clip(whole, prefix, member, by_name, stamp)
         elif not member.isdir():
             yield Skipped(f"{path}: {member.name}")
     if fault is not None:
-        yield Clip(id_, path, fault=fault)
+        yield replace(whole, fault=fault)
 
 
 def _hidden_folder(member: tarfile.TarInfo) -> str | None:
@@ -108,7 +156,7 @@ def _hidden_folder(member: tarfile.TarInfo) -> str | None:
 
 
 def _clip(
-    path: str, prefix: str, member: tarfile.TarInfo, by_name: Mapping[str, tarfile.TarInfo], stamp: tuple[int, int]
+    archive: Clip, prefix: str, member: tarfile.TarInfo, by_name: Mapping[str, tarfile.TarInfo], stamp: Stamp
 ) -> Clip:
     fault = None
     source: tarfile.TarInfo | None = member
@@ -125,10 +173,11 @@ def _clip(
         fault = ("not-audio", "expected a file, found another kind of member")
     source = source or member
     span = Span(member.name, source.offset_data, source.size, stamp)
-    return Clip(posixpath.join(prefix, relative_id(member.name)), path, span=span, fault=fault)
+    id_ = posixpath.join(prefix, relative_id(member.name))
+    return Clip(id_, archive.path, span=span, fault=fault, url=archive.url)
 
 
-def _compression(file: HeaderFile) -> str | None:
+def _compression(file: HeaderFile | RemoteHeaders) -> str | None:
     file.seek(0)
     start = file.read(6)
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)

@@ -15,8 +15,15 @@ from enum import Enum
 from typing import BinaryIO, ClassVar, NamedTuple
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Stamp
 from hlfeat.audio.formats import extension, is_apple_double
 from hlfeat.inputs.root import NO_ROOT, Root
+from hlfeat.inputs.urls import asking
+from hlfeat.remote.objects import read
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.urls import is_url, name_of, normal_url, shown_url
+
+NO_RETRIES = Retries(0)
 
 
 class Origin(Enum):
@@ -44,6 +51,9 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         stdin: what "-" stands for.
         null: paths of a list end with NUL instead of a newline.
         root: what paths in it are relative to.
+        url: what is fetched, where it is a URL: `path` has no secrets.
+        listed: size (bytes) and modification time (nanoseconds since 1970; None: not known) of an object in a folder.
+        retries: how often what is asked of a URL is asked again.
     """
 
     path: str
@@ -55,6 +65,9 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     stdin: BinaryIO | None = None
     null: bool = False
     root: Root = NO_ROOT
+    url: str | None = None
+    listed: Stamp | None = None
+    retries: Retries = NO_RETRIES
 
     @classmethod
     def of(
@@ -67,12 +80,55 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         stdin: BinaryIO | None = None,
         null: bool = False,
         root: Root = NO_ROOT,
+        retries: Retries = NO_RETRIES,
     ) -> Argument:
+        if "://" in path and is_url(path):
+            return cls.at(path, origin, id_, prefix, null=null, root=root, retries=retries)
         try:
             status = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL in the path
             status = None
-        return cls(path, origin, status, id_, prefix, parents, stdin, null, root)
+        return cls(path, origin, status, id_, prefix, parents, stdin, null, root, retries=retries)
+
+    @classmethod
+    def at(
+        cls,
+        url: str,
+        origin: Origin,
+        id_: str,
+        prefix: str = "",
+        null: bool = False,
+        root: Root = NO_ROOT,
+        listed: Stamp | None = None,
+        retries: Retries = NO_RETRIES,
+    ) -> Argument:
+        """One at a URL."""
+        url = normal_url(url)
+        return cls(
+            shown_url(url), origin, None, id_, prefix, null=null, root=root, url=url, listed=listed, retries=retries
+        )
+
+    @property
+    def secret_url(self) -> str | None:
+        """What is fetched, where that is not the path."""
+        return None if self.url == self.path else self.url
+
+    @property
+    def name(self) -> str:
+        """The path, without the query of a URL: what the extension is to be read from."""
+        return self.path if self.url is None else name_of(self.path)
+
+    def content(self) -> bytes | None:
+        """The bytes at a URL; None of a path.
+
+        Raises:
+            UsageError: it does not exist, or may not be read.
+            UnreachableError: its server does not answer.
+        """
+        if self.url is None:
+            return None
+        with asking(self.path):
+            return read(self.url, retries=self.retries)
 
     @property
     def is_folder(self) -> bool:
@@ -80,7 +136,10 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
 
 
 def is_missing(path: str) -> bool:
-    """Whether there is no such file, or a link that leads nowhere. A file that may not be reached is there."""
+    """Whether there is no such file, or a link that leads nowhere. A file that may not be reached is there, and so is
+    one at a URL, which is not asked for."""
+    if "://" in path and is_url(path):
+        return False
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path

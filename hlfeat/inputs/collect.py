@@ -18,21 +18,28 @@ from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped, is_missing
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
+from hlfeat.inputs.objects import ObjectPattern, Objects
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
 from hlfeat.inputs.unfound import Unfound, nothing_found
+from hlfeat.inputs.urls import need_schemes
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.systems import need_installed
+from hlfeat.remote.urls import is_url, other_scheme, scheme_of, shown_url, unknown_scheme
 from hlfeat.text import count, escape_unprintable, nearest
 
 # Tried in this order: inputs of a run, lines of a list, entries of a folder alike.
 INPUT_KINDS: tuple[InputKind, ...] = (
     StandardInput(),
+    ObjectPattern(),
     KaldiFolder(),
     Folder(),
     Table(),
     JsonLines(),
     Archive(),
     PathList(),
+    Objects(),
     File(),
 )
 log = logging.getLogger("hlfeat")
@@ -99,6 +106,7 @@ def collect_inputs(
     null: bool = False,
     manifests: Sequence[str] = (),
     root: str | os.PathLike[str] | None = None,
+    retries: int = 5,
 ) -> Inputs:
     """List the clips that the inputs of `hlfeat extract` stand for, in order.
 
@@ -106,7 +114,8 @@ def collect_inputs(
     below the folder. A file's id is its name. `-` and *.txt are lists of paths; their ids are the paths as written,
     without a leading `/`, `./` or `../`. An archive stands for its audio members (hlfeat/inputs/archives.py), whose ids
     are the members' names; in a folder, the archive's id goes before them. Manifests (hlfeat/inputs/manifests.py) may
-    also be among the paths.
+    also be among the paths. All of them may be at URLs, where folders are prefixes and patterns such as
+    `s3://bucket/clips/**/*.flac`.
 
     Args:
         paths: files, folders, archives, lists and manifests; "-" for the list in `stdin`.
@@ -115,8 +124,10 @@ def collect_inputs(
         manifests: manifests, lists or archives that are read as such or refused.
         root: a folder that relative paths of lists and manifests are relative to. Ids of what is below it are relative
             to it too, also of files and folders among the paths.
+        retries: how often what is asked of a URL is asked again.
 
     Raises:
+        UnreachableError: the server of a URL among the inputs does not answer.
         UsageError: an input does not exist; two clips have the same id; there is no clip at all; "-" without `stdin`; a
             list or a manifest cannot be read; the root is no folder.
 
@@ -133,7 +144,8 @@ def collect_inputs(
     'skipped 1 file (not an audio extension): .pdf 1'
     """
     inputs = Inputs()
-    for argument in _arguments(paths, stdin, null, manifests, Root(None if root is None else os.fspath(root))):
+    top = Root(None if root is None else os.fspath(root))
+    for argument in _arguments(paths, stdin, null, manifests, top, Retries(retries)):
         kind, first = kind_of(argument), len(inputs.clips)
         if isinstance(kind, Table | JsonLines | KaldiFolder):
             inputs.manifests.append(argument.path)
@@ -152,9 +164,10 @@ def collect_inputs(
             unfound = nothing_found(argument, inputs.clips[first:])
             inputs.unfound += [] if unfound is None else [unfound]
     if not inputs.clips:
-        shown = ", ".join(escape_unprintable(p) for p in [*paths, *manifests][:3])
+        shown = ", ".join(escape_unprintable(shown_url(p)) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
+    need_schemes(inputs.clips)
     _warn_of_unicode_forms(_refuse_duplicates(inputs.clips))
     return inputs
 
@@ -189,16 +202,34 @@ def kind_of(argument: Argument) -> InputKind:
 
 
 def _arguments(
-    paths: Sequence[str], stdin: BinaryIO | None, null: bool, manifests: Sequence[str], root: Root
+    paths: Sequence[str],
+    stdin: BinaryIO | None,
+    null: bool,
+    manifests: Sequence[str],
+    root: Root,
+    retries: Retries,
 ) -> Iterator[Argument]:
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
-        id_ = root.below(path) or posixpath.basename(path.rstrip("/"))
-        argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root)
-        yield argument._replace(prefix=root.below(f"{path}/") or "") if argument.is_folder else argument
+        _check_scheme(path)
+        id_ = root.below(path) or posixpath.basename(shown_url(path).rstrip("/"))
+        argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root, retries=retries)
+        is_folder = argument.is_folder or argument.url is not None
+        yield argument._replace(prefix=root.below(f"{path}/") or "") if is_folder else argument
     for path in manifests:
-        yield Argument.of(path, Origin.MANIFEST, posixpath.basename(path), null=null, root=root)
+        _check_scheme(path)
+        id_ = posixpath.basename(shown_url(path))
+        yield Argument.of(path, Origin.MANIFEST, id_, null=null, root=root, retries=retries)
+
+
+def _check_scheme(path: str) -> None:
+    """Raises UsageError for a URL that cannot be read, or has no place in it."""
+    shown = escape_unprintable(shown_url(path))
+    if (other_scheme(path) and not os.path.lexists(path)) or (not path.partition("://")[2].strip("/") and is_url(path)):
+        raise UsageError(f"{shown}: {unknown_scheme(path) if other_scheme(path) else 'expected a bucket or a host'}")
+    if is_url(path):
+        need_installed(scheme_of(path) or "")
 
 
 def _no_such_input(path: str) -> str:

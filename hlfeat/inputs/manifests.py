@@ -54,11 +54,11 @@ class JsonLines(InputKind):
     origins = GIVEN
 
     def matches(self, argument: Argument) -> bool:
-        return argument.path.lower().endswith(LINES)
+        return argument.name.lower().endswith(LINES)
 
     def clips(self, argument: Argument) -> Iterator[Clip]:
-        rows = RowClips(argument.path, argument.root)
-        with open_text(argument.path) as file:
+        rows = RowClips(argument.path, argument.root, argument.url)
+        with open_text(argument.path, content=argument.content()) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:

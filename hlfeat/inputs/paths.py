@@ -11,6 +11,8 @@ from hlfeat.audio.formats import extension, has_audio_name
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.text_files import in_utf8
+from hlfeat.inputs.urls import clip_at
+from hlfeat.remote.urls import is_url, joined
 from hlfeat.text import escape_unprintable
 
 LISTS = frozenset({"txt", "lst", "list"})
@@ -27,10 +29,13 @@ class File(InputKind):
     def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
         if not argument.id:
             raise UsageError(f"expected paths in the list, got {escape_unprintable(argument.path)!r}")
-        if argument.origin is Origin.FOLDER and argument.status is not None and not has_audio_name(argument.path):
+        is_there = argument.status is not None or argument.url is not None
+        if argument.origin is Origin.FOLDER and is_there and not has_audio_name(argument.path):
             yield Skipped(argument.path)
+        elif argument.url is not None:
+            yield Clip(argument.id, argument.path, url=argument.secret_url, listed=argument.listed)
         else:
-            yield Clip(argument.id, argument.path)
+            yield clip_at(argument.id, argument.path)
 
 
 class Folder(InputKind):
@@ -83,25 +88,33 @@ class PathList(InputKind):
     origins = GIVEN
 
     def matches(self, argument: Argument) -> bool:
-        return extension(argument.path) in LISTS
+        return extension(argument.name) in LISTS
 
     def clips(self, argument: Argument) -> Iterator[Argument]:
+        data = argument.content()
         try:
-            with open(argument.path, "rb") as f:
-                data = f.read()
+            if data is None:
+                with open(argument.path, "rb") as f:
+                    data = f.read()
         except OSError as e:
             raise UsageError(f"{escape_unprintable(argument.path)}: the list cannot be read: {e.strerror}") from e
         yield from _list_entries(data, argument)
 
 
 def _list_entries(data: bytes, argument: Argument) -> Iterator[Argument]:
-    """The paths of a list. Ids in a folder among them are relative to a root, if there is one, else to the folder."""
+    """The paths of a list. Ids in a folder among them are relative to a root, if there is one, else to the folder.
+
+    Relative paths of a list at a URL are relative to it.
+    """
     null, root = argument.null, argument.root
     data = in_utf8(data)
     if not null and b"\0" in data:
         raise UsageError("the list has NUL bytes in it, as if its paths were separated by NUL", remedy="null")
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     for path in map(os.fsdecode, filter(None, lines)):
-        entry = Argument.of(root.path_of(path), Origin.LIST, root.id_of(path))
-        below = root.below(f"{entry.path}/") if entry.is_folder else None
+        where = root.path_of(path)
+        if argument.url is not None and root.folder is None and not (is_url(path) or os.path.isabs(path)):
+            where = joined(argument.url, path)
+        entry = Argument.of(where, Origin.LIST, root.id_of(path), retries=argument.retries)
+        below = root.below(f"{entry.path}/") if entry.is_folder or where.endswith("/") else None
         yield entry._replace(prefix=below) if below else entry

@@ -13,6 +13,8 @@ from hlfeat.errors import UsageError
 from hlfeat.inputs.columns import Columns, TimeColumn
 from hlfeat.inputs.metadata import MetadataPool
 from hlfeat.inputs.root import NO_ROOT, Root
+from hlfeat.inputs.urls import clip_at
+from hlfeat.remote.urls import is_url, joined, other_scheme, shown_url, without_secrets
 from hlfeat.text import escape_unprintable
 
 Row: TypeAlias = Mapping[str, object]
@@ -55,13 +57,14 @@ class RowClips:
     Args:
         path: of the manifest.
         root: what paths in it are relative to.
+        url: of a manifest at a URL, with the secrets that the path leaves out.
 
     Attributes:
         metadata: makes that of its rows.
     """
 
-    def __init__(self, path: str, root: Root = NO_ROOT) -> None:
-        self.path, self.root, self.metadata = path, root, MetadataPool()
+    def __init__(self, path: str, root: Root = NO_ROOT, url: str | None = None) -> None:
+        self.path, self.root, self.url, self.metadata = path, root, url, MetadataPool()
         self._entries: list[Clip | _BadRow] = []
         self._lines: dict[str, int] = {}  # of each id of a clip that is not of a bad row
 
@@ -101,14 +104,14 @@ class RowClips:
             error = entry.error
             id_ = error.clip_id
             if not (named and id_) or id_ in taken:
-                id_ = f"{relative_id(self.path)}:{entry.line}"
+                id_ = f"{NO_ROOT.id_of(self.path)}:{entry.line}"
                 while id_ in taken:
                     id_ += "'"
             taken.add(id_)
-            yield Clip(id_, error.file or self.path, fault=(BAD_ROW, self._message(entry)))
+            yield Clip(id_, shown_url(error.file or self.path), fault=(BAD_ROW, self._message(entry)))
 
     def _message(self, row: _BadRow) -> str:
-        return f"{escape_unprintable(self.path)}:{row.line}: {escape_unprintable(str(row.error))}"
+        return f"{escape_unprintable(self.path)}:{row.line}: {escape_unprintable(without_secrets(str(row.error)))}"
 
 
 def clip_of_row(
@@ -144,7 +147,8 @@ def clip_of_row(
     if name is None:
         part = f"#t={start or 0:g},{'' if end is None else f'{end:.10g}'}" if start or end else ""
         name = rows.root.id_of(file) + part
-    return Clip(name, _resolve(row, columns, file, rows), start, end, channel, fault=fault, meta=meta)
+    path = _resolve(row, columns, file, rows)
+    return clip_at(name, path, start=start, end=end, channel=channel, fault=fault, meta=meta)
 
 
 def _path_of(row: Row, columns: Columns) -> str:
@@ -224,16 +228,23 @@ def seconds_of(row: Row, column: TimeColumn, decimal_comma: bool = False) -> flo
 def _resolve(row: Row, columns: Columns, file: str, rows: RowClips) -> str:
     """The path of the file. In Raven's tables, the begin path where the begin file is not beside the table."""
     path = resolve_path(file, rows)
-    if columns.raven and not os.path.exists(path):
+    if columns.raven and not (is_url(path) or os.path.exists(path)):
         others = (row.get(key) for key in columns.paths)
         return next((other for other in others if isinstance(other, str) and os.path.exists(other)), path)
     return path
 
 
 def resolve_path(file: str, rows: RowClips) -> str:
-    """The path below the root; without one as it is written, or below the manifest's folder if it only exists there."""
+    """The path below the root; without one as it is written, or below the manifest's folder if it only exists there.
+
+    URLs are as they are written. Relative paths of a manifest at a URL are relative to it.
+    """
     if rows.root.folder is not None:
         return rows.root.path_of(file)
+    if is_url(file):
+        return file
+    if rows.url is not None:
+        return file if os.path.isabs(file) or other_scheme(file) else joined(rows.url, file)
     if not os.path.isabs(file) and not os.path.exists(file):
         other = os.path.join(os.path.dirname(rows.path), file)
         if os.path.exists(other):

@@ -21,6 +21,7 @@ from hlfeat.inputs.base import GIVEN, Argument, InputKind
 from hlfeat.inputs.columns import ColumnError, Columns, path_columns, understand_columns
 from hlfeat.inputs.rows import BadRowError, RowClips, clip_of_row
 from hlfeat.inputs.text_files import open_text
+from hlfeat.remote.urls import name_of
 from hlfeat.text import count, escape_unprintable
 
 TABLES = (".csv", ".tsv", ".selections.txt", ".selection.table.txt")
@@ -34,12 +35,12 @@ class Table(InputKind):
     origins = GIVEN
 
     def matches(self, argument: Argument) -> bool:
-        return argument.path.lower().endswith(TABLES)
+        return argument.name.lower().endswith(TABLES)
 
     def clips(self, argument: Argument) -> Iterator[Clip]:
-        with open_text(argument.path, newline="") as file:
+        with open_text(argument.path, newline="", content=argument.content()) as file:
             lines = file.readlines()
-        yield from _table_clips(RowClips(argument.path, argument.root), lines)
+        yield from _table_clips(RowClips(argument.path, argument.root, argument.url), lines)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
 
 def _dialect_of(lines: Sequence[str], start: int, path: str, separator: str | None) -> _Dialect:
     """How the table is written whose header begins in a line: the separator that makes a column of paths of it."""
-    usual = "," if path.lower().endswith(".csv") else "\t"
+    usual = "," if name_of(path).lower().endswith(".csv") else "\t"
     separators = [separator] if separator else sorted(_SEPARATORS, key=lambda other: other != usual)
     dialects = [_Dialect.of(lines[start], separator) for separator in separators]
     for dialect in dialects:

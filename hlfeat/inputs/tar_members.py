@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from hlfeat.errors import ClipError
+from hlfeat.remote.retries import RemoteError
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_HEADER = 16 << 20  # bytes of an extended header: beyond, it is damaged
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 
 
-def list_members(file: HeaderFile, size: int) -> Iterator[tarfile.TarInfo]:
+def list_members(file: HeaderFile | io.RawIOBase, size: int) -> Iterator[tarfile.TarInfo]:
     """Members of all archives in a file, one archive after the other.
 
     Args:
@@ -23,6 +24,7 @@ def list_members(file: HeaderFile, size: int) -> Iterator[tarfile.TarInfo]:
 
     Raises:
         ClipError: empty, truncated, corrupt, unreadable; members before the damage have been yielded.
+        RemoteError: of an archive at a URL.
     """
     if size == 0:
         raise ClipError("empty", "the file has 0 bytes")
@@ -46,15 +48,17 @@ def list_members(file: HeaderFile, size: int) -> Iterator[tarfile.TarInfo]:
         raise ClipError("truncated", message) from e
     except OSError as e:
         raise ClipError("unreadable", f"the archive, from byte {offset}{last}: {e.strerror or e}") from e
+    except RemoteError:
+        raise
     except Exception as e:  # tarfile raises errors of many types
         message = f"expected a member of the archive at byte {offset}{last}: {e}; what follows is lost"
         raise ClipError("corrupt", message) from e
 
 
-def _after_zeros(file: HeaderFile, offset: int) -> int:
+def _after_zeros(file: HeaderFile | io.RawIOBase, offset: int) -> int:
     """The offset of the first block from `offset` on that is not all zeros."""
     file.seek(offset)
-    while zeros := file.read(1 << 20):
+    while zeros := file.read(1 << 20) or b"":
         rest = len(zeros.lstrip(b"\0"))
         if rest:
             return offset + (len(zeros) - rest) // BLOCK * BLOCK

@@ -29,5 +29,5 @@ def read_failure_codes(folder: RunDir) -> tuple[Counter[str], list[Damage]]:
         for failure in folder.failures():
             codes[failure.code] += 1
     except OutputError as e:
-        return codes, [Damage("failures", str(e))]
+        return codes, [Damage("failures", folder.place.named(str(e)))]
     return codes, []

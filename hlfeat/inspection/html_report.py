@@ -57,7 +57,7 @@ def html_report(inspection: Inspection, clips: int) -> bytes:
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; media-src data:; "
         f"style-src {_hash(css)}; script-src {_hash(js)}"
     )
-    name = text_of(str(folder.folder))
+    name = text_of(str(folder.place))
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',

@@ -17,6 +17,8 @@ from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.place import Place
+from hlfeat.storage.remote_file import DataFile, size_of
 
 MOST_BINS = 12
 
@@ -59,7 +61,7 @@ class Inspection:
             columns = (m.mean, np.sqrt(m.variance), m.min, m.max)
             statistics = {key: column.tolist() for key, column in zip(statistics, columns, strict=True)}
         return {
-            "folder": str(self.folder.folder),
+            "folder": str(self.folder.place),
             "clips": len(self.durations),
             "hours": float(self.durations.sum() / 3600),
             "frames": m.frames,
@@ -83,8 +85,8 @@ class Inspection:
         }
 
 
-def inspect(path: Path) -> Inspection:
-    """What is in a feature directory, from its indexes and statistics.
+def inspect(path: Path | Place) -> Inspection:
+    """What is in a feature directory, on this machine or at a place that is open, from its indexes and statistics.
 
     Statistics that an earlier version has not written are computed from the data, piece by piece. A damaged shard is
     named and left out.
@@ -100,7 +102,7 @@ def inspect(path: Path) -> Inspection:
         try:
             found.add(folder, shard)
         except OutputError as e:
-            damaged.append(Damage(shard.name, str(e)))
+            damaged.append(Damage(shard.name, folder.place.named(str(e))))
     failures, unreadable = read_failure_codes(folder)
     return Inspection(
         folder=folder,
@@ -133,7 +135,7 @@ class _Shards:
         """Add a shard. Raises OutputError, with nothing added, where it is damaged."""
         durations, frames, data = _read_index(folder, shard)
         check_shard(data, frames)
-        size = data.stat().st_size
+        size = size_of(data)
         statistics, stored = folder.statistics(shard, len(durations), frames)
         self.durations += durations
         self.data_bytes, self.data_suffix = self.data_bytes + size, data.suffix
@@ -144,8 +146,8 @@ class _Shards:
             self.without_statistics.append(data.name)
 
 
-def _read_index(folder: FeatureDir, shard: ShardFiles) -> tuple[array[float], int, Path]:
-    """The durations of a shard's clips, their number of frames, and the path of their features."""
+def _read_index(folder: FeatureDir, shard: ShardFiles) -> tuple[array[float], int, DataFile]:
+    """The durations of a shard's clips, their number of frames, and the file of their features."""
     durations, frames, name = array("d"), 0, ""
     for entry in folder.entries(shard):
         durations.append(entry.duration)
@@ -153,7 +155,7 @@ def _read_index(folder: FeatureDir, shard: ShardFiles) -> tuple[array[float], in
         name = entry.shard
     if not durations:
         raise OutputError(f"{shard.index}: damaged: there is no clip in it")
-    return durations, frames, folder.folder / name
+    return durations, frames, folder.place.data(name)
 
 
 def histogram(durations: np.ndarray) -> list[tuple[float, float, int]]:

@@ -27,7 +27,7 @@ def summary_lines(inspection: Inspection, verified: bool = False, bands: bool = 
         verified: whether the directory has been verified, without a mismatch.
         bands: a line of statistics for each band, not for each channel.
     """
-    yield escape_unprintable(str(inspection.folder.folder))
+    yield escape_unprintable(str(inspection.folder.place))
     yield from fact_lines(summary_facts(inspection, verified))
     if inspection.moments.frames:
         yield ""

@@ -14,13 +14,14 @@ import numpy as np
 from hlfeat.errors import OutputError
 from hlfeat.inspection.damage import Damage, read_failure_codes
 from hlfeat.inspection.text import Fact, damaged_facts, directory_facts, duration_lines, fact_lines, made_by
+from hlfeat.storage.place import Place
 from hlfeat.storage.track_dir import TrackDir
 from hlfeat.text import escape_unprintable
 
 
 @dataclass(frozen=True)
 class TrackInspection:
-    """What is in a directory of pitch tracks.
+    """What is in a directory of pitch tracks, on this machine or at a place that is open.
 
     Attributes:
         folder: the directory.
@@ -42,7 +43,7 @@ class TrackInspection:
         """For JSON."""
         description = self.folder.description.as_dict()
         return {
-            "folder": str(self.folder.folder),
+            "folder": str(self.folder.place),
             "clips": len(self.durations),
             "hours": float(self.durations.sum() / 3600),
             "frames": self.frames,
@@ -56,7 +57,7 @@ class TrackInspection:
 
     def lines(self, verified: bool = False) -> Iterator[str]:
         """What `hlfeat inspect` prints. `verified`: the directory has been verified, without a mismatch."""
-        yield escape_unprintable(str(self.folder.folder))
+        yield escape_unprintable(str(self.folder.place))
         yield from fact_lines(self._facts(verified))
         yield from duration_lines(self.durations)
 
@@ -72,8 +73,8 @@ class TrackInspection:
         yield from made_by(self.folder.description)
 
 
-def inspect_tracks(path: Path) -> TrackInspection:
-    """What is in a directory of pitch tracks.
+def inspect_tracks(path: Path | Place) -> TrackInspection:
+    """What is in a directory of pitch tracks, on this machine or at a place that is open.
 
     Raises:
         UsageError: it is none.
@@ -86,7 +87,7 @@ def inspect_tracks(path: Path) -> TrackInspection:
         try:
             entries = list(folder.entries(shard))
         except OutputError as e:
-            damaged.append(Damage(shard.name, str(e)))
+            damaged.append(Damage(shard.name, folder.place.named(str(e))))
             continue
         durations.extend(entry.duration for entry in entries)
         frames += sum(entry.frames for entry in entries)

@@ -31,6 +31,10 @@ def verify(folder: FeatureDir, progress: Callable[[int], object] = lambda n: Non
     Args:
         progress: called after each clip with the number of bytes of its features.
     """
+    return map(folder.place.named, _mismatches(folder, progress))
+
+
+def _mismatches(folder: FeatureDir, progress: Callable[[int], object]) -> Iterator[str]:
     for shard in folder.shards:
         check = ShardCheck(folder, shard)
         yield from check.data(progress)
@@ -45,6 +49,10 @@ def verify_tracks(folder: TrackDir, progress: Callable[[int], object] = lambda n
     Args:
         progress: called with the number of bytes that were read.
     """
+    return map(folder.place.named, _track_mismatches(folder, progress))
+
+
+def _track_mismatches(folder: TrackDir, progress: Callable[[int], object]) -> Iterator[str]:
     for shard in folder.shards:
         try:
             for entry in folder.entries(shard):

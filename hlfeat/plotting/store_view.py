@@ -151,12 +151,12 @@ def _modules_of(store: FeatureStore, described: bool) -> tuple[Config, Extractor
     Args:
         described: whether hlfeat.yaml has the frequencies.
     """
-    path = Layout(store.folders[0]).description
+    path = f"{store.folders[0]}/{Layout(Path()).description}"
     data = store.description.get("config")
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: there is no configuration in it")
     try:
-        config = config_from_dict(data, source=str(path))
+        config = config_from_dict(data, source=path)
         extractor = build(config)
     except ConfigError as e:
         raise OutputError(f"{path}: damaged, or another version's: {e}") from e

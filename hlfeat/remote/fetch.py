@@ -2,32 +2,99 @@
 
 from __future__ import annotations
 
-from hlfeat.audio.clip import Clip
-from hlfeat.audio.copies import Copy
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+from hlfeat.audio.byte_source import check_end
+from hlfeat.audio.clip import Clip, Span
+from hlfeat.audio.copies import Copy, CopyWriter
 from hlfeat.errors import ClipError
-from hlfeat.remote.objects import read
 from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.transfer import transfer
 from hlfeat.remote.urls import is_url
+
+Source = tuple[str, Span | None]
 
 
 class ObjectFetcher:
-    """Fetches objects whole, or the members of an archive at a URL; a Fetcher."""
+    """Fetches objects whole, or the members of an archive at a URL; a Fetcher. Segments of an object share a copy.
+
+    What is too large for memory goes into the system's folder for temporary files, as the output may be a bucket.
+    """
 
     def __init__(self, retries: Retries) -> None:
-        self._retries = retries
+        self._stopped = False
+        self._retries = replace(retries, stopped=lambda: self._stopped or retries.stopped())
+        self._lock = threading.Lock()
+        self._running: dict[Source, Future[Copy]] = {}
+        self._copies: WeakValueDictionary[Source, Copy] = WeakValueDictionary()
+        self._last: Copy | None = None  # of a segment: the next one may come when the others are done
 
     def brings(self, clip: Clip) -> bool:
         return is_url(clip.path)
 
     def fetch(self, clip: Clip) -> Copy:
-        span = clip.span
+        if not clip.is_segment and clip.channel is None:
+            return self._fetch(clip)
+        source = clip.path, clip.span
+        with self._lock:
+            copy = self._copies.get(source)
+            if copy is not None:
+                return copy
+            other = self._running.get(source)
+            mine = self._running.setdefault(source, Future())
+        if other is not None:
+            return other.result()
         try:
-            if span is None:
-                return Copy(read(clip.path, retries=self._retries))
-            data = read(clip.path, span.offset, span.offset + span.size, self._retries)
-            return Copy(data, span.stamp)
+            copy = self._fetch(clip)
+        except BaseException as e:
+            mine.set_exception(e)
+            raise
+        else:
+            with self._lock:
+                self._copies[source] = self._last = copy
+            mine.set_result(copy)
+            return copy
+        finally:
+            with self._lock:
+                del self._running[source]
+
+    def _fetch(self, clip: Clip) -> Copy:
+        try:
+            return fetch_copy(clip, self._retries)
         except RemoteError as e:
             raise ClipError(e.code, str(e)) from e
 
+    def stop(self) -> None:
+        self._stopped = True
+
     def close(self) -> None:
-        pass
+        self._last = None
+
+
+def fetch_copy(clip: Clip, retries: Retries) -> Copy:
+    """The bytes of one clip at a URL.
+
+    Raises RemoteError; ClipError of an archive that ends within it; OSError of the disk of temporary files.
+    """
+    writer, span = CopyWriter(), clip.span
+    if span is None:
+        found = transfer(clip.url or clip.path, writer, None, None, retries)
+        return writer.copy((writer.size, found.modified))
+    check_end(span, span.stamp[0])
+    found = transfer(clip.url or clip.path, writer, span.offset, span.offset + span.size, retries)
+    if found.size is not None and (found.size, found.modified) != span.stamp:
+        raise RemoteError("unreadable", "the archive was changed after its members were listed")
+    return writer.copy(span.stamp)
+
+
+def with_copy(clip: Clip, retries: Retries) -> Clip:
+    """The clip with its bytes, if they are at a URL; else as it is. Raises ClipError."""
+    if clip.fault is not None or not is_url(clip.path):
+        return clip
+    try:
+        return replace(clip, copy=fetch_copy(clip, retries))
+    except RemoteError as e:
+        raise ClipError(e.code, str(e)) from e

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hlfeat.remote.objects import file_system
 from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.systems import file_system
 
 ANY = "*"  # in place of a tag: whatever is there
 _TOKEN = "hlfeat-put"  # the key of the metadata

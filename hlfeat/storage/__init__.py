@@ -12,4 +12,7 @@ Public names: FeatureStore, collate, FeatureBatch.
     feature_dir        a directory as it lies, shard by shard  shard_writer  one shard, published when it is whole
     merge_statistics   statistics of whole directories         index         all clips as one compact table
     store              FeatureStore, for training              collate       clips as a padded batch
+    place              a directory here or at a URL            mirror        copies of the small files at a URL
+    remote_file        features at a URL, as a file            remote_array  features at a URL, row by row
+    index_lines        lines of an index, when asked for
 """

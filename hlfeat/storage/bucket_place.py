@@ -28,6 +28,7 @@ from hlfeat.storage import lease
 from hlfeat.storage.description import read_description
 from hlfeat.storage.heartbeat import HeldError
 from hlfeat.storage.layout import Layout
+from hlfeat.storage.lock import AnotherRunError
 from hlfeat.storage.output_place import Lock, OpenPlace
 from hlfeat.storage.staging import Staging
 
@@ -60,10 +61,10 @@ class BucketPlace:
     def local(self) -> None:
         return None
 
-    def folder(self, indexes: bool = False) -> Path:
+    def folder(self, indexes: bool = False, anew: bool = False) -> Path:
         prefix = S3Prefix(*self._where, self._retries)
         with self._usable():
-            if self._staging is None:
+            if self._staging is None or anew:
                 self._staged().update(prefix.list())
             staging = self._staged()
             staging.copy(prefix, lambda name: name.kind in _SMALL or (indexes and name.kind == "index"))
@@ -95,7 +96,7 @@ class BucketPlace:
                 held.exclude(_excluded(listed, layout))
             except HeldError as e:
                 doing = "" if part == WHOLE else f" part {part}"
-                raise OutputError(f"{self}: another run is writing{doing} here{e}") from e
+                raise AnotherRunError(f"{self}: another run is writing{doing} here{e}") from e
             _abort_uploads(prefix, part)
             staging.update(listed)
             staging.copy(prefix, lambda name: name.part == part and name.kind in (*_SMALL, "index"))

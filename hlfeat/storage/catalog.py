@@ -78,7 +78,7 @@ class ShardCatalog:
 
     def clean(self, everything: bool) -> None:
         """Remove what a killed run of this part left half-made, or with `everything` all that any run has written."""
-        files = [(path, name) for path, name in own_files(self.layout.folder) if name.kind != "lock"]
+        files = [(path, name) for path, name in own_files(self.layout.folder) if name.kind not in ("lock", "driver")]
         finished = {(name.part, name.number) for _, name in files if name.kind == "index" and not name.temporary}
         for path, name in sorted(files, key=_removal_order):
             orphan = name.kind in ("shard", "statistics") and (name.part, name.number) not in finished
@@ -101,11 +101,14 @@ class ShardCatalog:
         self._files.write(self.layout.failures, json_lines(failure.as_dict() for failure in failures))
 
     def other_partitions(self) -> list[int]:
-        """The numbers of parts, other than the run's own, into which runs have divided what is in the directory."""
+        """Those of `partitions` that are not the run's own."""
+        return [of for of in self.partitions() if of != self.layout.part.of]
+
+    def partitions(self) -> list[int]:
+        """The numbers of parts into which runs have divided what is in the directory: 1 for the whole."""
         kinds = ("index", "failures", "report")
         names = (name for _, name in own_files(self.layout.folder) if name.kind in kinds and not name.temporary)
-        of = {name.part.of for name in names if name.kind == "index" or name.part != WHOLE}
-        return sorted(of - {self.layout.part.of})
+        return sorted({name.part.of for name in names if name.kind == "index" or name.part != WHOLE})
 
 
 @contextmanager

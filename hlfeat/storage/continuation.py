@@ -47,7 +47,7 @@ class Continuation:
         """Raises UsageError for files of hlfeat's names without hlfeat.yaml."""
         if Layout(self.folder).description.exists():
             return
-        files = [(path.name, name) for path, name in own_files(self.folder) if name.kind != "lock"]
+        files = [(path.name, name) for path, name in own_files(self.folder) if name.kind not in ("lock", "driver")]
         if not all(name.temporary for _, name in files):
             names = ", ".join(sorted(path for path, _ in files)[:3])
             raise UsageError(f"{self.folder}: has {names} but no hlfeat.yaml, so they are not hlfeat's to touch")

@@ -17,6 +17,8 @@ from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
 from hlfeat.storage.formats import FeatureReader, open_reader
 from hlfeat.storage.layout import Layout, ShardFiles
+from hlfeat.storage.place import Place
+from hlfeat.storage.remote_file import size_of
 from hlfeat.storage.run_dir import RunDir
 
 log = logging.getLogger("hlfeat")
@@ -49,8 +51,9 @@ class FeatureDir(RunDir):
         frames_fingerprint: of the frames, however they are stored.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | Place) -> None:
         super().__init__(folder)
+        folder = self.folder
         if self.description.pitch is not None:
             raise UsageError(f"{folder}: not a feature directory: it holds pitch tracks")
         self.shape = self.description.features.row
@@ -85,9 +88,8 @@ class FeatureDir(RunDir):
 
     def open_shard(self, shard: ShardFiles, name: str) -> FeatureReader:
         """The data of a shard, whose file the index calls by this name."""
-        for path in shard.data:
-            if path.name == name:
-                return open_reader(path, self.shape, self.dtype)
+        if name in (path.name for path in shard.data):
+            return open_reader(self.place.data(name), self.shape, self.dtype)
         raise OutputError(f"{shard.index}: damaged: expected {shard.expected_names}, got {name!r}")
 
     def compute(self, shard: ShardFiles) -> ShardStatistics:
@@ -109,4 +111,4 @@ class FeatureDir(RunDir):
 
     def size(self) -> int:
         """Bytes of the features of all shards."""
-        return sum(path.stat().st_size for shard in self.shards for path in shard.data if path.exists())
+        return sum(size_of(file) for shard in self.shards for file in self.place.data_of(shard))

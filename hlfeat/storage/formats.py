@@ -8,20 +8,31 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from zipfile import is_zipfile
 
 import numpy as np
 
 from hlfeat.errors import OUT_OF_FILES, OutputError
 from hlfeat.storage.records import IndexEntry
+from hlfeat.storage.remote_array import RemoteArray
+from hlfeat.storage.remote_file import DataFile, RemoteFile, size_of
 
 PIECE = 1 << 21  # bytes of a shard that are read at once
+COPIED_SHARDS = 2  # at URLs, of a format that has to be copied as a whole, which a process keeps
 
-ClipLookup = Callable[
-    [str, int, int], np.ndarray
-]  # id, row, frames -> features, or fewer frames where some are missing
+
+class Rows(Protocol):
+    """A clip's features: an array, or what reads one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frames: slice) -> np.ndarray: ...
+
+
+ClipLookup = Callable[[str, int, int], Rows]  # id, row, frames -> features, or fewer frames where some are missing
 
 
 class FeatureWriter(ABC):
@@ -49,7 +60,7 @@ class FeatureReader(ABC):
         row_bytes: of one row.
     """
 
-    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.row_shape, self.dtype = path, row_shape, dtype
         self.row_bytes = int(np.prod(row_shape)) * dtype.itemsize
         self.rows = 0
@@ -79,7 +90,7 @@ class FeatureFormat(ABC):
         """Writes a shard into an empty file."""
 
     @abstractmethod
-    def reader(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+    def reader(self, path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
         """Reads a shard without mapping it into memory.
 
         Raises ValueError for a file that is damaged, or whose features have another shape or type.
@@ -90,7 +101,11 @@ class FeatureFormat(ABC):
         """Maps a shard into memory, to read clips in any order. Raises ValueError for a file that is damaged."""
 
     @abstractmethod
-    def is_complete(self, path: Path, rows: int) -> bool:
+    def remote_lookup(self, file: RemoteFile) -> ClipLookup:
+        """Reads clips of a shard at a URL in any order. Raises ValueError for a file that is damaged."""
+
+    @abstractmethod
+    def is_complete(self, path: DataFile, rows: int) -> bool:
         """Whether a file has so many rows, as far as can be seen without reading the features."""
 
 
@@ -103,14 +118,19 @@ class NpyFormat(FeatureFormat):
     def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
         return _NpyWriter(file, row_shape, dtype)
 
-    def reader(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+    def reader(self, path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
         return _NpyReader(path, row_shape, dtype)
 
     def lookup(self, path: Path) -> ClipLookup:
         array = np.load(path, mmap_mode="r")
         return lambda id_, row, frames: array[row : row + frames]
 
-    def is_complete(self, path: Path, rows: int) -> bool:
+    def remote_lookup(self, file: RemoteFile) -> ClipLookup:
+        return RemoteArray(file).lookup
+
+    def is_complete(self, path: DataFile, rows: int) -> bool:
+        if isinstance(path, RemoteFile):
+            return RemoteArray(path).shape[0] == rows
         return len(np.load(path, mmap_mode="r")) == rows
 
 
@@ -140,9 +160,9 @@ class _NpyWriter(FeatureWriter):
 
 
 class _NpyReader(FeatureReader):
-    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().__init__(path, row_shape, dtype)
-        self._file = open(path, "rb")
+        self._file = path.open("rb")
         try:
             self.rows = self._read_header()
         except BaseException:
@@ -157,7 +177,7 @@ class _NpyReader(FeatureReader):
             expected = ", ".join(map(str, self.row_shape))
             raise ValueError(f"expected [rows, {expected}] {self.dtype}, got {list(shape)} {dtype}")
         self._data_start = self._file.tell()
-        size, expected_size = self._file.seek(0, 2) - self._data_start, shape[0] * self.row_bytes
+        size, expected_size = size_of(self.path) - self._data_start, shape[0] * self.row_bytes
         if size != expected_size:
             raise ValueError(f"expected {expected_size} bytes for {shape[0]} rows, got {size}")
         return int(shape[0])
@@ -195,13 +215,33 @@ class ClipsFormat(FeatureFormat):
     def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
         return _ClipsWriter(file, self.save)
 
-    def reader(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
-        return _ClipsReader(path, row_shape, dtype, self.load(path))
+    def reader(self, path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+        clips = _clips_of_copy(self, path) if isinstance(path, RemoteFile) else self.load(path)
+        return _ClipsReader(path, row_shape, dtype, clips)
 
     def lookup(self, path: Path) -> ClipLookup:
-        clips = self.load(path)
-        missing = np.empty(0)
-        return lambda id_, row, frames: clips.get(id_, missing)
+        return _lookup_in(self.load(path))
+
+    def remote_lookup(self, file: RemoteFile) -> ClipLookup:
+        _clips_of_copy(self, file)  # raises where it is damaged
+        return lambda id_, row, frames: _lookup_in(_clips_of_copy(self, file))(id_, row, frames)
+
+
+def _lookup_in(clips: Mapping[str, np.ndarray]) -> ClipLookup:
+    missing = np.empty(0)
+    return lambda id_, row, frames: clips.get(id_, missing)
+
+
+@lru_cache(COPIED_SHARDS)
+def _clips_of_copy(form: ClipsFormat, file: RemoteFile) -> dict[str, np.ndarray]:
+    """The clips of a shard at a URL, which is copied to this machine as a whole. Raises OutputError."""
+    try:
+        with file.copied() as path:
+            return form.load(path)
+    except ValueError as e:
+        raise OutputError(f"{file}: damaged: {e}") from e
+    except OSError as e:
+        raise OutputError(f"{file}: cannot be copied to this machine: {e.strerror}") from e
 
 
 class _ClipsWriter(FeatureWriter):
@@ -221,7 +261,7 @@ class _ClipsWriter(FeatureWriter):
 
 class _ClipsReader(FeatureReader):
     def __init__(
-        self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any], clips: dict[str, np.ndarray]
+        self, path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any], clips: dict[str, np.ndarray]
     ) -> None:
         super().__init__(path, row_shape, dtype)
         self._clips = clips
@@ -266,8 +306,9 @@ class PtFormat(ClipsFormat):
             reason = str(e).strip().splitlines()
             raise ValueError(reason[0] if reason else repr(e)) from e
 
-    def is_complete(self, path: Path, rows: int) -> bool:
-        return path.stat().st_size > 0 and is_zipfile(path)  # whose directory is at its end
+    def is_complete(self, path: DataFile, rows: int) -> bool:
+        with path.open("rb") as f:
+            return size_of(path) > 0 and is_zipfile(f)  # whose directory is at its end
 
 
 FORMATS: dict[str, FeatureFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
@@ -276,32 +317,35 @@ FORMATS: dict[str, FeatureFormat] = {"npy": NpyFormat(), "pt": PtFormat()}
 # --- Any shard, by the suffix of its path ----------------------------------------------------------------------------
 
 
-def open_reader(path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
+def open_reader(path: DataFile, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureReader:
     """A reader of a shard. Raises OutputError where it cannot be read, or has features of another shape or type."""
     try:
         return _format_of(path).reader(path, row_shape, dtype)
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
-    except MemoryError:
+    except (MemoryError, OutputError):
         raise
     except Exception as e:  # numpy and torch have no one error for what is damaged
         raise OutputError(f"{path}: damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
 
 
-def open_lookup(path: Path) -> ClipLookup:
-    """The clips of a shard that is mapped into memory. Raises OutputError where it cannot be read."""
+def open_lookup(path: DataFile) -> ClipLookup:
+    """The clips of a shard that is mapped into memory, or at a URL. Raises OutputError where it cannot be read."""
     try:
-        return _format_of(path).lookup(path)
+        form = _format_of(path)
+        return form.remote_lookup(path) if isinstance(path, RemoteFile) else form.lookup(path)
     except (OSError, ValueError, EOFError) as e:
         reason = str(e).strip().splitlines()
         raise OutputError(f"{path}: cannot be read: {reason[0] if reason else repr(e)}") from e
 
 
-def check_shard(path: Path, rows: int) -> None:
+def check_shard(path: DataFile, rows: int) -> None:
     """Raises OutputError where a shard's data is missing or not complete. Does not read the features."""
     form = FORMATS.get(path.suffix.removeprefix("."))
     try:
         complete = form is not None and form.is_complete(path, rows)
+    except OutputError:
+        raise
     except Exception as e:  # numpy has no one error for a header that is none
         if isinstance(e, OSError) and e.errno in OUT_OF_FILES:
             raise
@@ -310,5 +354,5 @@ def check_shard(path: Path, rows: int) -> None:
         raise OutputError(f"{path}: damaged: shorter or longer than its index says", remedy="repair")
 
 
-def _format_of(path: Path) -> FeatureFormat:
+def _format_of(path: DataFile) -> FeatureFormat:
     return FORMATS[path.suffix.removeprefix(".")]

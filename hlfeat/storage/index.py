@@ -14,14 +14,16 @@ import operator
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from hlfeat.errors import OutputError
+from hlfeat.storage.index_lines import IndexLines
 from hlfeat.storage.layout import ShardFiles, indexed_shards
+from hlfeat.storage.place import Place
 from hlfeat.storage.records import read_index_offsets
+from hlfeat.storage.remote_file import DataFile, RemoteFile
 
 NEIGHBOURS = 2500  # ids on either side, in sorted order, among which the nearest are looked for
 MOST_ROWS = 2**63  # what an int64 holds
@@ -31,7 +33,8 @@ class Index:
     """Where each clip is, numbered in the order of the folders and of their shards.
 
     Attributes:
-        data: [shards], the file of features of each shard.
+        data: [shards], the file of features of each shard, on this machine or at a URL.
+        is_remote: whether any of them is at a URL.
         shard, row, frames: int64 [clips]; a clip is `frames` rows of a shard, from `row`.
         duration: float64 [clips], seconds.
 
@@ -39,16 +42,17 @@ class Index:
         OutputError: an index line that is damaged, an id that is there twice.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.data: list[Path] = []
-        self._lines: list[Path] = []  # the file of index lines of each shard
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.data: list[DataFile] = []
+        self._lines: list[IndexLines] = []  # of each shard
         columns = _Columns()
-        for folder in folders:
-            for files in indexed_shards(folder):
+        for place in places:
+            for files in indexed_shards(place.folder):
                 data = columns.add_shard(files, len(self.data))
                 if data is not None:
-                    self.data.append(folder / data)
-                    self._lines.append(files.index)
+                    self.data.append(place.data(data))
+                    self._lines.append(place.lines(files.index))
+        self.is_remote = any(isinstance(file, RemoteFile) for file in self.data)
         ids = columns.ids
         self.shard, self.row, self.frames, self._offset = (
             np.array(column, np.int64) for column in (columns.shard, columns.row, columns.frames, columns.offset)
@@ -88,18 +92,14 @@ class Index:
     def records(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The index lines of clips, read anew. Raises OutputError as `record` does."""
         for shard, clips in groupby(numbers, self.shard.__getitem__):
-            path = self._lines[shard]
-            try:
-                with open(path, "rb") as f:
-                    for i in clips:
-                        yield self._record(f, i)
-            except OSError as e:
-                raise OutputError(f"{path}: cannot be read: {e.strerror}") from e
+            of_shard = list(clips)
+            lines = self._lines[shard].at(map(int, self._offset[of_shard]))
+            for i, line in zip(of_shard, lines, strict=True):
+                yield self._record(line, i)
 
-    def _record(self, file: BinaryIO, i: int) -> dict[str, Any]:
-        file.seek(self._offset[i])
+    def _record(self, line: bytes, i: int) -> dict[str, Any]:
         try:
-            record = json.loads(file.readline())
+            record = json.loads(line)
             if record["id"] == self.id(i):
                 return record  # type: ignore[no-any-return]
         except (ValueError, RecursionError, TypeError, KeyError):

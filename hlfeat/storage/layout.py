@@ -4,8 +4,8 @@
     failures.jsonl        clips that could not be used          shard-00000.jsonl  their index, a line for each clip
     report.json           what the run did                      stats-00000.json   statistics of the same features
 
-While a run is at work there are also `hlfeat.lock` and files whose names end in `.tmp`. Each part of a run writes files
-of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
+While a run is at work there are also `hlfeat.lock` and files whose names end in `.tmp`, and with workers on other
+machines `hlfeat.driver`. Each part of a run writes files of its own: `shard-p1of4-00000.npy`, `failures-p1of4.jsonl`.
 
 A directory of pitch tracks has no features and no statistics. It has `a/b.wav.f0.csv` for the clip `a/b.wav`, and the
 index of many of these in `shard-00000.jsonl`.
@@ -24,7 +24,7 @@ from hlfeat.config.choices import ShardFormat
 from hlfeat.files import TEMPORARY
 from hlfeat.partition import WHOLE, Part
 
-Kind = Literal["shard", "index", "statistics", "failures", "report", "description", "lock", "busy"]
+Kind = Literal["shard", "index", "statistics", "failures", "report", "description", "lock", "driver", "busy"]
 
 TRACK_SUFFIX = ".f0.csv"
 SHARD_SUFFIXES = tuple(f".{name}" for name in get_args(ShardFormat))
@@ -37,10 +37,12 @@ _KINDS: dict[tuple[str, str], Kind] = {  # by stem and suffix
     ("report", ".json"): "report",
     ("hlfeat", ".yaml"): "description",
     ("hlfeat", ".lock"): "lock",
+    ("hlfeat", ".driver"): "driver",
     ("hlfeat", ".busy"): "busy",  # of earlier versions, which recorded in it what was being read
 }
 _NUMBERED = ("shard", "index", "statistics")
-_NEVER_TEMPORARY = ("lock", "busy")
+_NEVER_TEMPORARY = ("lock", "driver", "busy")
+_OF_NO_USE_LATER = ("driver", "busy")
 _NAME = re.compile(
     r"(?P<stem>[a-z]+)(?P<label>-p(?P<index>[0-9]+)of(?P<of>[0-9]+))?(?:-(?P<number>[0-9]{5,}))?(?P<suffix>\.[a-z0-9]+?)"
     rf"(?P<temporary>{re.escape(TEMPORARY)}|(?P<claim>\.[0-9a-f]{{32}}))?"
@@ -100,6 +102,11 @@ class Layout:
     def lock(self) -> Path:
         return self.folder / f"hlfeat{self._label}.lock"
 
+    @property
+    def driver(self) -> Path:
+        """Says which process has workers elsewhere do the parts: one for all parts."""
+        return self.folder / "hlfeat.driver"
+
     def claim(self, token: str) -> Path:
         """The claim to the lock of a run that has died, which `token` identifies: 32 hexadecimal digits."""
         return self.folder / f"{self.lock.name}.{token}"
@@ -142,7 +149,7 @@ class Layout:
             return None
         part = Part(int(match["of"]), int(match["index"])) if match["label"] else WHOLE
         number = None if match["number"] is None else int(match["number"])
-        return FileName(kind, part, number, match["temporary"] is not None or kind == "busy")
+        return FileName(kind, part, number, match["temporary"] is not None or kind in _OF_NO_USE_LATER)
 
 
 def part_label(part: Part) -> str:

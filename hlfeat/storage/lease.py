@@ -144,7 +144,7 @@ class Lease:
         if self._lost:
             raise OutputError(
                 f"{self._prefix.url}/{self._name}: was removed, or taken over by another run, while this one was "
-                "suspended; run the same again when no other run is at work"
+                "at work; run the same again when no other run is at work"
             )
 
     def release(self) -> None:

@@ -10,11 +10,12 @@ from hlfeat.errors import OutputError, UsageError
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.place import Place
 
 log = logging.getLogger("hlfeat")
 
 
-def merge_statistics(paths: Sequence[Path]) -> Statistics:
+def merge_statistics(paths: Sequence[Path | Place]) -> Statistics:
     """The statistics of all clips of one directory or more, which must have features of one configuration.
 
     Where there are no statistics beside a shard, its features are read.
@@ -31,7 +32,7 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
     for folder in folders:
         folder_clips, total = _add_shards(total, folder)
         for reason in folder.missing(folder_clips, sum(1 for _ in folder.failures())):
-            log.warning("%s is not complete: %s", folder.folder, reason)
+            log.warning("%s is not complete: %s", folder.place, reason)
         clips += folder_clips
     if not total.frames:
         raise OutputError(f"{', '.join(str(p) for p in paths)}: there are no features of any clip in it")
@@ -42,11 +43,11 @@ def merge_statistics(paths: Sequence[Path]) -> Statistics:
 def _check_frames(folder: FeatureDir, first: FeatureDir) -> None:
     """Raises UsageError for features of another configuration than the first directory's, or pooled otherwise."""
     if folder.description.features.pool != first.description.features.pool:
-        raise UsageError(f"{folder.folder}: expected {_rows(first)} as in {first.folder}, has {_rows(folder)}")
+        raise UsageError(f"{folder.place}: expected {_rows(first)} as in {first.place}, has {_rows(folder)}")
     if folder.frames_fingerprint != first.frames_fingerprint:
         raise UsageError(
-            f"expected features of one configuration: {folder.folder} has the fingerprint "
-            f"{folder.frames_fingerprint[:12]}, {first.folder} has {first.frames_fingerprint[:12]}"
+            f"expected features of one configuration: {folder.place} has the fingerprint "
+            f"{folder.frames_fingerprint[:12]}, {first.place} has {first.frames_fingerprint[:12]}"
         )
 
 

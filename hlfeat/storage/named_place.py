@@ -35,7 +35,7 @@ class FolderPlace:
     def local(self) -> Path | None:
         return self.path
 
-    def folder(self, indexes: bool = False) -> Path:
+    def folder(self, indexes: bool = False, anew: bool = False) -> Path:
         return self.path
 
     def open(self, part: Part, retries: Retries) -> OpenPlace:

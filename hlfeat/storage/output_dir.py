@@ -13,6 +13,7 @@ from hlfeat.remote.retries import Retries
 from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.continuation import Continuation
 from hlfeat.storage.description import RunDescription
+from hlfeat.storage.driver_token import remove_abandoned_token
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.named_place import place_of
 from hlfeat.storage.output_place import OutputPlace
@@ -95,6 +96,7 @@ class OutputDir:
         """
         self._write_report(self.layout, with_task_numbers(report, self.part.tasks))
         if self.part == WHOLE:
+            remove_abandoned_token(self.folder)
             return True
         layouts = [Layout(self.folder, part) for part in WHOLE.split(self.part.of)]
         try:
@@ -110,6 +112,7 @@ class OutputDir:
         whole = self.layout.whole
         self.files.write(whole.failures, failures, beside=self.layout.draft(whole.failures))
         self._write_report(whole, merged)
+        remove_abandoned_token(self.folder)
         return True
 
     def interrupt(self, report: dict[str, Any]) -> None:

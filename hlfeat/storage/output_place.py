@@ -47,10 +47,11 @@ class OutputPlace(Protocol):
     def local(self) -> Path | None:
         """The folder; None where files do not stay on this machine."""
 
-    def folder(self, indexes: bool = False) -> Path:
+    def folder(self, indexes: bool = False, anew: bool = False) -> Path:
         """The folder, which may not exist; of a prefix, a local one with what is there. Nothing is locked.
 
         Args:
+            anew: look at a bucket again, and not only the first time.
             indexes: whether the indexes of shards are read too, and not only what is there, with which settings, and
                 what reports and failures say. Of features there are names and sizes only.
 

@@ -12,6 +12,7 @@ from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.description import read_description
 from hlfeat.storage.layout import Layout, ShardFiles, indexed_shards, own_files
+from hlfeat.storage.place import LocalPlace, Place
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
 from hlfeat.storage.run_parts import is_complete
 
@@ -19,17 +20,23 @@ from hlfeat.storage.run_parts import is_complete
 class RunDir:
     """What hlfeat.yaml says and which files there are.
 
+    Args:
+        folder: of this machine; or a place that is open, which may be at a URL.
+
     Raises:
         UsageError: there is no hlfeat.yaml.
         OutputError: hlfeat.yaml is damaged.
 
     Attributes:
+        place: where the directory is; as text, what people call it.
+        folder: of this machine, which has all files but the features.
         description: what hlfeat.yaml says.
         shards: the files of the finished shards, in order.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | Place) -> None:
+        self.place = folder if isinstance(folder, Place) else LocalPlace(folder)
+        self.folder = folder = self.place.folder
         if not Layout(folder).description.exists():
             raise UsageError(f"{folder}: not a feature directory: there is no hlfeat.yaml in it")
         self.description = read_description(folder)

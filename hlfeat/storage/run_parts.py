@@ -41,6 +41,12 @@ def read_run_parts(folder: Path) -> RunParts | None:
     return RunParts(partitions[0], done, next((n for n in numbers if n is not None), None))
 
 
+def number_of_parts(folder: Path) -> int | None:
+    """How many parts there are, 1 for the whole; None where there is no folder, or nothing in it that says so."""
+    partitions = ShardCatalog(Layout(folder)).partitions() if folder.is_dir() else []
+    return partitions[0] if len(partitions) == 1 else None
+
+
 def with_task_numbers(report: dict[str, Any], tasks: TaskNumbers | None) -> dict[str, Any]:
     """A part's report, with what `read_run_parts` reads."""
     return report if tasks is None else {**report, _ARRAY: {"first": tasks.first, "step": tasks.step}}

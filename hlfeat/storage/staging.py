@@ -96,7 +96,7 @@ class Staging:
 
 def _name_of(name: str) -> FileName | None:
     parsed = Layout.parse(name) if "/" not in name else None
-    return None if parsed is None or parsed.kind == "lock" else parsed
+    return None if parsed is None or parsed.kind in ("lock", "driver") else parsed
 
 
 def _is_data(name: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -17,9 +19,10 @@ from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
 from hlfeat.storage.metadata import meta_of
+from hlfeat.storage.place import open_place, place_of
 from hlfeat.storage.selection import Selection
 from hlfeat.storage.split import assign_groups
-from hlfeat.storage.store_checks import check_alike, check_features, dtype_of, row_shape_of
+from hlfeat.storage.store_checks import check_alike, dtype_of, row_shape_of
 from hlfeat.storage.times import Timing, timing_of
 from hlfeat.text import count, duration
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
 
 OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
+AT_ONCE = 16  # clips of a batch that are read from URLs
 Key = str | SupportsIndex
 
 
@@ -44,20 +48,25 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     `store[10:20]` is a store of these clips, which reads nothing before it is asked, and so are the parts of `split`.
     Shards are memory-mapped, and a clip's rows are copied out of the map: changing an array changes no file.
 
+    Of a directory at a URL the index is copied here, and each read of an `npy` shard is a request; a `pt` shard is
+    copied as a whole.
+
     A store can be pickled, and used after a fork; `hlfeat.collate` makes batches of its items. Clips that are added to
     a directory later are not seen.
 
     Args:
-        folder: a feature directory.
+        folder: a feature directory, or the URL of one: s3://, gs://, hf://, or https:// if the server lists folders.
         folders: more of them, whose clips follow in order; they must have the same channels, bands and frame rate.
 
     Shape: features [frames, channels, bands], or [vectors, dims] where they were pooled; float32 or float16.
 
     Raises:
-        OutputError: not a feature directory, or a damaged one; directories that do not go together; an id twice.
+        OutputError: not a feature directory, a damaged one, or one that cannot be read; directories that do not go
+            together; an id twice.
+        UsageError: what URLs of this scheme need is not installed.
 
     Attributes:
-        folders: as given.
+        folders: paths, and URLs as text.
         description: what hlfeat.yaml of the first folder says, as plain data.
         ids: list of str, in order; made anew each time.
         frames: int64 [clips], the frames (or vectors) of each clip, in order.
@@ -81,15 +90,16 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     """
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
-        self.folders = tuple(map(Path, (folder, *folders)))
-        self.description = read_description_dict(self.folders[0])
-        check_features(self.folders[0], self.description)
-        described = [(self.folders[0], self.description)]
-        for other in self.folders[1:]:
-            described.append((other, read_description_dict(other)))
-            check_alike(described[0], described[-1])
+        self.folders = tuple(map(place_of, (folder, *folders)))
+        with ExitStack() as stack:
+            places = [stack.enter_context(open_place(folder)) for folder in self.folders]
+            described: list[tuple[str, dict[str, Any]]] = []
+            for place in places:
+                described.append((str(place), read_description_dict(place.folder)))
+                check_alike(described[0], described[-1])
+            self._index = Index(places)
+        self.description = described[0][1]
         self._dtypes = [dtype_of(description) for _, description in described]
-        self._index = Index(self.folders)
         self._clips = Selection(self._index)
         self._lookup = lru_cache(OPEN_SHARDS)(open_lookup)
 
@@ -158,6 +168,13 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         i = self._number(key)
         features = self._rows(i, 0, None)
         return features if isinstance(key, str) else (self._index.id(i), features)
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[np.ndarray | tuple[str, np.ndarray]]:
+        """The items of a batch, as DataLoader asks for them. Clips at URLs are read several at once."""
+        if not self._index.is_remote:
+            return [self[key] for key in keys]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(self.__getitem__, keys))
 
     def select(self, keys: Iterable[Key]) -> FeatureStore:
         """A store of these clips, by ids or numbers, in this order. Raises KeyError and IndexError as `read` does."""
@@ -275,7 +292,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     @cached_property
     def _timing(self) -> Timing:
-        return timing_of(self.description, self.folders[0])
+        return timing_of(self.description, str(self.folders[0]))
 
     def _number(self, key: Key) -> int:
         """The number in the index of a clip, by its id or its place in the store."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def dtype_of(description: dict[str, Any]) -> np.dtype[Any] | None:
         return None
 
 
-def check_features(folder: Path, description: dict[str, Any]) -> None:
+def check_features(folder: str, description: dict[str, Any]) -> None:
     """Raises OutputError for a directory of pitch tracks."""
     if description.get("pitch"):
         raise OutputError(f"{folder}: holds pitch tracks, a .f0.csv for each clip, and no features")
@@ -43,14 +42,14 @@ def _shared_keys(features: object) -> object:
     return {k: v for k, v in features.items() if k not in _LATER} if isinstance(features, dict) else features
 
 
-def _timing_or_none(description: dict[str, Any], folder: Path) -> Timing | None:
+def _timing_or_none(description: dict[str, Any], folder: str) -> Timing | None:
     try:
         return timing_of(description, folder)
     except OutputError:
         return None
 
 
-def check_alike(*described: tuple[Path, dict[str, Any]]) -> None:
+def check_alike(*described: tuple[str, dict[str, Any]]) -> None:
     """Raises OutputError if the features of directories have not the same shape and frame rate."""
     for folder, description in described:
         check_features(folder, description)

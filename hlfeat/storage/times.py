@@ -96,7 +96,7 @@ def is_one_vector(pool: str | None) -> bool:
     return pool is not None and window_seconds(pool) is None
 
 
-def timing_of(description: Mapping[str, Any], folder: Path) -> Timing:
+def timing_of(description: Mapping[str, Any], folder: Path | str) -> Timing:
     """Where rows lie, as hlfeat.yaml says it; of an earlier version, as far as its configuration tells it.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.storage.layout import Layout
+from hlfeat.storage.place import Place
 from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.run_dir import RunDir
 
@@ -22,10 +23,10 @@ class TrackDir(RunDir):
         OutputError: hlfeat.yaml is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | Place) -> None:
         super().__init__(folder)
         if self.description.pitch is None:
-            raise UsageError(f"{folder}: holds features, and no pitch tracks")
+            raise UsageError(f"{self.place}: holds features, and no pitch tracks")
 
     def track(self, entry: IndexEntry) -> Path:
         """The file of a clip's track. Raises OutputError for an index that no run writes."""
@@ -46,7 +47,7 @@ class TrackDir(RunDir):
         lines = checksum = 0
         try:
             path = self.track(entry)
-            with open(path, "rb") as f:
+            with self.place.data(entry.shard).open("rb") as f:
                 while data := f.read(_PIECE):
                     checksum = zlib.crc32(data, checksum)
                     lines += data.count(b"\n")

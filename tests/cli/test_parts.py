@@ -121,8 +121,12 @@ def test_a_task_that_is_submitted_again(env, folder, expected):
         (array(1, *range(5)), four(), "an array of 5 tasks, but the folder is of 4"),
         ({**array(2, 2), **torchrun(1, 2)}, four(), "SLURM task 2 is none of 2.*; --part 4/4 if"),
         (torchrun(1, 3), four(), "expected a folder whose parts 3 processes can divide, got 4"),
-        ({"JOB_COMPLETION_INDEX": "2"}, None, "JOB_COMPLETION_INDEX 2 does not say of how many: --part 3/N does"),
-        ({"JOB_COMPLETION_INDEX": "4"}, four(), "JOB_COMPLETION_INDEX 4 does not say"),
+        ({"JOB_COMPLETION_INDEX": "2"}, None, "JOB_COMPLETION_INDEX 2 does not say of how many: --part auto/N does"),
+        (
+            {"JOB_COMPLETION_INDEX": "4"},
+            four(),
+            "JOB_COMPLETION_INDEX 4: expected a number from 0 below that of parts, 4",
+        ),
     ],
 )
 def test_a_task_that_could_be_any(env, folder, message):
@@ -130,8 +134,40 @@ def test_a_task_that_could_be_any(env, folder, message):
         part(env, folder)
 
 
+@pytest.mark.parametrize(
+    ("env", "of", "folder", "expected"),
+    [
+        ({"JOB_COMPLETION_INDEX": "2"}, 8, None, Part(8, 3)),
+        (array(3, 0, 1, 2, 3), 4, None, Part(4, 4)),
+        (array(2, 2), 4, None, Part(4, 3)),  # submitted again, before any part has begun
+        (torchrun(1, 8), 8, None, Part(8, 2)),
+        ({"JOB_COMPLETION_INDEX": "2"}, 4, four(1), Part(4, 3)),
+    ],
+)
+def test_auto_of_a_number(env, of, folder, expected):
+    assert part_of_job(JobEnvironment.read(env), folder, of=of)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("env", "of", "folder"),
+    [
+        ({"JOB_COMPLETION_INDEX": "2"}, 8, four(1)),
+        (array(3, 0, 1, 2, 3), 3, None),
+        (torchrun(1, 2), 4, None),
+    ],
+)
+def test_auto_of_another_number_than_the_jobs(env, of, folder):
+    with pytest.raises(
+        UsageError, match=f"--part auto/{of}: expected|a SLURM array of 4 tasks, but the folder is of 3"
+    ):
+        part_of_job(JobEnvironment.read(env), folder, of=of)
+
+
 def test_devices_divide_the_part_of_a_task():
     assert part(array(1, 1), RunParts(8, frozenset(), TaskNumbers(0)), devices=2) == Part(4, 2)
+    pod = JobEnvironment.read({"JOB_COMPLETION_INDEX": "1"})
+    for folder in (None, RunParts(8, frozenset())):
+        assert part_of_job(pod, folder, devices=2, of=4)[0] == Part(4, 2)
 
 
 def test_a_guess_is_told(tmp_path):

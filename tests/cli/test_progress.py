@@ -19,7 +19,7 @@ import soundfile
 from hlfeat.cli import job
 from hlfeat.cli.process import Display, JsonFormatter
 from hlfeat.errors import InterruptedRunError
-from hlfeat.extraction import multi_device, one_device
+from hlfeat.extraction import forwarding, one_device
 from hlfeat.extraction import progress as module
 from hlfeat.extraction.batch_engine import BatchEngine
 from hlfeat.extraction.progress import Progress
@@ -298,9 +298,9 @@ def test_a_devices_process_gets_the_format_of_the_log(monkeypatch):
     handler = logging.StreamHandler()
     monkeypatch.setattr(log, "handlers", [handler])
     handler.setFormatter(JsonFormatter())
-    assert isinstance(multi_device._formatter(), JsonFormatter)
+    assert isinstance(forwarding.sendable_formatter(), JsonFormatter)
     handler.setFormatter(type("Local", (logging.Formatter,), {})())  # cannot be sent
-    assert multi_device._formatter() is None
+    assert forwarding.sendable_formatter() is None
 
 
 def test_lines_that_several_may_say_are_not_kept():

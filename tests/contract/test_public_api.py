@@ -16,7 +16,8 @@ PUBLIC = """
     AxisError CentreAxis Clip ClipError ClipLabel Config ConfigError EfficientLeaf ExportError Extractor
     FeatureBatch FeatureStore HarmonicConv2d HlfeatError Inputs InterruptedRunError LayerError Leaf LinearAxis
     LogAxis LogHarmonicConv2d LogMel LogTBN MixedHarmonicConv2d Options OutputError PCEN Part PitchTrack RelativeLog
-    Report Spectrogram Statistics TooManyFailuresError UsageError build collate collect_inputs config_names dump_config
+    Report Spectrogram Statistics TooManyFailuresError UnreachableError
+    UsageError build collate collect_inputs config_names dump_config
     extract frame_mask harmonic_conv2d harmonise init_salience_ load_audio load_config pad parameter_groups pitch
     plan_batches read_labels split_groups
 """
@@ -72,7 +73,7 @@ def test_arguments_are_pinned():
         "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
         "build": ["configuration", "weights"],
         "collate": ["items"],
-        "collect_inputs": ["paths", "stdin", "null", "manifests", "root"],
+        "collect_inputs": ["paths", "stdin", "null", "manifests", "root", "retries"],
         "load_audio": ["clip", "sample_rate", "channels"],
         "plan_batches": ["lengths", "max_samples"],
         "pad": ["waveforms"],
@@ -88,7 +89,7 @@ def test_arguments_are_pinned():
 
 def test_errors_are_one_family():
     errors = [v for n in hlfeat.__all__ if isinstance(v := getattr(hlfeat, n), type) and issubclass(v, Exception)]
-    assert len(errors) == 10
+    assert len(errors) == 11
     assert all(issubclass(error, hlfeat.HlfeatError) for error in errors)
 
 

@@ -38,8 +38,12 @@ NOT_RUN = {
     "hlfeat bench": "measures for minutes; tested elsewhere with small inputs",
     "scripts/gpu_check.sh": "needs a GPU",
     "scripts/tune_harmonic.py": "needs a GPU",
-    "torchrun": "two processes that train; tested elsewhere",
-    "s3://": "needs a bucket; tested elsewhere with a server on loopback",
+    "torchrun": "several processes, or machines; tested elsewhere",
+    "/shared/clips": "goes on in the line of torchrun or of a cluster",
+    "ray start": "a cluster of several machines; tested elsewhere with two nodes on one",
+    "--on ray": "the same",
+    "ray stop": "the same",
+    "-o s3://": "needs a bucket; tested elsewhere with a server on loopback",
     "hear-validator": "is a package of its own, which hlfeat does not depend on; hlfeat.hear is tested elsewhere",
 }
 

@@ -37,6 +37,9 @@ class Elsewhere:
             raise ClipError("missing", "no such object")
         return Copy(clip.id.encode() * 50)
 
+    def stop(self) -> None:
+        self.closed = False
+
     def close(self) -> None:
         self.closed = True
 

@@ -5,8 +5,9 @@ requests of a method whose path contains a text, and says what becomes of them:
 
     busy      503, nothing is done                     cut       the body of the answer ends in the middle
     refused   403, nothing is done                     hung up   the connection ends without an answer
-    lost      it is done, and the connection ends      slow      `seconds` later
-    deaf      it is done as if it had no condition     kill      nothing is done, and a process is killed
+    gone      404, nothing is done                     slow      `seconds` later
+    lost      it is done, and the connection ends      kill      nothing is done, and a process is killed
+    deaf      it is done as if it had no condition
 
 It can also keep what is in a bucket before each request that changes it: what a kill there would leave.
 """
@@ -29,6 +30,7 @@ from typing import Any
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key-of-the-tests", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests"}
 CHANGES = "PUT|POST|DELETE"  # methods that change a bucket
+PAGE = 50  # objects in a page of a listing, of which S3 has 1000
 REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -134,6 +136,11 @@ def running() -> Iterator[ObjectServer]:
 
 
 _CONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH")
+_REFUSALS = {  # status and code of answers, where nothing is done
+    "busy": ("503 Busy", "SlowDown"),
+    "refused": ("403 Forbidden", "AccessDenied"),
+    "gone": ("404 Not Found", "NoSuchKey"),
+}
 
 
 class _Rules:
@@ -169,8 +176,8 @@ class _Rules:
         rule = self._rule_for(method, f"{path}?{query}" if query else path) or {"what": ""}
         if rule["what"] == "slow":
             time.sleep(rule["seconds"])
-        if rule["what"] in ("busy", "refused"):
-            status, code = ("503 Busy", "SlowDown") if rule["what"] == "busy" else ("403 Forbidden", "AccessDenied")
+        if rule["what"] in _REFUSALS:
+            status, code = _REFUSALS[rule["what"]]
             _drain(environ)
             self._note(method, path, status)
             body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
@@ -235,6 +242,7 @@ def _hang_up(environ: Mapping[str, Any]) -> list[bytes]:
 def main() -> None:
     import logging
 
+    os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE)
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 

@@ -6,6 +6,7 @@ A run does not use it: hlfeat/extraction/clip_loader.py also reads clips that ar
 from __future__ import annotations
 
 import os
+import posixpath
 from functools import lru_cache
 
 import torch
@@ -15,6 +16,10 @@ from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import decode
 from hlfeat.audio.resample import Resampler
 from hlfeat.errors import ClipError, UsageError
+from hlfeat.inputs.urls import clip_at
+from hlfeat.remote.fetch import with_copy
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.urls import name_of
 from hlfeat.text import escape_unprintable
 
 _resampler = lru_cache(maxsize=8)(Resampler)  # keeps the tables of the rates that it has met
@@ -27,7 +32,8 @@ def load_audio(clip: Clip | str | os.PathLike[str], sample_rate: int, channels: 
     Smith, "Digital Audio Resampling Home Page", ccrma.stanford.edu/~jos/resample).
 
     Args:
-        clip: a path, or a `Clip`, which may have a start, an end and a channel of its own (see `collect_inputs`).
+        clip: a path or a URL, or a `Clip`, which may have a start, an end and a channel of its own (see
+            `collect_inputs`).
         sample_rate: of the result, in hertz; usually `config.audio.sample_rate`.
         channels: "mix" (the mean of all), "first", "each" (all of them), or the number of one, from 0; usually
             `config.audio.channels`. A clip's own channel overrides it.
@@ -57,9 +63,10 @@ def load_audio(clip: Clip | str | os.PathLike[str], sample_rate: int, channels: 
     if isinstance(channels, bool) or not (channels in ("mix", "first", "each") or _is_number(channels)):
         raise UsageError(f"channels: expected mix, first, each or a number from 0, got {channels!r}")
     if not isinstance(clip, Clip):
-        clip = Clip.of_file(clip)
+        path = os.fspath(clip)
+        clip = clip_at(posixpath.basename(name_of(path)), path)
     try:
-        wave = decode(clip, channels)
+        wave = decode(with_copy(clip, Retries()), channels)
     except ClipError as e:
         raise ClipError(e.code, f"{clip}: {e.code}: {escape_unprintable(str(e))}") from e
     return _resampler(sample_rate)(torch.from_numpy(wave.samples), wave.sample_rate)
