@@ -112,11 +112,8 @@ def extract_clips(
     except HlfeatError as e:
         shared = len(options.devices) > 1 or options.does_parts
         if shared and options.part == WHOLE and e.report is not None:
-            with (
-                suppress(HlfeatError, OSError),
-                OutputDir(place, retries=retries) as output,
-            ):  # unless another run has begun
-                output.interrupt(e.report)
+            with suppress(HlfeatError, OSError), OutputDir(place, retries=retries) as output:
+                output.interrupt(e.report)  # unless another run has begun
         raise
     notes = product.notes(config, report.sample_rates, options)
     for note in notes:

@@ -117,7 +117,8 @@ class BucketPlace:
         try:
             yield
         except HlfeatError as e:
-            if self._folder:
+            local = isinstance(e.__cause__, OSError) and not isinstance(e.__cause__, FileNotFoundError)
+            if self._folder and not local:  # a disk of this machine may be full
                 e.args = tuple(a.replace(self._folder, self._url) if isinstance(a, str) else a for a in e.args)
             if e.remedy == "repair":
                 e.args, e.remedy = (f"{e}; without the index of that shard, a run computes it again",), ""

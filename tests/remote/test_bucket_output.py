@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,19 @@ import pytest
 
 import hlfeat
 from hlfeat.errors import InterruptedRunError, OutputError, UsageError
+from hlfeat.extraction.on_workers import Result, extract_on_workers
+from hlfeat.extraction.one_part import Work
+from hlfeat.extraction.options import DEFAULT_LIMITS
+from hlfeat.extraction.product import FEATURES
+from hlfeat.extraction.run import Hooks
+from hlfeat.inputs.collect import collect_inputs
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage import shard_writer, staging
 from hlfeat.storage.named_place import place_of
 from hlfeat.storage.staging import Staging
 from tests import helpers
 from tests.extraction import runs
+from tests.extraction.test_on_workers import Here
 from tests.remote import buckets
 from tests.remote.buckets import ONE, URL, left, run
 from tests.remote.object_server import CREDENTIALS, ObjectServer
@@ -117,6 +125,34 @@ def test_parts_and_devices(server: ObjectServer, tmp_path: Path):
     assert {name: data for name, data in got.items() if not name.startswith("report")} == want
 
 
+def test_all_parts_of_a_run(server: ObjectServer, tmp_path: Path):
+    """One after the other, or by workers elsewhere, of which one dies; they look for no folder that they share."""
+    folder, told = helpers.good_clips(tmp_path / "clips", 3, longest=0.2), []
+    server.put("speech", {})
+    want = buckets.local(folder, tmp_path / "local", replace(ONE, parts=2), shard=1)
+    assert run(folder, URL, replace(ONE, parts=2), shard=1).complete
+    assert left(server) == want
+    again = run(folder, URL, replace(ONE, parts="auto", overwrite=False), shard=1)
+    assert (again.clips, again.clips_before) == (0, 3)
+
+    class OneDies(Here):
+        def do(self, part: Part) -> Result:
+            if part.index == 1:  # before it has said what it has finished
+                super().do(part)
+                self.mailbox.post([message for message in self.mailbox.take() if message.kind == "attempt"])
+            return super().do(part)
+
+    config = hlfeat.load_config("log-mel", ["frontend.n_filters=8", "output.shard_size=1"])
+    inputs = collect_inputs([str(folder)], io.BytesIO())
+    work = Work(config, inputs, place_of("s3://speech/workers"), DEFAULT_LIMITS, FEATURES)
+    options = replace(ONE, parts=2, on="ray")
+    report = extract_on_workers(work, options, Hooks(finished_shard=told.append), lambda _: OneDies())
+    assert report.complete
+    shards = [key for key in server.keys("speech") if key.startswith("workers/") and key.endswith(".npy")]
+    assert sorted(told) == [f"s3://speech/{key}" for key in sorted(shards)]
+    assert len(hlfeat.FeatureStore("s3://speech/workers")) == 3
+
+
 def test_an_interrupted_run_says_so(server: ObjectServer, tmp_path: Path):
     folder = helpers.good_clips(tmp_path / "clips", 3, longest=0.2)
     want, asked = buckets.local(folder, tmp_path / "local", shard=1), []
@@ -153,7 +189,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise ImportError("Install s3fs to access S3")
 
     folder = helpers.good_clips(tmp_path / "clips", 1, longest=0.2)
-    monkeypatch.setattr("hlfeat.remote.objects._file_systems", {})
+    monkeypatch.setattr("hlfeat.remote.systems._file_systems", {})
     monkeypatch.setattr("fsspec.filesystem", not_installed)
     with pytest.raises(UsageError, match=r"s3:// needs pip install 'hlfeat\[s3\]'"):
         run(folder)
