@@ -38,6 +38,7 @@ from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.tables import table_fetcher
 from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
@@ -46,7 +47,7 @@ log = logging.getLogger("hlfeat")
 def extract_on_device(
     config: Config,
     inputs: Inputs,
-    out: Path,
+    out: Path | OutputPlace,
     limits: Limits,
     options: Options,
     hooks: Hooks,
@@ -61,16 +62,17 @@ def extract_on_device(
     """
     with (
         _prepare_job(config, options, hooks, limits, product, engine_maker) as job,
-        OutputDir(out, options.part) as output,
+        OutputDir(out, options.part, Retries(options.retries, stopped=hooks.stopped)) as output,
     ):
         try:
-            description = job.pipeline.description
-            if options.part != WHOLE:
-                description = replace(description, inputs=describe_inputs(inputs.clips))
-            output.initialise_or_resume(description, options.overwrite)
-            return _extract(job, inputs, output)
+            with output.place.naming():
+                description = job.pipeline.description
+                if options.part != WHOLE:
+                    description = replace(description, inputs=describe_inputs(inputs.clips))
+                output.initialise_or_resume(description, options.overwrite)
+                return _extract(job, inputs, output)
         except OSError as e:
-            error = disk_error(e, out)
+            error = disk_error(e, output.folder)
             error.report = getattr(e, "report", None)
             raise error from e
 
