@@ -46,27 +46,27 @@ class Assignment:
     Attributes:
         versions: of the driver's libraries.
         folder: that the driver is in; None where no path depends on it.
-        out: the output directory; token: of the driver, in it.
+        out: the output directory; token: of the driver, in it; both None of a bucket, which is the same everywhere.
         level: of the driver's log; formatter: of its lines, pickled.
         payload: Work and Options, pickled: another version of hlfeat may not be able to read them.
     """
 
     versions: Mapping[str, str]
     folder: str | None
-    out: Path
-    token: str
+    out: Path | None
+    token: str | None
     level: int
     formatter: bytes
     payload: bytes
 
     @classmethod
-    def of(cls, work: Work, options: Options, token: str) -> Assignment:
+    def of(cls, work: Work, options: Options, token: str | None) -> Assignment:
         """Made by the driver, in its current folder."""
-        files = [*(clip.path for clip in work.clips), work.out, options.weights, options.stats]
+        files = [*(clip.path for clip in work.clips), work.place.local, options.weights, options.stats]
         relative = any(not (os.path.isabs(path) or is_url(os.fspath(path))) for path in files if path is not None)
         here = os.getcwd() if relative else None
         formatter, payload = pickle.dumps(sendable_formatter()), pickle.dumps((work, options))
-        return cls(versions(), here, work.out, token, log.level, formatter, payload)
+        return cls(versions(), here, work.place.local, token, log.level, formatter, payload)
 
 
 def do_part(
@@ -89,8 +89,9 @@ def do_part(
             Outbox(post, part.index, node) as outbox,
             forwarded_log(outbox.send, assignment.level, pickle.loads(assignment.formatter)),
         ):
-            if not sees_token(assignment.out, assignment.token):
-                raise UsageError(f"{node} does not see {assignment.out} as the driver does: expected a shared folder")
+            out, token = assignment.out, assignment.token
+            if out is not None and token is not None and not sees_token(out, token):
+                raise UsageError(f"{node} does not see {out} as the driver does: expected a shared folder")
             work, options = pickle.loads(assignment.payload)
             hooks = forwarding_hooks(outbox.send, lambda: outbox.stopped)
             options = replace(options, part=part)
