@@ -8,6 +8,7 @@ import yaml
 
 from hlfeat.cli.parts import choose_part
 from hlfeat.partition import WHOLE
+from hlfeat.storage.named_place import place_of
 from tests.docs.markdown import ROOT, blocks
 
 
@@ -27,7 +28,7 @@ def test_each_pod_of_the_job_has_a_part(tmp_path, monkeypatch, invoke):
     found = []
     for pod in range(spec["completions"]):
         monkeypatch.setenv("JOB_COMPLETION_INDEX", str(pod))
-        found.append(choose_part(option, tmp_path, 1)[0])
+        found.append(choose_part(option, place_of(tmp_path), 1)[0])
     assert found == WHOLE.split(spec["completions"])
     asked = invoke(*arguments, "-n")  # the folder of clips is not here, but the options are right
     assert "/shared/clips" in asked.stderr
