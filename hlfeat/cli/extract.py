@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from hlfeat.cli.errors import naming_options, quoted
-from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, output_place
+from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, InputOptions, output_place
 from hlfeat.cli.options import (
     DEFAULT,
     WORKERS,
+    AudioColumnOption,
     BatchSecondsOption,
     ClipsArgument,
     ConfigOption,
@@ -97,6 +98,7 @@ def extract(
     ] = None,
     null: NullOption = False,
     root: RootOption = None,
+    audio_column: AudioColumnOption = None,
     format: Annotated[Format | None, typer.Option(help="Format of shards; default: the configuration's.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: the configuration's.")] = None,
     shard_size: Annotated[
@@ -165,6 +167,7 @@ def extract(
         parts=parts,
         on=on.value if on else None,
     )
-    job = ClipJob(inputs or [], manifest or [], null, root, place, part, dry_run, options, display)
+    where = InputOptions(null, root, audio_column, retries)
+    job = ClipJob(inputs or [], manifest or [], where, place, part, dry_run, options, display)
     with place.naming(), naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

@@ -32,24 +32,36 @@ if TYPE_CHECKING:
 log = logging.getLogger("hlfeat")
 
 
+@dataclass(frozen=True)
+class InputOptions:
+    """How a command's inputs are read: the arguments of `collect_inputs`."""
+
+    null: bool = False
+    root: str | None = None
+    audio_column: str | None = None
+    retries: int = 5
+
+
 def collect_clips(
-    inputs: Sequence[str],
-    manifests: Sequence[str],
-    null: bool,
-    root: str | None = None,
-    out: OutputPlace | None = None,
-    retries: int = 5,
+    inputs: Sequence[str], manifests: Sequence[str], where: InputOptions, out: OutputPlace | None = None
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
     Args:
         out: what the run goes on with: files of clips that it has may be gone.
-        retries: how often what is asked of a URL is asked again.
     """
     from hlfeat.inputs.collect import collect_inputs
     from hlfeat.storage.known_clips import known_ids_in
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root, retries)
+    clips = collect_inputs(
+        list(inputs),
+        sys.stdin.buffer,
+        where.null,
+        list(manifests),
+        where.root,
+        retries=where.retries,
+        audio_column=where.audio_column,
+    )
     clips.check_found(known_ids_in(out) if clips.unfound and out is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
@@ -100,7 +112,7 @@ class ClipJob:
     """What the arguments of a command say that runs over clips.
 
     Attributes:
-        inputs, manifests: as typed; null: paths in lists end with NUL; root: the folder that they are relative to.
+        inputs, manifests: as typed; where: how they are read.
         out: the output.
         part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
@@ -110,8 +122,7 @@ class ClipJob:
 
     inputs: Sequence[str]
     manifests: Sequence[str]
-    null: bool
-    root: str | None
+    where: InputOptions
     out: OutputPlace
     part: str | None
     dry_run: bool
@@ -129,7 +140,7 @@ class ClipJob:
 
         out = self.out
         there = None if self.options.overwrite else out
-        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there, self.options.retries)
+        clips = collect_clips(self.inputs, self.manifests, self.where, there)
         if self.part is not None and self.options.does_parts:
             raise UsageError(
                 "--part: expected without --parts and --on, which do all parts (--part auto/N says of how many)"

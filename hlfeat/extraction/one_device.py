@@ -17,6 +17,7 @@ from hlfeat.errors import UsageError
 from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
+from hlfeat.extraction.fetch_ahead import Fetcher
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
@@ -35,6 +36,7 @@ from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.tables import table_fetcher
 from hlfeat.storage.output_dir import OutputDir
 from hlfeat.storage.output_place import OutputPlace
 from hlfeat.versions import versions
@@ -130,7 +132,8 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        fetchers = [ObjectFetcher(Retries(options.retries, stopped=hooks.stopped))]
+        retries = Retries(options.retries, stopped=hooks.stopped)
+        fetchers: list[Fetcher] = [table_fetcher(retries), ObjectFetcher(retries)]
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 

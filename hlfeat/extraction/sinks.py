@@ -195,6 +195,8 @@ def index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
         size=info.size,
         modified=info.modified,
         member=None if clip.span is None else clip.span.member,
+        table_row=None if clip.row is None else clip.row.number,
+        table_column=None if clip.row is None else clip.row.column,
         start=clip.start,
         end=clip.end,
         channel=clip.channel if channel is None else channel,

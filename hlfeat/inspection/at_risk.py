@@ -7,10 +7,15 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from hlfeat.errors import UsageError
+from hlfeat.remote.objects import stat
+from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.urls import is_url
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.records import IndexEntry
@@ -43,6 +48,7 @@ class AtRisk:
         risk = cls(len(entries))
         if not entries and isinstance(folder, FeatureDir) and any(path.exists() for path in shard.data):
             risk.unknown = not audio_seems_there(folder, shard)
+        _stamp_at_url.cache_clear()
         paths: dict[AudioState, list[str]] = {"there": [], "gone": risk.gone, "changed": risk.changed}
         for entry in entries:
             paths[audio_state(entry)].append(entry.path)
@@ -73,13 +79,28 @@ class AtRisk:
 
 def audio_state(entry: IndexEntry) -> AudioState:
     """Whether the file or the archive of a clip is there, of the size and time of change that the index has."""
-    try:
-        info = os.stat(entry.path)  # of the file that a link leads to
-    except (OSError, ValueError):
+    if is_url(entry.path):
+        stamp = _stamp_at_url(entry.path)
+    else:
+        try:
+            info = os.stat(entry.path)  # of the file that a link leads to
+            stamp = info.st_size, info.st_mtime_ns
+        except (OSError, ValueError):
+            stamp = None
+    if stamp is None:
         return "gone"
     recorded = entry.size, entry.modified  # earlier versions recorded neither
-    same = None in recorded or recorded == (info.st_size, info.st_mtime_ns)
-    return "there" if same else "changed"
+    return "there" if None in recorded or None in stamp or recorded == stamp else "changed"
+
+
+@lru_cache(maxsize=MOST_ASKED)  # segments and members are neighbours
+def _stamp_at_url(url: str) -> tuple[int | None, int | None] | None:
+    """Size and modification time of an object; None where it cannot be read from here."""
+    try:
+        found = stat(url, Retries(2))
+    except (RemoteError, UsageError):
+        return None
+    return None if found.is_folder else (found.size, found.modified)
 
 
 def _salvage_index(path: Path) -> list[IndexEntry]:

@@ -39,7 +39,13 @@ BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 509})  # status of answers 
 _BUSY_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 # Of what is wrong before anything is asked, by the names of the classes: importing them would take their packages.
-_WRONG = frozenset({"ParamValidationError", "InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"})
+_WRONG = {
+    "ParamValidationError": "",
+    "InvalidURL": "not a valid URL",
+    "InvalidUrlClientError": "not a valid URL",
+    "NonHttpUrlClientError": "not a valid URL",
+    "TooManyRedirects": "it redirects too often",
+}
 _NO_ACCOUNT = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"})
 _NOT_ALLOWED = frozenset({"LocalTokenNotFoundError", "GatedRepoError"})
 _FOREIGN = frozenset({"builtins", "hlfeat", "torch", "numpy"})  # packages whose errors are no server's
@@ -78,9 +84,9 @@ def explain(e: Exception) -> RemoteError:
         return RemoteError("missing", "no such object")
     if status in BUSY or code in _BUSY_CODES:
         return RemoteError("unreachable", text, after=_after(chain))
-    bad = names & _WRONG or (type(e) is ValueError and text.startswith(("Bad Request", "Bucket is requester pays")))
-    if bad or status is not None:
-        return RemoteError("unreadable", text)
+    wrong = next((name for name in names if name in _WRONG), None)
+    if wrong is not None or isinstance(e, ValueError) or status is not None:  # ValueError: a URL that is none
+        return RemoteError("unreadable", _WRONG.get(wrong or "") or text.removeprefix("Parameter validation failed: "))
     if isinstance(e, OSError | EOFError) or type(e).__module__.partition(".")[0] not in _FOREIGN:
         return RemoteError("unreachable", text)
     raise e
@@ -100,7 +106,7 @@ def _status(e: BaseException) -> int | None:
     """The status of the answer that an exception is about: aiohttp's, botocore's, httpx's, requests' and gcsfs's."""
     response = getattr(e, "response", None)
     for source, name in ((e, "status"), (e, "status_code"), (response, "status"), (response, "status_code")):
-        if isinstance(status := getattr(source, name, None), int):
+        if isinstance(status := getattr(source, name, None), int) and status >= 100:  # aiohttp has 0 for none
             return status
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

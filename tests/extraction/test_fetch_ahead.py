@@ -11,6 +11,7 @@ from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Copy
 from hlfeat.errors import ClipError
 from hlfeat.extraction.fetch_ahead import FetchAhead
+from tests.helpers import eventually
 
 
 class Elsewhere:
@@ -96,3 +97,29 @@ def test_a_copy_is_given_up_with_the_last_clip_that_has_it():
         del clip
         gc.collect()
         assert not os.path.exists(path)
+
+
+class Shared(Elsewhere):
+    """Has one copy for all clips."""
+
+    copy = Copy(bytes(100))
+
+    def fetch(self, clip: Clip) -> Copy:
+        super().fetch(clip)
+        return self.copy
+
+
+def test_a_copy_that_clips_share_counts_once():
+    shared = Shared()
+    with FetchAhead(far(8), [shared], at_once=4, most_bytes=150) as ahead:
+        held = [next(ahead) for _ in range(6)]
+        for fetched in held:
+            fetched.wait()
+        assert eventually(lambda: len(shared.fetched) == 8)
+        for fetched in held:
+            fetched.release()
+        assert ahead._bytes == 100  # of the two that were not taken
+        for fetched in ahead:
+            fetched.wait()
+            fetched.release()
+        assert ahead._bytes == 0

@@ -22,14 +22,16 @@ from hlfeat.remote.urls import shown_url, without_secrets
 SIGNED = "https://ann:hidden@host/a.wav?id=3&X-Amz-Credential=AKIA%2F1&X-Amz-Signature=0f3a"
 
 
+INFO = aiohttp.RequestInfo(yarl.URL(SIGNED), "GET", None, yarl.URL(SIGNED))  # type: ignore[arg-type]
+
+
 def of_s3(status: int, code: str) -> Exception:
     answer = {"Error": {"Code": code, "Message": f"about {code}"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return translate_boto_error(botocore.exceptions.ClientError(answer, "GetObject"))  # type: ignore[no-any-return]
 
 
 def of_web(status: int, **headers: str) -> Exception:
-    info = aiohttp.RequestInfo(yarl.URL(SIGNED), "GET", None, yarl.URL(SIGNED))  # type: ignore[arg-type]
-    return aiohttp.ClientResponseError(info, (), status=status, message="Why", headers=headers)  # type: ignore[arg-type]
+    return aiohttp.ClientResponseError(INFO, (), status=status, message="Why", headers=headers)  # type: ignore[arg-type]
 
 
 def of_gs(status: int) -> Exception:
@@ -60,7 +62,11 @@ def of_hub(kind: type[Exception], status: int) -> Exception:
         (of_s3(301, "PermanentRedirect"), "unreadable", "about PermanentRedirect"),
         (of_s3(412, "PreconditionFailed"), "unreadable", "about PreconditionFailed"),
         (botocore.exceptions.EndpointConnectionError(endpoint_url="http://h"), "unreachable", "Could not connect"),
-        (botocore.exceptions.ParamValidationError(report='Invalid bucket name "A B"'), "unreadable", "Parameter"),
+        (
+            botocore.exceptions.ParamValidationError(report="Invalid bucket name"),
+            "unreadable",
+            "Invalid bucket name",
+        ),
         (of_web(404), "missing", "no such object"),
         (of_web(401), "unreadable", "access is denied: 401 Why"),
         (of_web(403), "unreadable", "access is denied: 403 Why"),
@@ -68,7 +74,9 @@ def of_hub(kind: type[Exception], status: int) -> Exception:
         (of_web(410), "unreadable", "410 Why"),
         (aiohttp.ServerDisconnectedError(), "unreachable", "Server disconnected"),
         (aiohttp.ClientPayloadError("cut"), "unreachable", "cut"),
-        (aiohttp.InvalidURL("http://[x"), "unreadable", "http://"),
+        (aiohttp.InvalidURL("http://[x"), "unreadable", "not a valid URL"),
+        (ValueError("Invalid IPv6 URL"), "unreadable", "Invalid IPv6 URL"),
+        (aiohttp.TooManyRedirects(INFO, ()), "unreadable", "it redirects too often"),
         (asyncio.TimeoutError(), "unreachable", "TimeoutError"),
         (of_gs(404), "missing", "no such object"),
         (of_gs(403), "unreadable", "access is denied: Forbidden: bucket/a.wav why"),

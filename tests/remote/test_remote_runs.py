@@ -323,3 +323,22 @@ def test_statistics_and_pictures_of_objects(server: ObjectServer, invoke: Comman
     missing = invoke("plot", "s3://speech/none.wav", "-o", tmp_path / "a.png", "-c", "log-mel")
     assert missing.stderr == "hlfeat: error: s3://speech/none.wav: missing: no such object\n"
     assert missing.returncode == 1
+
+
+def test_repair_asks_whether_objects_are_there(server: ObjectServer, invoke: Command, corpus: Path, tmp_path: Path):
+    data = (corpus / "d0/plain 0.wav").read_bytes()
+    server.put("speech", {"a.wav": data, "b.wav": data})
+    out = tmp_path / "out"
+    arguments = ["extract", "s3://speech", "-o", out, *BASE, "--shard-size", 1]
+    assert invoke(*arguments).returncode == 0
+    whole = contents(out)
+    for name in ("shard-00000.npy", "shard-00001.npy"):
+        (out / name).write_bytes(b"damaged")
+    server.client().delete_object(Bucket="speech", Key="b.wav")
+    repaired = invoke("repair", out)
+    assert "kept, as the audio of 1 clip is not there (s3://speech/b.wav)" in repaired.stderr + repaired.stdout
+    server.put("speech", {"b.wav": data})
+    server.client().put_object(Bucket="speech", Key="a.wav", Body=data)
+    assert invoke("repair", out, "--force").returncode == 0
+    assert invoke(*arguments).returncode == 0
+    assert contents(out) == whole

@@ -55,12 +55,12 @@ class WebServer:
                 await asyncio.sleep(self._seconds)
                 target = head.split(" ", 2)[1]
                 self.requests.append(target)
-                writer.write(self._answer(target, head))
+                writer.writelines(self._answer(target, head))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    def _answer(self, target: str, head: str) -> bytes:
+    def _answer(self, target: str, head: str) -> list[bytes]:
         wrong = next((rule for rule in self.status if rule[0] in target), None)
         if wrong is not None:
             self.status.remove(wrong)
@@ -80,9 +80,9 @@ class WebServer:
         return _message(206, data[start:end], f"Content-Range: bytes {start}-{end - 1}/{len(data)}\r\n")
 
 
-def _message(status: int, data: bytes = b"", more: str = "") -> bytes:
+def _message(status: int, data: bytes = b"", more: str = "") -> list[bytes]:
     head = f"HTTP/1.1 {status} Because\r\nContent-Length: {len(data)}\r\nLast-Modified: {MODIFIED}\r\n{more}\r\n"
-    return head.encode() + data
+    return [head.encode(), data]
 
 
 @contextmanager
