@@ -11,7 +11,7 @@ from hlfeat.errors import UsageError
 from hlfeat.partition import Part
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.s3_writes import split_url
-from hlfeat.remote.urls import EXTRAS
+from hlfeat.remote.urls import EXTRAS, shown_url
 from hlfeat.storage.bucket_place import BucketPlace
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
@@ -60,7 +60,7 @@ def place_of(out: str | Path | OutputPlace, retries: Retries = Retries()) -> Out
     """
     if not isinstance(out, str | Path):
         return out
-    expected = f"{out}: expected a folder or s3://BUCKET/PREFIX"
+    expected = f"{shown_url(str(out))}: expected a folder or s3://BUCKET/PREFIX"
     if isinstance(out, Path):
         if _URL_AS_PATH.match(str(out)):
             raise UsageError(f"{expected}, a URL as text: as a path it has lost a slash")

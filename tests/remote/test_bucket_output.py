@@ -178,6 +178,13 @@ def test_other_urls_are_refused(url: str):
     assert str(caught.value).startswith(f"{url}: ")
 
 
+@pytest.mark.parametrize("url", ["https://host/f?X-Amz-Signature=secret", "s3://key:secret@bucket/f"])
+def test_a_refused_url_is_shown_without_secrets(url: str):
+    with pytest.raises(UsageError, match="expected a folder or s3://BUCKET/PREFIX") as caught:
+        place_of(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_url_as_a_path_is_refused(tmp_path: Path):
     folder = helpers.good_clips(tmp_path / "clips", 1, longest=0.2)
     with pytest.raises(UsageError, match="a URL as text: as a path it has lost a slash"):
