@@ -29,15 +29,38 @@ class Span:
     stamp: Stamp
 
 
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a table (Parquet) that holds a clip's audio.
+
+    Attributes:
+        table: the id of the table among the inputs: rows without a name of their own are `table#number`.
+        number: of the row, from 0.
+        column: that the audio is in.
+        stamp: size (bytes) and modification time (nanoseconds since 1970; None: not known) of the table when its rows
+            were listed.
+        name: what the row calls the file that the audio was in; "" where it does not say.
+        mean_size: bytes of the audio of a row around it, on average.
+    """
+
+    table: str
+    number: int
+    column: str
+    stamp: Stamp
+    name: str = ""
+    mean_size: int = 0
+
+
 @dataclass(frozen=True)
 class Clip:
     """A recording, or a segment or channel of one, that features are computed of. `collect_inputs` lists clips.
 
-    `str(clip)` says where it is read from, on one line: `a.wav`, or `a.tar: b.wav` for a member of an archive.
+    `str(clip)` says where it is read from, on one line: `a.wav`, or `a.tar: b.wav` for a member of an archive, or
+    `a.parquet: row 12`.
 
     Attributes:
         id: names it in the index of a folder of features.
-        path: of the file or archive.
+        path: of the file, archive or table.
         start, end: of a segment, in seconds; None: those of the file.
         channel: from 0; overrides the policy `audio.channels`; None: as the policy says.
         span: where it is in the archive at `path`; None: `path` is the audio file.
@@ -49,6 +72,7 @@ class Clip:
         url: what its bytes are fetched from, where that has secrets which `path` leaves out. It is written nowhere.
         listed: size (bytes) and modification time (nanoseconds since 1970; None: not known) of the file at a URL, as
             its folder was listed.
+        row: where it is in the table at `path`; None: `path` is no table.
 
     >>> str(Clip("yes-1", "words/yes.wav", start=0.5, end=1.25))
     'words/yes.wav'
@@ -65,6 +89,7 @@ class Clip:
     copy: Copy | Borrowed | None = field(default=None, compare=False, repr=False)
     url: str | None = field(default=None, compare=False, repr=False)
     listed: Stamp | None = field(default=None, compare=False, repr=False)
+    row: TableRow | None = None
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Clip:
@@ -72,11 +97,15 @@ class Clip:
         return cls(posixpath.basename(os.fspath(path)), os.fspath(path))
 
     def __str__(self) -> str:
+        if self.row is not None:
+            return escape_unprintable(f"{self.path}: row {self.row.number}")
         return escape_unprintable(self.path if self.span is None else f"{self.path}: {self.span.member}")
 
     @property
     def name(self) -> str:
-        """The name of the audio file, in its folder or in its archive."""
+        """The name of the audio file, in its folder, in its archive or in its row of a table."""
+        if self.row is not None:
+            return self.row.name
         return self.path if self.span is None else self.span.member
 
     @property
@@ -98,7 +127,9 @@ class Clip:
     def segment(self) -> dict[str, str | float | int]:
         """Which part of its file the clip is, with the keys of the index; empty for the whole file."""
         member = None if self.span is None else self.span.member
-        keys = {"member": member, "start": self.start, "end": self.end, "channel": self.channel}
+        row, column = (None, None) if self.row is None else (self.row.number, self.row.column)
+        place = {"member": member, "table_row": row, "table_column": column}
+        keys = {**place, "start": self.start, "end": self.end, "channel": self.channel}
         return {k: v for k, v in keys.items() if v is not None}
 
 

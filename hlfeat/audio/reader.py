@@ -22,6 +22,7 @@ from hlfeat.audio.decoder import Decoder, TruncatedError
 from hlfeat.audio.formats import MAX_RATE, MIN_RATE
 from hlfeat.audio.passes import OpenFile, SharedPasses
 from hlfeat.audio.sndfile import SndfileDecoder
+from hlfeat.audio.table_rows import read_row
 from hlfeat.errors import ClipError
 
 BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once
@@ -101,7 +102,7 @@ class Reader:
 
     Raises:
         ClipError: with one of the codes missing, unreadable, not-audio, unsupported, empty, truncated, corrupt,
-            non-finite, bad-channel, bad-rate, bad-segment, out-of-memory, cancelled.
+            non-finite, bad-row, bad-channel, bad-rate, bad-segment, out-of-memory, cancelled.
         OSError: no more files can be opened, which is no clip's fault.
     """
 
@@ -114,6 +115,8 @@ class Reader:
         passes: SharedPasses | None = None,
         around: Around | None = None,
     ) -> None:
+        if clip.row is not None and clip.copy is None and clip.fault is None:
+            clip = read_row(clip)
         self.clip, self._cancelled, self._keep = clip, cancelled, keep_truncated
         self._channels = channels if clip.channel is None else clip.channel
         self._passes, self._around = passes, around

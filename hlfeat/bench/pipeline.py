@@ -214,7 +214,7 @@ def measure(
         **{stage: whole(workers) for stage, workers in fewer.items()},
         WHOLE: whole(options.workers),
     }
-    if all(clip.span is None and clip.start is None and clip.end is None for clip in held.clips):
+    if not any(clip.span or clip.row or clip.is_segment for clip in held.clips):
         calls[PLAIN] = emptied(lambda folder: plain_loop(held.clips, config.audio.sample_rate, folder))
     runs = time_interleaved(calls, device, seconds=0.0, least=laps, patience=float("inf"))
     rows = rows_of(name, runs, held, on_cpu=device.type == "cpu")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.job import collect_clips
+from hlfeat.cli.job import InputOptions, collect_clips
 from hlfeat.cli.one_size import (
     AnchorOption,
     AxisOption,
@@ -284,7 +284,7 @@ def bench_pipeline(
     configs = {name: load_config(name, settings or []) for name in config or [DEFAULT, "log-mel"]}
     for name in configs:
         warn_of_files(name, {})
-    collected = collect_clips(inputs, [], null=False)
+    collected = collect_clips(inputs, [], InputOptions())
     if scratch is not None and not scratch.is_dir():
         raise UsageError(f"--scratch {scratch}: expected a folder")
     options = Options(device=device, batch_seconds=batch_seconds, workers=workers)

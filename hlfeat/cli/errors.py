@@ -42,6 +42,7 @@ class InterruptedEarlyError(BaseException):
 
 # The library's names at the beginning of a message, and the options that set them.
 OPTIONS = {
+    "audio_column": "--audio-column",
     "batch_seconds": "--batch-seconds",
     "channel": "--channel",
     "device": "--device",
@@ -66,6 +67,7 @@ OPTIONS = {
     "workers": "--workers",
 }
 REMEDIES = {
+    "audio_column": "--audio-column NAME chooses one",
     "batch": "--batch N takes fewer clips at once",
     "finish": "the command that wrote it finishes it; then convert it",
     "frames": "--frames writes a row for each frame, and extract --pool makes vectors",

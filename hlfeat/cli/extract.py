@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from hlfeat.cli.errors import naming_options, quoted
-from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
+from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, InputOptions, output_place
 from hlfeat.cli.options import (
     DEFAULT,
     WORKERS,
+    AudioColumnOption,
     BatchSecondsOption,
     ClipsArgument,
     ConfigOption,
@@ -69,7 +70,7 @@ EXTRACT_EPILOG = epilog(
     examples="""
             hlfeat extract clips -o features
             hlfeat extract --manifest segments.csv -o features -c eleaf-pcen
-            hlfeat extract paths.txt -o features --part 3/16 --device cuda:0,cuda:1
+            hlfeat extract paths.txt -o s3://speech/features --part 3/16
             find clips -name '*.flac' -print0 | hlfeat extract -0 - -o features
         """,
 )
@@ -78,7 +79,12 @@ EXTRACT_EPILOG = epilog(
 def extract(
     inputs: ClipsArgument = None,
     *,
-    out: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the features go.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER|URL", help="Where the features go: a folder, or s3://BUCKET/PREFIX."
+        ),
+    ],
     manifest: ManifestOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -92,6 +98,7 @@ def extract(
     ] = None,
     null: NullOption = False,
     root: RootOption = None,
+    audio_column: AudioColumnOption = None,
     format: Annotated[Format | None, typer.Option(help="Format of shards; default: the configuration's.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of features; default: the configuration's.")] = None,
     shard_size: Annotated[
@@ -135,8 +142,9 @@ def extract(
     }
     typed = {f"output.{k}={quoted(v)}": f"--{k.replace('_', '-')} {v}" for k, v in shortcuts.items() if v is not None}
     overrides = [*(settings or []), *typed]
-    chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, out, overwrite)
-    with naming_options(typed):
+    place = output_place(out, retries)
+    chosen = choose(Chosen(config or "", overrides, weights, stats), DEFAULT, place, overwrite)
+    with place.naming(), naming_options(typed):
         cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.product import FEATURES
@@ -159,6 +167,7 @@ def extract(
         parts=parts,
         on=on.value if on else None,
     )
-    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
-    with naming_options(typed), explained(chosen.name, overrides):
+    where = InputOptions(null, root, audio_column, retries)
+    job = ClipJob(inputs or [], manifest or [], where, place, part, dry_run, options, display)
+    with place.naming(), naming_options(typed), explained(chosen.name, overrides):
         job.run(cfg, FEATURES, stop)

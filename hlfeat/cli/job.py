@@ -27,33 +27,56 @@ if TYPE_CHECKING:
     from hlfeat.extraction.report import Report
     from hlfeat.extraction.setup import Pipeline
     from hlfeat.inputs.collect import Inputs
+    from hlfeat.storage.output_place import OutputPlace
 
 log = logging.getLogger("hlfeat")
 
 
+@dataclass(frozen=True)
+class InputOptions:
+    """How a command's inputs are read: the arguments of `collect_inputs`."""
+
+    null: bool = False
+    root: str | None = None
+    audio_column: str | None = None
+    retries: int = 5
+
+
 def collect_clips(
-    inputs: Sequence[str],
-    manifests: Sequence[str],
-    null: bool,
-    root: str | None = None,
-    folder: Path | None = None,
-    retries: int = 5,
+    inputs: Sequence[str], manifests: Sequence[str], where: InputOptions, out: OutputPlace | None = None
 ) -> Inputs:
     """The clips of the command's arguments; '-' is a list on standard input.
 
     Args:
-        folder: that the run goes on with: files of clips that it has may be gone.
-        retries: how often what is asked of a URL is asked again.
+        out: what the run goes on with: files of clips that it has may be gone.
     """
     from hlfeat.inputs.collect import collect_inputs
-    from hlfeat.storage.known_clips import known_ids
+    from hlfeat.storage.known_clips import known_ids_in
 
-    clips = collect_inputs(list(inputs), sys.stdin.buffer, null, list(manifests), root, retries)
-    clips.check_found(known_ids(folder) if clips.unfound and folder is not None else ())
+    clips = collect_inputs(
+        list(inputs),
+        sys.stdin.buffer,
+        where.null,
+        list(manifests),
+        where.root,
+        retries=where.retries,
+        audio_column=where.audio_column,
+    )
+    clips.check_found(known_ids_in(out) if clips.unfound and out is not None else ())
     skipped = clips.describe_skipped()
     if skipped:
         log.info("%s", skipped)
     return clips
+
+
+def output_place(out: str, retries: int) -> OutputPlace:
+    """What -o says. Raises UsageError where nothing can be written there."""
+    from hlfeat.remote.retries import Retries
+    from hlfeat.storage.named_place import place_of
+
+    if not out:
+        raise UsageError("-o: expected a folder for the output, got an empty name")
+    return place_of(out, Retries(retries))
 
 
 def failures_by_code(report: Report) -> str:
@@ -89,8 +112,8 @@ class ClipJob:
     """What the arguments of a command say that runs over clips.
 
     Attributes:
-        inputs, manifests: as typed; null: paths in lists end with NUL; root: the folder that they are relative to.
-        out: the output directory.
+        inputs, manifests: as typed; where: how they are read.
+        out: the output.
         part: of the clips, as typed; that of `options` is not known yet.
         dry_run: say what would be done only.
         options: how to run, with the device as typed, or several.
@@ -99,9 +122,8 @@ class ClipJob:
 
     inputs: Sequence[str]
     manifests: Sequence[str]
-    null: bool
-    root: str | None
-    out: str
+    where: InputOptions
+    out: OutputPlace
     part: str | None
     dry_run: bool
     options: Options
@@ -113,38 +135,38 @@ class ClipJob:
         Failed clips end the command with Exit.SOME_CLIPS_FAILED, and a stop request with Exit.INTERRUPTED; what is
         finished stays.
         """
-        if not self.out:
-            raise UsageError("-o: expected a folder for the output, got an empty name")
         if not self.inputs and not self.manifests:
             raise UsageError("expected audio files, folders, lists or a --manifest, got none")
 
-        folder = Path(self.out)
-        there = None if self.options.overwrite else folder
-        clips = collect_clips(self.inputs, self.manifests, self.null, self.root, there, self.options.retries)
+        out = self.out
+        there = None if self.options.overwrite else out
+        clips = collect_clips(self.inputs, self.manifests, self.where, there)
         if self.part is not None and self.options.does_parts:
             raise UsageError(
                 "--part: expected without --parts and --on, which do all parts (--part auto/N says of how many)"
             )
-        part, source = choose_part(self.part, folder, devices=len(self.options.devices))
+        part, source = choose_part(self.part, out, devices=len(self.options.devices))
         if source:
             log.info("part %s (%s)", part, source)
         device = self.options.device
         options = replace(self.options, part=part, device=local_device(device, os.environ) if source else device)
         if self.dry_run:
-            print_plan(config, product, clips.clips, options, folder)
+            product.check_place(out)
+            with out.naming():
+                print_plan(config, product, clips.clips, options, out)
             return
-        report = _run(config, product, clips, folder, options, stop, self.display)
-        _summarise(report, folder, part, self.display)
+        report = _run(config, product, clips, out, options, stop, self.display)
+        _summarise(report, out, part, self.display)
         if report.failures:
             raise typer.Exit(Exit.SOME_CLIPS_FAILED)
 
 
-def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, folder: Path) -> None:
+def print_plan(config: Config, product: Product, clips: Sequence[Clip], options: Options, out: OutputPlace) -> None:
     """Log what a run would make of the clips, and how much of it; and check that it can be built, and go on there.
 
     Args:
         clips: of all parts.
-        folder: for the output.
+        out: for the output.
     """
     from hlfeat.extraction.run_log import facts
     from hlfeat.extraction.setup import describe_inputs
@@ -152,24 +174,24 @@ def print_plan(config: Config, product: Product, clips: Sequence[Clip], options:
     from hlfeat.text import count
 
     pipeline = product.prepare(config, options.weights, options.stats)
-    parts, description = _parts_to_do(options, folder), pipeline.description
+    parts, description = _parts_to_do(options, out), pipeline.description
     if parts[0] != WHOLE:
         description = replace(description, inputs=describe_inputs(clips))
     anew = options.overwrite and options.does_parts
-    Continuation(folder, WHOLE if anew else parts[0]).check(description, options.overwrite)
+    Continuation(out.folder(), WHOLE if anew else parts[0]).check(description, options.overwrite)
     what, some = product.describe(config, pipeline), clips[options.part.slice(len(clips))]
-    plan = facts(event="plan", clips=len(some), output=str(folder))
+    plan = facts(event="plan", clips=len(some), output=str(out))
     log.info("%s; %s; nothing was written", count(len(some), "clip"), what, extra=plan)
-    _print_size(config, product, pipeline, some, options, folder, parts)
+    _print_size(config, product, pipeline, some, options, out, parts)
     for clip in some:
         log.debug("%s", clip)
 
 
-def _parts_to_do(options: Options, folder: Path) -> list[Part]:
+def _parts_to_do(options: Options, out: OutputPlace) -> list[Part]:
     """The parts whose files a run would write; the whole where only a cluster could say how many."""
     from hlfeat.extraction.in_parts import choose_parts
 
-    parts = choose_parts(options, folder) if options.does_parts else None
+    parts = choose_parts(options, out) if options.does_parts else None
     parts_of = [options.part] if parts is None else WHOLE.split(parts)
     return [smaller for part in parts_of for smaller in part.split(len(options.devices))]
 
@@ -180,7 +202,7 @@ def _print_size(
     pipeline: Pipeline,
     clips: Sequence[Clip],
     options: Options,
-    folder: Path,
+    out: OutputPlace,
     parts: Sequence[Part],
 ) -> None:
     """Log about how much a run would write, and what is free; warn where that is too little."""
@@ -198,7 +220,9 @@ def _print_size(
     if not found.answered:
         log.info("none of %s says how long its clip is", count(found.opened, "header"))
         return
-    free, written = free_bytes(folder), written_bytes(folder, parts)
+    folder = out.folder()
+    free = None if out.local is None else free_bytes(out.local)
+    written = written_bytes(folder, parts)
     if options.overwrite:  # what is there goes before the first shard is written
         free, written = None if free is None else free + written_bytes(folder), 0
     there = f", {size(written)} of which are there" if written else ""
@@ -214,15 +238,15 @@ def _print_size(
         extra=facts(bytes=found.size, hours=found.seconds / 3600, bytes_there=written, bytes_free=free),
     )
     if free is not None and found.size - written > free:
-        place = escape_unprintable(str(folder))
-        log.warning("%s: about %s do not fit, %s are free", place, size(found.size - written), size(free))
+        place, missing = escape_unprintable(str(out)), size(found.size - written)
+        log.warning("%s: about %s do not fit, %s are free", place, missing, size(free))
 
 
 def _run(
     config: Config,
     product: Product,
     clips: Inputs,
-    folder: Path,
+    out: OutputPlace,
     options: Options,
     stop: StopRequest,
     display: Display,
@@ -242,20 +266,20 @@ def _run(
     progress = partial(Progress, mode=display.mode)
     hooks = Hooks(stopped=lambda: stop.asked, finished_shard=print_path, progress=progress)
     try:
-        return extract_clips(config, clips, folder, options, hooks, product=product)
+        return extract_clips(config, clips, out, options, hooks, product=product)
     except InterruptedRunError as e:
         log.warning(
             "interrupted; what is finished is in %s, and the same command goes on from there",
-            folder,
-            extra=display.ended_early(e, folder),
+            out,
+            extra=display.ended_early(e, out),
         )
         raise typer.Exit(Exit.INTERRUPTED) from None
     except HlfeatError as e:
-        e.facts = display.ended_early(e, folder)
+        e.facts = display.ended_early(e, out)
         raise
 
 
-def _summarise(report: Report, folder: Path, part: Part, display: Display) -> None:
+def _summarise(report: Report, out: OutputPlace, part: Part, display: Display) -> None:
     """Log what the run did, and where its failures are listed."""
     from hlfeat.storage.layout import Layout
     from hlfeat.text import count, duration
@@ -268,13 +292,14 @@ def _summarise(report: Report, folder: Path, part: Part, display: Display) -> No
         facts["seconds"]["total"],
         facts["real_time_factor"],
         facts["device"],
-        folder,
-        extra=display.summary({**facts, "output": str(folder)}),
+        out,
+        extra=display.summary({**facts, "output": str(out)}),
     )
     if report.truncated:
         log.warning("%s cut short: the index says how much is there", count(report.truncated, "recording"))
     if report.cut_segments:
         log.warning("%s cut to the end of their files", count(report.cut_segments, "segment"))
     if report.failures:
-        merged, of_part = Layout(folder).failures, Layout(folder, part).failures
-        log.warning("%s: %s", failures_by_code(report), merged if merged.exists() else of_part)
+        layout = Layout(out.local or Path(), part)
+        merged = layout.whole if report.complete else layout
+        log.warning("%s: %s", failures_by_code(report), out.shown(merged.failures))

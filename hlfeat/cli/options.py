@@ -77,8 +77,8 @@ ClipsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Audio files, folders, .tar archives, lists of paths (*.txt), manifests, or URLs of them (s3://...); - is "
-        "a list on stdin.",
+        help="Audio files, folders, .tar archives, .parquet tables, lists of paths (*.txt), manifests, or URLs of them "
+        "(s3://...); - is a list on stdin.",
     ),
 ]
 ManifestOption = Annotated[
@@ -91,6 +91,10 @@ NullOption = Annotated[
 RootOption = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="Paths in lists and manifests, and ids, are relative to this folder."),
+]
+AudioColumnOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The column of audio in .parquet inputs; default: the one that looks like it."),
 ]
 
 
@@ -253,10 +257,12 @@ def refuse(options: Mapping[str, object], wording: str) -> None:
 
 def local_folder(text: str, option: str = "") -> Path:
     """A folder of this machine. Raises UsageError for a URL."""
-    from hlfeat.remote.urls import is_url
+    from hlfeat.remote.urls import is_url, shown_url
 
     if is_url(text):
-        raise UsageError(f"{option and option + ' '}{text}: expected a folder on this machine; copy it first")
+        raise UsageError(
+            f"{option and option + ' '}{shown_url(text)}: expected a folder on this machine; copy it first"
+        )
     return Path(text)
 
 

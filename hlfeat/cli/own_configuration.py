@@ -15,6 +15,7 @@ from hlfeat.files import hash_file
 
 if TYPE_CHECKING:
     from hlfeat.storage.description import HashedFile, RunDescription
+    from hlfeat.storage.output_place import OutputPlace
 
 log = logging.getLogger("hlfeat")
 
@@ -42,31 +43,38 @@ class Chosen:
         return bool(self.name or self.overrides or self.weights or self.stats or self.viterbi)
 
 
-def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool = False) -> Chosen:
-    """What is given; if nothing is, what the folder `out` holds already; otherwise the default configuration.
+def choose(given: Chosen, default: str, out: OutputPlace, overwrite: bool, pitch: bool = False) -> Chosen:
+    """What is given; if nothing is, what the output holds already; otherwise the default configuration.
 
     Args:
         given: by the command's options; its name is empty without -c.
         default: name of the configuration that the command has without -c.
-        out: the folder of the output.
+        out: the output, a folder or a prefix of a bucket.
         overwrite: whether it is begun anew, so that it does not matter what it holds.
         pitch: whether the command writes pitch tracks.
 
     Raises:
         UsageError: the weights or statistics of the folder are not where they were, or have changed.
-        OutputError: the folder's hlfeat.yaml is damaged.
+        OutputError: the folder's hlfeat.yaml is damaged, or the bucket cannot be read.
     """
-    from hlfeat.storage.description import read_description
     from hlfeat.storage.layout import Layout
 
-    path = Layout(Path(out)).description
-    if given.is_given or overwrite or not out or not path.is_file():
+    if given.is_given or overwrite or not Layout(out.folder()).description.is_file():
         name = given.name or default
         files = {"weights": given.weights, "stats": given.stats}
         if pitch:  # its tracks are of features that are not normalised
             del files["stats"]
         warn_of_files(name, files)
         return Chosen(name, given.overrides, given.weights, given.stats, given.viterbi)
+    with out.naming():
+        return _of_folder(out, default, pitch)
+
+
+def _of_folder(out: OutputPlace, default: str, pitch: bool) -> Chosen:
+    from hlfeat.storage.description import read_description
+    from hlfeat.storage.layout import Layout
+
+    path = Layout(out.folder()).description
     description = read_description(path.parent)
     if (description.pitch is not None) != pitch:
         return Chosen(default)  # the run says that they do not go into one folder
@@ -78,7 +86,7 @@ def choose(given: Chosen, default: str, out: str, overwrite: bool, pitch: bool =
     )
     if not _is_default(description, default):
         used = [f"{key} {file}" for key, file in (("weights", chosen.weights), ("stats", chosen.stats)) if file]
-        log.info("going on with the configuration of %s", ", ".join([str(path), *used]))
+        log.info("going on with the configuration of %s", ", ".join([str(out.shown(path)), *used]))
     return chosen
 
 

@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part, TaskNumbers
 
 if TYPE_CHECKING:
+    from hlfeat.storage.output_place import OutputPlace
     from hlfeat.storage.run_parts import RunParts
 
 AUTO = "auto"
@@ -90,7 +90,7 @@ class JobEnvironment:
         return " and ".join(seen)
 
 
-def choose_part(option: str | None, folder: Path, devices: int) -> tuple[Part, str]:
+def choose_part(option: str | None, out: OutputPlace, devices: int) -> tuple[Part, str]:
     """The part that --part asks for, and the job that decided it with `auto`, otherwise "".
 
     Without --part it is the whole: a job may give each task clips of its own. A line of the log says what the
@@ -98,7 +98,7 @@ def choose_part(option: str | None, folder: Path, devices: int) -> tuple[Part, s
 
     Args:
         option: of --part.
-        folder: where the features go; it may be in parts already.
+        out: where the features go; it may be in parts already.
         devices: that the process divides its part among.
     """
     auto = re.fullmatch(rf"{AUTO}(?:/([1-9][0-9]{{0,5}}))?", option or "")
@@ -106,7 +106,7 @@ def choose_part(option: str | None, folder: Path, devices: int) -> tuple[Part, s
         from hlfeat.storage.run_parts import read_run_parts
 
         job = JobEnvironment.read(os.environ)
-        return part_of_job(job, read_run_parts(folder), devices, of=int(auto[1]) if auto[1] else None)
+        return part_of_job(job, read_run_parts(out.folder()), devices, of=int(auto[1]) if auto[1] else None)
     if option is not None:
         return parse_part(option), ""
     try:

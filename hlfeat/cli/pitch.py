@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob
+from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, InputOptions, output_place
 from hlfeat.cli.options import (
     WORKERS,
+    AudioColumnOption,
     BatchSecondsOption,
     ClipsArgument,
     DevicesOption,
@@ -69,6 +70,7 @@ def pitch(
     ] = False,
     null: NullOption = False,
     root: RootOption = None,
+    audio_column: AudioColumnOption = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
@@ -102,11 +104,13 @@ def pitch(
 
     overrides = settings or []
     given = Chosen(config or "", overrides, weights, viterbi=viterbi)
-    chosen = choose(given, PITCH_CONFIG, out, overwrite, pitch=True)
-    cfg = load_config(chosen.name, overrides)
     from hlfeat.extraction.options import Options
     from hlfeat.extraction.pitch_tracks import PitchTracks
 
+    place = output_place(out, retries)
+    PitchTracks().check_place(place)
+    chosen = choose(given, PITCH_CONFIG, place, overwrite, pitch=True)
+    cfg = load_config(chosen.name, overrides)
     options = Options(
         device=device,
         batch_seconds=batch_seconds,
@@ -124,6 +128,7 @@ def pitch(
         parts=parts,
         on=on.value if on else None,
     )
-    job = ClipJob(inputs or [], manifest or [], null, root, out, part, dry_run, options, display)
+    where = InputOptions(null, root, audio_column, retries)
+    job = ClipJob(inputs or [], manifest or [], where, place, part, dry_run, options, display)
     with explained(chosen.name, overrides):
         job.run(cfg, PitchTracks(chosen.viterbi), stop)

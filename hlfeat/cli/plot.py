@@ -45,7 +45,7 @@ PLOT_EPILOG = epilog(
 
 def plot(
     what: Annotated[
-        str, typer.Argument(metavar="CLIP|FOLDER", help="An audio file, or its URL; or a folder of features.")
+        str, typer.Argument(metavar="CLIP|FOLDER", help="An audio file or a folder of features, or its URL.")
     ],
     *,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .pdf, .svg, ...")],
@@ -82,7 +82,9 @@ def plot(
     segment: audio.edges says what is before and after it. Standard output has the path of the picture.
     """
     set_up_logging(verbose)
-    folder = Path(what).is_dir()
+    from hlfeat.storage.place import is_folder
+
+    folder = is_folder(what)
     of_a_clip: dict[str, object] = {"--config": config, "--set": settings, "--weights": weights, "--compare": compare}
     of_a_clip |= {"--compare-weights": compare_weights, "--start": start, "--end": end}
     if folder:
@@ -96,7 +98,7 @@ def plot(
 
     check_format(out)
     if folder:
-        figure = _draw_sheet(Path(what), ids, channel or 0, pitch)
+        figure = _draw_sheet(what, ids, channel or 0, pitch)
     else:
         chosen = [(config or DEFAULT, settings or [], weights)]
         chosen += [(compare, [], compare_weights)] if compare is not None else []
@@ -152,22 +154,23 @@ def _fetched(clip: Clip) -> Clip:
         raise HlfeatError(f"{clip}: {e.code}: {e}") from e
 
 
-def _draw_sheet(folder: Path, ids: list[str] | None, channel: int, pitch: bool | None) -> Figure:
+def _draw_sheet(folder: str, ids: list[str] | None, channel: int, pitch: bool | None) -> Figure:
     from hlfeat.errors import OutputError
     from hlfeat.inspection.clip_choice import evenly_spaced
     from hlfeat.plotting.sheets import profile_figure, sheet_figure
     from hlfeat.plotting.store_view import is_one_vector, profiles, stored
+    from hlfeat.storage.place import name_of
     from hlfeat.storage.store import FeatureStore
     from hlfeat.text import count, escape_unprintable
 
     store = FeatureStore(folder)
     if not len(store):
-        raise OutputError(f"{folder}: holds no features")
+        raise OutputError(f"{name_of(folder)}: holds no features")
     chosen = list(dict.fromkeys(ids)) if ids else [store.ids[i] for i in evenly_spaced(len(store), CLIPS)]
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
     logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))
-    title = f"{escape_unprintable(str(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
+    title = f"{escape_unprintable(name_of(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
     if is_one_vector(store):
         if pitch:
             raise UsageError("--pitch: expected features of frames, got a vector for each clip")

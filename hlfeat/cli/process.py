@@ -47,8 +47,8 @@ def keep_stdout_for_paths() -> None:
     sys.stdout = open(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
-def print_path(path: Path) -> None:
-    """Print a path to standard output, byte for byte."""
+def print_path(path: Path | str) -> None:
+    """Print a path, or a URL, to standard output, byte for byte."""
     _write_line(os.fsencode(path))
 
 
@@ -114,11 +114,11 @@ class Display:
             write_event("summary", fields)
         return facts(event="summary", **fields)
 
-    def ended_early(self, error: HlfeatError, output: Path) -> dict[str, Any]:
-        """The summary of a run that an error has ended, with what it had done if it had begun."""
+    def ended_early(self, error: HlfeatError, output: object) -> dict[str, Any]:
+        """The summary of a run into this output that an error has ended, with what it had done if it had begun."""
         from hlfeat.extraction.run_report import reason_of
 
-        report = error.report or {"complete": False, "interrupted": reason_of(error, output)}
+        report = error.report or {"complete": False, "interrupted": reason_of(error, Path())}
         return self.summary({**report, "output": str(output)})
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
-from hlfeat.cli.job import collect_clips, failures_by_code
+from hlfeat.cli.job import InputOptions, collect_clips, failures_by_code
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
     WORKERS,
+    AudioColumnOption,
     BatchSecondsOption,
     DevicesOption,
     LogFormat,
@@ -80,6 +81,7 @@ def stats(
     weights: WeightsOption = None,
     null: NullOption = False,
     root: RootOption = None,
+    audio_column: AudioColumnOption = None,
     device: DevicesOption = "auto",
     batch_seconds: BatchSecondsOption = "auto",
     tf32: Tf32Option = False,
@@ -109,6 +111,7 @@ def stats(
     if folders:
         of_clips: dict[str, object] = {"--manifest": manifest, "--config": config, "--set": settings}
         of_clips |= {"--weights": weights, "--null": null or None, "--root": root, "--max-failures": max_failures}
+        of_clips |= {"--audio-column": audio_column}
         refuse(of_clips, "expected with clips only, not with folders of features")
         clips = [i for i in inputs or [] if i not in folders]
         if clips:
@@ -128,7 +131,7 @@ def stats(
     name, overrides = config or DEFAULT, settings or []
     cfg = load_config(name, overrides)
     warn_of_files(name, {"weights": weights})
-    clip_list = collect_clips(inputs or [], manifest or [], null, root, retries=retries)
+    clip_list = collect_clips(inputs or [], manifest or [], InputOptions(null, root, audio_column, retries))
     with explained(name, overrides):
         options = Options(
             device=device,

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -126,7 +126,7 @@ class FeatureTarget(Target):
         """Record a clip whose features the dtype cannot hold, once for all channels of its file."""
         entry, shard = clip.entry, self.output.layout.shard_name(number)
         message = cannot_hold(self.conversion.dtype)
-        record = FailureRecord(clip.group, entry.path, "non-finite", message, shard, entry.member)
+        record = FailureRecord(clip.group, entry.path, "non-finite", message, shard, entry.member, entry.table_row)
         if clip.group not in self._new_failures:
             self.failed += 1
         self._new_failures.setdefault(clip.group, record)
@@ -261,8 +261,7 @@ class FeatureShard:
 
 
 def _with_shard(failure: FailureRecord, shard: str) -> FailureRecord:
-    known = {name: getattr(failure, name) for name in ("id", "path", "code", "message", "member", "other")}
-    return FailureRecord(**known, shard=shard)
+    return replace(failure, shard=shard)
 
 
 def _has_results(folder: Path) -> bool:

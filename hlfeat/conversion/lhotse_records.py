@@ -78,7 +78,7 @@ class ClipRecords:
         """The recording, resampled as features are computed of it; None where its length is not known."""
         rate = entry.sample_rate
         seconds = entry.duration if entry.start is None and entry.end is None else _seconds_of_file(entry)
-        if rate is None or seconds is None:
+        if rate is None or seconds is None or entry.table_row is not None:  # lhotse reads no rows of tables
             return None
         channels = list(range(entry.channels or 1))
         source = {"type": "file", "channels": channels, "source": entry.path}
@@ -99,8 +99,8 @@ class ClipRecords:
 
 
 def recording_id(entry: IndexEntry) -> str:
-    """Names the recording of a clip: its path, also inside an archive."""
-    return entry.path if entry.member is None else f"{entry.path}/{entry.member}"
+    """Names the recording of a clip: its path, also inside an archive or a table."""
+    return f"{entry.path}/{entry.within}" if entry.within else entry.path
 
 
 def _supervisions(
@@ -127,7 +127,7 @@ def _supervisions(
 
 def _seconds_of_file(entry: IndexEntry) -> float | None:
     """How long the file of a segment is, which its header says; None where it cannot be read any more."""
-    return None if entry.member is not None else _seconds(entry.path)
+    return None if entry.within else _seconds(entry.path)
 
 
 @lru_cache(maxsize=4096)  # segments of a file follow one another

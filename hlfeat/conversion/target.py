@@ -190,7 +190,8 @@ class Export(Target):
             fits = fits and to_dtype(chunk, dtype) is not None
         if not fits:
             entry, message = clip.entry, cannot_hold(dtype)
-            self.lost[entry.id] = FailureRecord(entry.id, entry.path, "non-finite", message, entry.shard, entry.member)
+            place = entry.shard, entry.member, entry.table_row
+            self.lost[entry.id] = FailureRecord(entry.id, entry.path, "non-finite", message, *place)
             self._rows_lost += entry.frames
         return fits
 

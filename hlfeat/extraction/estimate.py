@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import Reader
+from hlfeat.audio.table_rows import TableFetcher
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError
 from hlfeat.extraction.product import Product
@@ -18,6 +20,7 @@ from hlfeat.extraction.setup import Pipeline
 from hlfeat.partition import Part
 from hlfeat.remote.fetch import with_copy
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.tables import table_fetcher
 from hlfeat.remote.urls import is_url
 from hlfeat.storage.layout import own_files
 
@@ -53,17 +56,17 @@ def estimate(config: Config, product: Product, pipeline: Pipeline, clips: Sequen
     asked = _fetched(_evenly_spaced(clips, MOST_HEADERS))
     n = len(asked)
     failed, seconds, rows = 0, [], []
-    for clip in asked:
-        try:
-            with Reader(clip, config.audio.channels) as reader:
-                samples, rate, kept = reader.samples, reader.sample_rate, reader.kept
-        except (ClipError, OSError):
-            failed += 1
-            continue
-        if samples is not None:
-            frames = pipeline.extractor.num_frames(-(-samples * pipeline.extractor.sample_rate // rate))
-            seconds.append(kept * samples / rate)
-            rows.append(kept * pipeline.postprocessor.rows(frames))
+    with closing(table_fetcher(Retries(1))) as tables:
+        for clip in asked:
+            header = _header(clip, config.audio.channels, tables)
+            if header is None:
+                failed += 1
+                continue
+            samples, rate, kept = header
+            if samples is not None:
+                frames = pipeline.extractor.num_frames(-(-samples * pipeline.extractor.sample_rate // rate))
+                seconds.append(kept * samples / rate)
+                rows.append(kept * pipeline.postprocessor.rows(frames))
     usable = len(clips) * (n - failed) / max(1, n) / max(1, len(seconds))  # clips for each that has answered
     row_bytes = product.row_bytes(config, pipeline)
     return Estimate(sum(seconds) * usable, round(sum(rows) * usable * row_bytes), n, n - failed, len(seconds))
@@ -77,7 +80,9 @@ def _evenly_spaced(clips: Sequence[Clip], most: int) -> list[Clip]:
 def _fetched(clips: Sequence[Clip]) -> list[Clip]:
     """The clips on this machine, and some of those at URLs, with their bytes; none that is known to be large."""
     there = [clip for clip in clips if not is_url(clip.path)]
-    elsewhere = [clip for clip in clips if is_url(clip.path) and _listed_bytes(clip) <= _LARGEST]
+    there += _evenly_spaced([clip for clip in clips if is_url(clip.path) and clip.row is not None], MOST_FETCHED)
+    remote = (clip for clip in clips if is_url(clip.path) and clip.row is None)
+    elsewhere = [clip for clip in remote if _listed_bytes(clip) <= _LARGEST]
     with ThreadPoolExecutor(MOST_FETCHED) as threads:
         return there + list(threads.map(_with_copy, _evenly_spaced(elsewhere, MOST_FETCHED)))
 
@@ -93,6 +98,18 @@ def _with_copy(clip: Clip) -> Clip:
         return with_copy(clip, Retries(1))
     except ClipError as e:
         return replace(clip, fault=(e.code, str(e)))
+
+
+def _header(clip: Clip, channels: str | int, tables: TableFetcher) -> tuple[int | None, int, int] | None:
+    """Samples, sample rate and channels that are kept, as a header says; None for a clip that cannot be opened. Of a
+    row of a table, those of another row, which can be reached without reading all that is between."""
+    try:
+        if clip.fault is None and clip.row is not None:
+            clip = tables.near(clip)
+        with Reader(clip, channels) as reader:
+            return reader.samples, reader.sample_rate, reader.kept
+    except (ClipError, OSError):
+        return None
 
 
 def free_bytes(folder: Path) -> int | None:

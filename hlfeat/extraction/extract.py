@@ -27,8 +27,11 @@ from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE
-from hlfeat.storage.known_clips import known_ids
+from hlfeat.remote.retries import Retries
+from hlfeat.storage.known_clips import known_ids_in
+from hlfeat.storage.named_place import place_of
 from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.output_place import OutputPlace
 
 log = logging.getLogger("hlfeat")
 
@@ -40,7 +43,7 @@ def extract(
     options: Options | None = None,
     *,
     stopped: Callable[[], bool] = lambda: False,
-    finished_shard: Callable[[Path], None] = lambda path: None,
+    finished_shard: Callable[[Path | str], None] = lambda path: None,
     progress: Callable[[int, int, bool], Progress] = Progress,
 ) -> Report:
     """Write the features of all clips to `out`; resumes an earlier run of the same configuration.
@@ -51,17 +54,18 @@ def extract(
     Args:
         config: what to compute.
         inputs: the clips, in order; or files, folders, lists and manifests, as on the command line.
-        out: the output directory; docs/format.md says what is in it.
+        out: the output directory, or `s3://bucket/prefix` as text; docs/format.md says what is in it.
         options: how to run.
         stopped: called often; when it returns True, the run ends with InterruptedRunError and can be resumed.
-        finished_shard: called with the path of each shard that is complete.
+        finished_shard: called with the path of each shard that is complete, or with its URL.
         progress: makes the object that counts finished clips: (clips, of these done before, quiet).
 
     Returns:
         What the run did. Clips that could not be used are in `report.failures` and in failures.jsonl.
 
     Raises:
-        UsageError: the output holds other features; an impossible option; no clip, or two of one id.
+        UsageError: the output holds other features, or is at no URL that one can write to; an impossible option; no
+            clip, or two of one id.
         OutputError: the output cannot be written.
         TooManyFailuresError: more clips failed than `options` allow.
         InterruptedRunError: `stopped` returned True.
@@ -79,13 +83,13 @@ def extract(
     """
     if not isinstance(inputs, Inputs):
         inputs = collect_inputs([os.fspath(path) for path in inputs])
-    return extract_clips(config, inputs, Path(out), options or Options(), Hooks(stopped, finished_shard, progress))
+    return extract_clips(config, inputs, out, options or Options(), Hooks(stopped, finished_shard, progress))
 
 
 def extract_clips(
     config: Config,
     inputs: Inputs,
-    out: Path,
+    out: str | Path | OutputPlace,
     options: Options,
     hooks: Hooks = Hooks(),  # noqa: B008
     limits: Limits = DEFAULT_LIMITS,
@@ -96,16 +100,20 @@ def extract_clips(
     Args:
         product: what is made of the clips.
     """
-    inputs.check_found(known_ids(out) if inputs.unfound and not options.overwrite else ())
+    retries = Retries(options.retries, stopped=hooks.stopped)
+    place = place_of(out, retries)
+    product.check_place(place)
+    inputs.check_found(known_ids_in(place) if inputs.unfound and not options.overwrite else ())
     check_channels(config, inputs)
-    work = Work(config, inputs, out, limits, product)
+    work = Work(config, inputs, place, limits, product)
     try:
-        report = _run_of(options)(work, options, hooks)
+        with place.naming():
+            report = _run_of(options)(work, options, hooks)
     except HlfeatError as e:
         shared = len(options.devices) > 1 or options.does_parts
         if shared and options.part == WHOLE and e.report is not None:
-            with suppress(HlfeatError, OSError), OutputDir(out) as output:  # unless another run has begun
-                output.interrupt(e.report)
+            with suppress(HlfeatError, OSError), OutputDir(place, retries=retries) as output:
+                output.interrupt(e.report)  # unless another run has begun
         raise
     notes = product.notes(config, report.sample_rates, options)
     for note in notes:

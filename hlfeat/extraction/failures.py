@@ -50,7 +50,8 @@ class Failures:
         if before is not None:
             shard = before.shard  # so that resumed runs write identical bytes
         member = None if clip.span is None else clip.span.member
-        self._records.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member))
+        row = None if clip.row is None else clip.row.number
+        self._records.append(FailureRecord(clip.id, clip.path, error.code, str(error), shard, member, row))
         fields = facts(event="failure", id=clip.id, path=clip.path, code=error.code)
         log.warning("%s: %s: %s", clip, error.code, escape_unprintable(str(error)), extra=fields)
         most = self._options.max_failures

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hlfeat.errors import HlfeatError, InterruptedRunError, UsageError
@@ -23,8 +22,10 @@ from hlfeat.extraction.run_log import SourceFilter
 from hlfeat.extraction.run_report import attach_report
 from hlfeat.extraction.setup import describe_inputs
 from hlfeat.partition import WHOLE, Part
+from hlfeat.remote.retries import Retries
 from hlfeat.storage.continuation import Continuation
 from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.run_parts import number_of_parts
 from hlfeat.text import count
 
@@ -33,7 +34,7 @@ log = logging.getLogger("hlfeat")
 
 def extract_in_parts(work: Work, options: Options, hooks: Hooks) -> Report:
     """Do all `options.parts` here, one after the other; the first error ends the run."""
-    parts = choose_parts(options, work.out)
+    parts = choose_parts(options, work.place)
     assert parts is not None, "without workers elsewhere, the options say how many parts there are"
     check_parts(work, options, parts)
     options = replace(options, parts=None, overwrite=False)
@@ -68,7 +69,7 @@ def summed(reports: list[Report], seconds: float) -> Report:
     return replace(report, seconds={**report.seconds, "total": seconds})
 
 
-def choose_parts(options: Options, folder: Path) -> int | None:
+def choose_parts(options: Options, out: OutputPlace) -> int | None:
     """How many parts the run has: as `options.parts` says, or as the folder has; None if neither says so.
 
     Each part may be divided among devices: the files are those of so many times more parts.
@@ -77,14 +78,14 @@ def choose_parts(options: Options, folder: Path) -> int | None:
     """
     if isinstance(options.parts, int):
         return options.parts
-    there = None if options.overwrite else number_of_parts(folder)
+    there = None if options.overwrite else number_of_parts(out.folder())
     if there is None:
         if options.on is not None:
             return None
-        raise UsageError(f"parts: {folder} is not in parts yet: expected how many there shall be, got auto")
+        raise UsageError(f"parts: {out} is not in parts yet: expected how many there shall be, got auto")
     devices = len(options.devices)
     if there % devices:
-        raise UsageError(f"parts: {folder} is in {count(there, 'part')}, which are not those of {devices} devices each")
+        raise UsageError(f"parts: {out} is in {count(there, 'part')}, which are not those of {devices} devices each")
     return there // devices
 
 
@@ -96,13 +97,13 @@ def check_parts(work: Work, options: Options, parts: int) -> None:
     pipeline = work.product.prepare(work.config, options.weights, options.stats)
     first = Part(parts * len(options.devices))
     if options.overwrite:
-        Continuation(work.out).check_options(overwrite=True)
-        with OutputDir(work.out) as output:
+        Continuation(work.place.folder()).check_options(overwrite=True)
+        with OutputDir(work.place, retries=Retries(options.retries)) as output:
             output.catalog.clean(everything=True)
     description = pipeline.description
     if first != WHOLE:
         description = replace(description, inputs=describe_inputs(work.clips))
-    Continuation(work.out, first).check(description, overwrite=False)
+    Continuation(work.place.folder(), first).check(description, overwrite=False)
 
 
 @contextmanager

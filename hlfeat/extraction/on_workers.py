@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.run_report import attach_report
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.driver_token import DriverToken
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.text import count
 
 POLL = 0.2  # seconds between looks at what the workers say, and at whether the run is to stop
@@ -71,7 +72,7 @@ def extract_on_workers(
 
     Raises OutputError if parts have failed.
     """
-    parts = choose_parts(options, work.out)
+    parts = choose_parts(options, work.place)
     if parts is not None:
         check_parts(work, options, parts)
     with closing(connect(options)) as workers:
@@ -82,14 +83,24 @@ def extract_on_workers(
         if not workers.capacity:
             log.warning("no node has as much: the parts wait until one joins; fewer workers need less")
         options = replace(options, parts=None, on=None, overwrite=False)
-        with DriverToken(work.out) as token:
-            return _drive(workers, work, options, hooks, parts, Assignment.of(work, options, token.token))
+        with _driver_token(work.place) as token:
+            return _drive(workers, work, options, hooks, parts, Assignment.of(work, options, token))
+
+
+@contextmanager
+def _driver_token(place: OutputPlace) -> Iterator[str | None]:
+    """What workers look for in the output; None where it is the same wherever they are."""
+    if place.local is None:
+        yield None
+        return
+    with DriverToken(place.local) as token:
+        yield token.token
 
 
 def _drive(workers: Workers, work: Work, options: Options, hooks: Hooks, parts: int, assignment: Assignment) -> Report:
     started, results = time.perf_counter(), dict[Part, Result]()
     progress = hooks.progress(len(work.clips), 0, options.quiet)
-    display = PartDisplay(hooks, progress, parts, len(options.devices), work.out)
+    display = PartDisplay(hooks, progress, parts, len(options.devices), work.place)
     deadline: float | None = None
     try:
         workers.start(assignment, WHOLE.split(parts))

@@ -17,6 +17,7 @@ from hlfeat.errors import UsageError
 from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
+from hlfeat.extraction.fetch_ahead import Fetcher
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
@@ -35,7 +36,9 @@ from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.tables import table_fetcher
 from hlfeat.storage.output_dir import OutputDir
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
@@ -44,7 +47,7 @@ log = logging.getLogger("hlfeat")
 def extract_on_device(
     config: Config,
     inputs: Inputs,
-    out: Path,
+    out: Path | OutputPlace,
     limits: Limits,
     options: Options,
     hooks: Hooks,
@@ -59,16 +62,17 @@ def extract_on_device(
     """
     with (
         _prepare_job(config, options, hooks, limits, product, engine_maker) as job,
-        OutputDir(out, options.part) as output,
+        OutputDir(out, options.part, Retries(options.retries, stopped=hooks.stopped)) as output,
     ):
         try:
-            description = job.pipeline.description
-            if options.part != WHOLE:
-                description = replace(description, inputs=describe_inputs(inputs.clips))
-            output.initialise_or_resume(description, options.overwrite)
-            return _extract(job, inputs, output)
+            with output.place.naming():
+                description = job.pipeline.description
+                if options.part != WHOLE:
+                    description = replace(description, inputs=describe_inputs(inputs.clips))
+                output.initialise_or_resume(description, options.overwrite)
+                return _extract(job, inputs, output)
         except OSError as e:
-            error = disk_error(e, out)
+            error = disk_error(e, output.folder)
             error.report = getattr(e, "report", None)
             raise error from e
 
@@ -128,7 +132,8 @@ def _prepare_job(
             log.warning(UNTRAINED, config.seed, extra=ONCE)
         if stack.receptive_field is None:
             log.info("the stack's instance norm looks at whole clips: long ones are held in memory")
-        fetchers = [ObjectFetcher(Retries(options.retries, stopped=hooks.stopped))]
+        retries = Retries(options.retries, stopped=hooks.stopped)
+        fetchers: list[Fetcher] = [table_fetcher(retries), ObjectFetcher(retries)]
         yield Job(config, product, options, pipeline, engine, pool, device, hooks, limits, fetchers)
 
 

@@ -16,6 +16,8 @@ from hlfeat.extraction.product import Product
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs
+from hlfeat.storage.named_place import place_of
+from hlfeat.storage.output_place import OutputPlace
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,19 @@ class Work:
     """What is made of which clips, in all parts. It can be pickled.
 
     Attributes:
-        out: the output directory.
+        out: the output, a folder or a prefix of a bucket.
     """
 
     config: Config
     inputs: Inputs
-    out: Path
+    out: Path | OutputPlace
     limits: Limits
     product: Product
+
+    @property
+    def place(self) -> OutputPlace:
+        """The output."""
+        return place_of(self.out)
 
     @property
     def clips(self) -> Sequence[Clip]:
@@ -40,7 +47,7 @@ class Work:
 
 def extract_part(work: Work, options: Options, hooks: Hooks) -> Report:
     """Do `options.part`: on one device in this process, on several in a process each."""
-    task = partial(extract_on_device, work.config, work.inputs, work.out, work.limits, product=work.product)
+    task = partial(extract_on_device, work.config, work.inputs, work.place, work.limits, product=work.product)
     if len(options.devices) == 1:
         return task(options, hooks)
     work.product.prepare(work.config, options.weights, options.stats)  # raises an error once, and not in each process

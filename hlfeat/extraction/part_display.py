@@ -13,6 +13,8 @@ from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.run import Hooks
 from hlfeat.partition import Part
 from hlfeat.storage.layout import ShardFiles, indexed_shards
+from hlfeat.storage.named_place import place_of
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.track_files import indexed_tracks
 
 log = logging.getLogger("hlfeat")
@@ -38,14 +40,14 @@ class PartDisplay:
     Args:
         parts: of the run.
         devices: that each is divided among.
-        out: the output directory.
+        out: the output.
     """
 
-    def __init__(self, hooks: Hooks, progress: Progress, parts: int, devices: int, out: Path) -> None:
-        self._parts, self._devices, self._out = parts, devices, out
+    def __init__(self, hooks: Hooks, progress: Progress, parts: int, devices: int, out: Path | OutputPlace) -> None:
+        self._parts, self._devices, self._out = parts, devices, place_of(out)
         self._progress, self._tell = progress, hooks.finished_shard
-        self._told: set[Path] = set()
-        self._before = {shard.index.name for shard in indexed_shards(out)}
+        self._told: set[Path | str] = set()
+        self._before = {shard.index.name for shard in indexed_shards(self._out.folder())}
         self._listener = Listener(replace(hooks, finished_shard=self._show_path), progress)
         self._attempts: dict[int, _Attempt] = {}
 
@@ -75,10 +77,10 @@ class PartDisplay:
         attempt = self._attempts.get(part.index)
         if attempt is not None and attempt.number > 1:
             of_part = set(part.split(self._devices))
-            for shard in indexed_shards(self._out):
+            for shard in indexed_shards(self._out.folder(anew=True)):
                 if shard.layout.part in of_part and shard.index.name not in self._before:
                     for path in _paths_of(shard):
-                        self._show_path(path)
+                        self._show_path(self._out.shown(path))
 
     def _begin(self, message: Message) -> None:
         before = self._attempts.get(message.part)
@@ -90,7 +92,7 @@ class PartDisplay:
             )
         self._attempts[message.part] = _Attempt(message.attempt, 1 if before is None else before.number + 1)
 
-    def _show_path(self, path: Path) -> None:
+    def _show_path(self, path: Path | str) -> None:
         if path not in self._told:
             self._told.add(path)
             self._tell(path)

@@ -18,7 +18,7 @@ from torch import Tensor
 from hlfeat.config.config import Config
 from hlfeat.config.fingerprint import pitch_fingerprint
 from hlfeat.config.output import OutputConfig, shard_bytes
-from hlfeat.errors import ClipError, LayerError
+from hlfeat.errors import ClipError, LayerError, UsageError
 from hlfeat.extraction.events import ChannelFeatures, ComputedClip, HeldFeatures
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor, check_finite
@@ -29,6 +29,7 @@ from hlfeat.nn.device import out_of_memory
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.pitch import pitch
 from hlfeat.storage.description import PitchSettings
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.storage.track_shard import TrackShard
 from hlfeat.storage.track_text import TrackText
@@ -92,6 +93,10 @@ class PitchTracks:
     """
 
     viterbi: bool = False
+
+    def check_place(self, place: OutputPlace) -> None:
+        if place.local is None:
+            raise UsageError(f"{place}: pitch tracks go into a folder, not into a bucket")
 
     def prepare(self, config: Config, weights: Path | None, stats: Path | None) -> Pipeline:
         assert stats is None, "a salience is not normalised"

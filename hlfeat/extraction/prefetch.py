@@ -43,7 +43,9 @@ def chunks_of_clips(clips: Iterable[FetchedClip], limits: Limits) -> Iterator[li
 
 
 def _estimated_bytes(clip: Clip, most: int) -> int:
-    if is_url(clip.path) and not clip.is_segment:  # each copy is an open file
+    if clip.row is not None:  # each copy is an open file
+        return max(clip.row.mean_size, most // _MOST_COPIES)
+    if is_url(clip.path) and not clip.is_segment:
         size = clip.span.size if clip.span is not None else clip.listed[0] if clip.listed is not None else 0
         return max(size, most // _MOST_COPIES)
     if clip.span is not None:

@@ -16,11 +16,15 @@ from hlfeat.extraction.options import Options
 from hlfeat.extraction.postprocess import PostProcessor
 from hlfeat.extraction.setup import Pipeline, make_shard_plan, prepare
 from hlfeat.extraction.sinks import ShardSink, Sink, SinkPlace
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.shard_writer import ShardPlan
 
 
 class Product(Protocol):
     """One kind of output directory. It can be pickled: each device's process gets it."""
+
+    def check_place(self, place: OutputPlace) -> None:
+        """Raises UsageError where the output cannot be there."""
 
     def prepare(self, config: Config, weights: Path | None, stats: Path | None) -> Pipeline:
         """The modules, and what hlfeat.yaml says. Raises ConfigError for a configuration that does not go with it."""
@@ -44,6 +48,9 @@ class Product(Protocol):
 @dataclass(frozen=True)
 class Features:
     """Features in sharded arrays, with their index and statistics; a Product."""
+
+    def check_place(self, place: OutputPlace) -> None:
+        pass
 
     def prepare(self, config: Config, weights: Path | None, stats: Path | None) -> Pipeline:
         return prepare(config, weights, stats)

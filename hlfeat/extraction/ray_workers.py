@@ -208,11 +208,17 @@ def _silence(ray: Any) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray answers SIGTERM itself, and would end the process."""
+    """Ray answers SIGTERM itself, and would end the process.
+
+    What Ray starts here is to live until it is told to end, even if a signal reaches all processes, as it does where a
+    terminal is closed or a job's time is over.
+    """
     handlers = {number: signal.getsignal(number) for number in STOPS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)

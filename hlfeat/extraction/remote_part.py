@@ -20,6 +20,7 @@ from hlfeat.extraction.options import Options
 from hlfeat.extraction.report import Report
 from hlfeat.files import FULL_DISK
 from hlfeat.partition import Part
+from hlfeat.remote.urls import is_url
 from hlfeat.storage.driver_token import sees_token
 from hlfeat.storage.heartbeat import STALE
 from hlfeat.storage.lock import AnotherRunError
@@ -45,26 +46,27 @@ class Assignment:
     Attributes:
         versions: of the driver's libraries.
         folder: that the driver is in; None where no path depends on it.
-        out: the output directory; token: of the driver, in it.
+        out: the output directory; token: of the driver, in it; both None of a bucket, which is the same everywhere.
         level: of the driver's log; formatter: of its lines, pickled.
         payload: Work and Options, pickled: another version of hlfeat may not be able to read them.
     """
 
     versions: Mapping[str, str]
     folder: str | None
-    out: Path
-    token: str
+    out: Path | None
+    token: str | None
     level: int
     formatter: bytes
     payload: bytes
 
     @classmethod
-    def of(cls, work: Work, options: Options, token: str) -> Assignment:
+    def of(cls, work: Work, options: Options, token: str | None) -> Assignment:
         """Made by the driver, in its current folder."""
-        files = [*(clip.path for clip in work.clips), work.out, options.weights, options.stats]
-        here = None if all(os.path.isabs(path) for path in files if path is not None) else os.getcwd()
+        files = [*(clip.path for clip in work.clips), work.place.local, options.weights, options.stats]
+        relative = any(not (os.path.isabs(path) or is_url(os.fspath(path))) for path in files if path is not None)
+        here = os.getcwd() if relative else None
         formatter, payload = pickle.dumps(sendable_formatter()), pickle.dumps((work, options))
-        return cls(versions(), here, work.out, token, log.level, formatter, payload)
+        return cls(versions(), here, work.place.local, token, log.level, formatter, payload)
 
 
 def do_part(
@@ -87,31 +89,32 @@ def do_part(
             Outbox(post, part.index, node) as outbox,
             forwarded_log(outbox.send, assignment.level, pickle.loads(assignment.formatter)),
         ):
-            if not sees_token(assignment.out, assignment.token):
-                raise UsageError(f"{node} does not see {assignment.out} as the driver does: expected a shared folder")
+            out, token = assignment.out, assignment.token
+            if out is not None and token is not None and not sees_token(out, token):
+                raise UsageError(f"{node} does not see {out} as the driver does: expected a shared folder")
             work, options = pickle.loads(assignment.payload)
             hooks = forwarding_hooks(outbox.send, lambda: outbox.stopped)
             options = replace(options, part=part)
-            with _logged_bugs():
+            with _worth_another_try(node):
                 return _patiently(lambda: extract_part(work, options, hooks), hooks.stopped, patience)
     except HlfeatError as e:
-        if _may_pass(e):
-            raise TryAgainError(f"{e} (on {node})") from e
         return e
-    except Exception as e:
-        raise TryAgainError(f"{type(e).__name__}: {e} (on {node})") from e
 
 
 @contextmanager
-def _logged_bugs() -> Iterator[None]:
-    """The traceback of what is no error of hlfeat's, for -v."""
+def _worth_another_try(node: str) -> Iterator[None]:
+    """Say what has happened, and have it tried again, if it is no error that would come again in any case."""
     try:
         yield
-    except HlfeatError:
-        raise
-    except Exception:
-        log.debug("", exc_info=True)
-        raise
+    except HlfeatError as e:
+        if not _may_pass(e):
+            raise
+        log.warning("%s", e)
+        raise TryAgainError(f"{e} (on {node})") from e
+    except Exception as e:
+        text = f"{type(e).__name__}: {e}"
+        log.warning("%s", text, exc_info=log.isEnabledFor(logging.DEBUG))
+        raise TryAgainError(f"{text} (on {node})") from e
 
 
 def _may_pass(error: HlfeatError) -> bool:

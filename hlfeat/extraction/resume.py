@@ -248,7 +248,7 @@ def _sort_failures(
     missing (asking whether they are there costs as much), and those that were out of reach. With `retry_failed`,
     everything is.
     """
-    archives = {clip.path for clip in request.clips if clip.span is not None}
+    archives = {clip.path for clip in request.clips if clip.span is not None or clip.row is not None}
     about_all = finished.entries > 0 and finished.others == 0  # all clips that are done are inputs of this run
     failures = [f for f in output.catalog.failures() if not _is_obsolete(f, request, finished, archives, about_all)]
     failed_inputs = sum(f.id in request.order for f in failures)
@@ -277,7 +277,7 @@ def _is_obsolete(
     failure: FailureRecord, request: _Request, finished: _Finished, archives: set[str], about_all: bool
 ) -> bool:
     """Whether the clip is done, or is no input any more: this run is about all that is in the folder, and not about
-    it; or it is an archive as a whole, of which only the members are inputs now.
+    it; or it is an archive or a table as a whole, of which only the members or rows are inputs now.
 
     A run over new clips only, which go into the folder of others, knows nothing of the others' failures: these stand,
     wherever their files seem to be from here. Only where failures are tried again they are forgotten if their file is
@@ -286,7 +286,7 @@ def _is_obsolete(
     if failure.id in request.order:
         return bool(finished.done[request.order[failure.id]])
     mended = request.retry_failed and (is_missing(failure.path) or _is_row_of(request.manifests, failure))
-    return about_all or mended or (failure.path in archives and failure.member is None)
+    return about_all or mended or (failure.path in archives and not failure.within)
 
 
 def _is_row_of(manifests: Sequence[str], failure: FailureRecord) -> bool:

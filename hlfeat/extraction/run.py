@@ -35,12 +35,12 @@ class Hooks:
 
     Attributes:
         stopped: called often; when it returns True, the run ends with InterruptedRunError.
-        finished_shard: called with the path of each shard, or pitch track, that is complete.
+        finished_shard: called with the path, or URL, of each shard or pitch track that is complete.
         progress: makes the object that counts finished clips: (clips, of these done before, quiet).
     """
 
     stopped: Callable[[], bool] = lambda: False
-    finished_shard: Callable[[Path], None] = lambda path: None
+    finished_shard: Callable[[Path | str], None] = lambda path: None
     progress: Callable[[int, int, bool], Progress] = Progress
 
 

@@ -37,8 +37,8 @@ class Sink(Protocol):
     def write(self, clip: ComputedClip) -> None:
         """Take a clip. Raises ClipError where it fails on the way; the sink is then as it was before the clip."""
 
-    def commit(self) -> Sequence[Path]:
-        """Close the shard. Returns the paths of files that are complete now."""
+    def commit(self) -> Sequence[Path | str]:
+        """Close the shard. Returns the paths, or URLs, of files that are complete now."""
 
     def __enter__(self) -> object: ...
 
@@ -167,19 +167,20 @@ class ShardSink(NumberedSink):
             self._statistics.add(*statistics)
 
     def _begin(self) -> ShardWriter:
-        shard = ShardWriter(self._files, self._format, self._dtype, *self._row_shape)
+        files = self.place.output.files
+        shard = ShardWriter(self._files, self._format, self._dtype, *self._row_shape, publisher=files)
         self._shard = self._open.enter_context(shard)
         self._statistics = ShardStatistics.of(*self._row_shape)
         return self._shard
 
-    def commit(self) -> list[Path]:
+    def commit(self) -> list[Path | str]:
         if self._shard is None or not self._shard.entries:
             return []
         self._before_publishing()
         path = self._shard.commit(self._statistics.dump())
         self._shard = None
         self._begin_next()
-        return [path]
+        return [self.place.output.place.shown(path)]
 
 
 def index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
@@ -194,6 +195,8 @@ def index_entry(info: ClipInfo, channel: int | None) -> IndexEntry:
         size=info.size,
         modified=info.modified,
         member=None if clip.span is None else clip.span.member,
+        table_row=None if clip.row is None else clip.row.number,
+        table_column=None if clip.row is None else clip.row.column,
         start=clip.start,
         end=clip.end,
         channel=clip.channel if channel is None else channel,

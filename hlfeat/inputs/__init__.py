@@ -1,4 +1,4 @@
-"""Inputs of a run to an ordered list of clips: files, folders, lists, manifests, archives.
+"""Inputs of a run to an ordered list of clips: files, folders, lists, manifests, archives, data sets.
 
 Public names: Inputs, collect_inputs, load_audio.
 
@@ -10,5 +10,7 @@ Public names: Inputs, collect_inputs, load_audio.
     loading      load_audio                                urls          what is shown of URLs, and their errors
     tables       .csv and .tsv, as tools write them        archives      tar archives
     manifests    JSON lines, Kaldi folders                 tar_members   headers of a tar archive, damaged ones too
+    parquet      tables with audio in them                 table_values  their other columns as JSON
+    audio_folder metadata.csv of Hugging Face              audio_column  which of their columns is that of audio
                                                            archive_headers   the same of one at a URL
 """

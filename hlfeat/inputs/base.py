@@ -54,6 +54,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         url: what is fetched, where it is a URL: `path` has no secrets.
         listed: size (bytes) and modification time (nanoseconds since 1970; None: not known) of an object in a folder.
         retries: how often what is asked of a URL is asked again.
+        audio_column: the name of the column of audio in tables of Parquet; None: the one that looks like it.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     url: str | None = None
     listed: Stamp | None = None
     retries: Retries = NO_RETRIES
+    audio_column: str | None = None
 
     @classmethod
     def of(
@@ -81,14 +83,15 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         null: bool = False,
         root: Root = NO_ROOT,
         retries: Retries = NO_RETRIES,
+        audio_column: str | None = None,
     ) -> Argument:
         if "://" in path and is_url(path):
-            return cls.at(path, origin, id_, prefix, null=null, root=root, retries=retries)
+            return cls.at(path, origin, id_, prefix, null, root, None, retries, audio_column)
         try:
             status = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL in the path
             status = None
-        return cls(path, origin, status, id_, prefix, parents, stdin, null, root, retries=retries)
+        return cls(path, origin, status, id_, prefix, parents, stdin, null, root, None, None, retries, audio_column)
 
     @classmethod
     def at(
@@ -101,12 +104,12 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         root: Root = NO_ROOT,
         listed: Stamp | None = None,
         retries: Retries = NO_RETRIES,
+        audio_column: str | None = None,
     ) -> Argument:
         """One at a URL."""
         url = normal_url(url)
-        return cls(
-            shown_url(url), origin, None, id_, prefix, null=null, root=root, url=url, listed=listed, retries=retries
-        )
+        shown = shown_url(url)
+        return cls(shown, origin, None, id_, prefix, (), None, null, root, url, listed, retries, audio_column)
 
     @property
     def secret_url(self) -> str | None:

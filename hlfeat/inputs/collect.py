@@ -11,14 +11,16 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
+from hlfeat.inputs.audio_folder import AudioFolder
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped, is_missing
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.objects import ObjectPattern, Objects
+from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow, with_distinct_ids
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
@@ -34,9 +36,11 @@ INPUT_KINDS: tuple[InputKind, ...] = (
     StandardInput(),
     ObjectPattern(),
     KaldiFolder(),
+    AudioFolder(),
     Folder(),
     Table(),
     JsonLines(),
+    Parquet(),
     Archive(),
     PathList(),
     Objects(),
@@ -46,6 +50,7 @@ log = logging.getLogger("hlfeat")
 
 _MOST_COMPARED = 2000  # names beside an input that does not exist
 MOST_SHOWN = 10  # extensions of skipped files in a message
+_MANIFESTS = (Table, JsonLines, KaldiFolder, AudioFolder, Parquet)
 _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
 
 
@@ -107,6 +112,7 @@ def collect_inputs(
     manifests: Sequence[str] = (),
     root: str | os.PathLike[str] | None = None,
     retries: int = 5,
+    audio_column: str | None = None,
 ) -> Inputs:
     """List the clips that the inputs of `hlfeat extract` stand for, in order.
 
@@ -125,11 +131,14 @@ def collect_inputs(
         root: a folder that relative paths of lists and manifests are relative to. Ids of what is below it are relative
             to it too, also of files and folders among the paths.
         retries: how often what is asked of a URL is asked again.
+        audio_column: the name of the column of audio in Parquet tables (hlfeat/inputs/parquet.py); None: the only one
+            that looks like it.
 
     Raises:
         UnreachableError: the server of a URL among the inputs does not answer.
         UsageError: an input does not exist; two clips have the same id; there is no clip at all; "-" without `stdin`; a
-            list or a manifest cannot be read; the root is no folder.
+            list or a manifest cannot be read; the root is no folder; it is not clear which column of a table is that of
+            audio, or there is a column to choose and no table.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -143,15 +152,16 @@ def collect_inputs(
     >>> inputs.describe_skipped()
     'skipped 1 file (not an audio extension): .pdf 1'
     """
-    inputs = Inputs()
+    inputs, kinds = Inputs(), set[type[InputKind]]()
     top = Root(None if root is None else os.fspath(root))
-    for argument in _arguments(paths, stdin, null, manifests, top, Retries(retries)):
+    for argument in _arguments(paths, manifests, _Reading(stdin, null, top, Retries(retries), audio_column)):
         kind, first = kind_of(argument), len(inputs.clips)
-        if isinstance(kind, Table | JsonLines | KaldiFolder):
-            inputs.manifests.append(argument.path)
-        elif argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive) and is_missing(argument.path):
+        file = argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive | Parquet)
+        if file and is_missing(argument.path):
             raise UsageError(_no_such_input(argument.path))
-        for entry in expand(argument):
+        if isinstance(kind, _MANIFESTS):
+            inputs.manifests.append(argument.path)
+        for entry in expand(argument, kinds):
             if isinstance(entry, Clip):
                 inputs.clips.append(entry)
                 continue
@@ -160,10 +170,18 @@ def collect_inputs(
                 inputs.hidden_folders += 1
             else:
                 inputs.skipped[entry.kind] += 1
-        if isinstance(kind, Table | JsonLines | KaldiFolder | PathList | StandardInput):
-            unfound = nothing_found(argument, inputs.clips[first:])
+        if isinstance(kind, (*_MANIFESTS, PathList, StandardInput)):
+            beside = argument._replace(root=Root(argument.path)) if isinstance(kind, AudioFolder) else argument
+            unfound = nothing_found(beside, inputs.clips[first:])
             inputs.unfound += [] if unfound is None else [unfound]
+    skipped_without_pyarrow(inputs.skipped)
+    if audio_column is not None and Parquet not in kinds:
+        raise UsageError("audio_column: expected a Parquet table among the inputs, got none")
+    if Parquet in kinds:
+        inputs.clips = with_distinct_ids(inputs.clips)
     if not inputs.clips:
+        if audio_column is not None:
+            raise UsageError(f"audio_column: no table of the inputs has a column {escape_unprintable(audio_column)}")
         shown = ", ".join(escape_unprintable(shown_url(p)) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
@@ -172,8 +190,8 @@ def collect_inputs(
     return inputs
 
 
-def expand(argument: Argument) -> Iterator[Clip | Skipped]:
-    """All clips of an argument, and of the arguments that it leads to, depth first.
+def expand(argument: Argument, kinds: set[type[InputKind]] | None = None) -> Iterator[Clip | Skipped]:
+    """All clips of an argument, and of the arguments that it leads to, depth first. Adds what kinds these are of.
 
     With a stack and not by recursion, as folders may be nested deeper than Python's calls.
     """
@@ -183,7 +201,10 @@ def expand(argument: Argument) -> Iterator[Clip | Skipped]:
         if entry is None:
             stack.pop()
         elif isinstance(entry, Argument):
-            stack.append(kind_of(entry).clips(entry))
+            kind = kind_of(entry)
+            if kinds is not None:
+                kinds.add(type(kind))
+            stack.append(kind.clips(entry))
         else:
             yield entry
 
@@ -198,29 +219,35 @@ def kind_of(argument: Argument) -> InputKind:
         if kind.matches(argument):
             return kind
     path = escape_unprintable(argument.path)
-    raise UsageError(f"{path}: expected a manifest (.csv, .tsv, .jsonl or a Kaldi data folder)")
+    raise UsageError(
+        f"{path}: expected a manifest (.csv, .tsv, .jsonl, .parquet, or a folder of Kaldi's or Hugging Face's)"
+    )
 
 
-def _arguments(
-    paths: Sequence[str],
-    stdin: BinaryIO | None,
-    null: bool,
-    manifests: Sequence[str],
-    root: Root,
-    retries: Retries,
-) -> Iterator[Argument]:
+class _Reading(NamedTuple):
+    """How inputs are read; the attributes are those of `Argument`."""
+
+    stdin: BinaryIO | None
+    null: bool
+    root: Root
+    retries: Retries
+    audio_column: str | None
+
+
+def _arguments(paths: Sequence[str], manifests: Sequence[str], of: _Reading) -> Iterator[Argument]:
+    root = of.root
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         _check_scheme(path)
         id_ = root.below(path) or posixpath.basename(shown_url(path).rstrip("/"))
-        argument = Argument.of(path, Origin.ARGUMENT, id_, stdin=stdin, null=null, root=root, retries=retries)
+        argument = Argument.of(path, Origin.ARGUMENT, id_, **of._asdict())
         is_folder = argument.is_folder or argument.url is not None
         yield argument._replace(prefix=root.below(f"{path}/") or "") if is_folder else argument
     for path in manifests:
         _check_scheme(path)
         id_ = posixpath.basename(shown_url(path))
-        yield Argument.of(path, Origin.MANIFEST, id_, null=null, root=root, retries=retries)
+        yield Argument.of(path, Origin.MANIFEST, id_, **of._replace(stdin=None)._asdict())
 
 
 def _check_scheme(path: str) -> None:
@@ -277,6 +304,8 @@ def _warn_of_unicode_forms(by_id: Mapping[str, Clip]) -> None:
 
 
 def _both(first: Clip, second: Clip) -> str:
+    if first.row is not None and second.row is not None and first.row == second.row and first.path == second.path:
+        return f"{first} given twice"
     if first.path != second.path:
         return f"{first} and {second}; give the folder above them, or a list of paths"
     if first.span == second.span or first.span is None or second.span is None:

@@ -69,7 +69,8 @@ class JsonLines(InputKind):
         yield from rows.clips()
 
 
-def _json_clip(rows: RowClips, line: str) -> Clip:
+def read_json_row(line: str) -> dict[str, object]:
+    """The object of a line. Raises BadRowError where it is none, or is nested too deep."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as e:
@@ -78,10 +79,16 @@ def _json_clip(rows: RowClips, line: str) -> Clip:
         raise BadRowError(f"expected a JSON object, got {line.strip()[:40]}", alien=True)
     if _is_nested(row):
         raise BadRowError(f"expected values nested at most {_DEEPEST} deep", row.get("id"))
+    return row
+
+
+def _json_clip(rows: RowClips, line: str) -> Clip:
+    row = read_json_row(line)
     if "sources" in row:
         return _lhotse_clip(rows, row.get("id"), row, {})
-    if isinstance(row.get("recording"), dict):
-        return _lhotse_clip(rows, row.get("id"), row["recording"], row)
+    recording = row.get("recording")
+    if isinstance(recording, dict):
+        return _lhotse_clip(rows, row.get("id"), recording, row)
     if "type" in row and "tracks" in row:
         raise BadRowError("expected recordings or cuts of one recording, got a mixed cut", row.get("id"))
     columns = understand_columns(tuple(key for key in row if _may_be_read(key, row[key])))

@@ -146,7 +146,15 @@ def _entries(
             continue
         id_ = "/".join(filter(None, (argument.prefix, relative_id("/".join(parts)))))
         listed_as = None if found.size is None else (found.size, found.modified)
-        yield Argument.at(found.url, Origin.FOLDER, id_, id_, listed=listed_as, retries=argument.retries)
+        yield Argument.at(
+            found.url,
+            Origin.FOLDER,
+            id_,
+            id_,
+            listed=listed_as,
+            retries=argument.retries,
+            audio_column=argument.audio_column,
+        )
 
 
 def _objects_only(listed: list[RemoteObject]) -> Iterator[RemoteObject]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -40,7 +40,16 @@ class Table(InputKind):
     def clips(self, argument: Argument) -> Iterator[Clip]:
         with open_text(argument.path, newline="", content=argument.content()) as file:
             lines = file.readlines()
-        yield from _table_clips(RowClips(argument.path, argument.root, argument.url), lines)
+        rows = RowClips(argument.path, argument.root, argument.url)
+        add_rows(rows, lines)
+        yield from rows.clips()
+
+
+def header_of(line: str, path: str) -> tuple[str, ...]:
+    """The names of columns in the first line of a table at a path; nothing where its quotes do not match."""
+    with suppress(BadRowError):
+        return tuple(_dialect_of([line], 0, path, None).row_at([line], 0)[0])
+    return ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,16 @@ def _fields_of_any_size() -> Iterator[None]:
             csv.field_size_limit(limit)
 
 
-def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
+def add_rows(
+    rows: RowClips,
+    lines: Sequence[str],
+    understand: Callable[[tuple[str, ...]], Columns] = understand_columns,
+) -> None:
+    """Add the rows of a table. Raises UsageError where its header is not one.
+
+    Args:
+        understand: what its columns mean.
+    """
     path = rows.path
     not_empty = (i for i, line in enumerate(lines) if line.strip())
     start = next(not_empty, None)
@@ -113,13 +131,13 @@ def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
     dialect = _dialect_of(lines, start, path, separator)
     try:
         names, used = dialect.row_at(lines, start)
-        columns = understand_columns(tuple(names))
+        columns = understand(tuple(names))
         if not columns.paths:
             raise ColumnError(_without_paths(lines[start], names))
     except (ColumnError, BadRowError) as e:
         raise UsageError(f"{escape_unprintable(path)}:{start + 1}: {escape_unprintable(str(e))}") from e
     places = [place for place, name in enumerate(names) if name.strip() and name not in columns.interpreted]
-    others = _different([names[place].strip() for place in places])
+    others = different_names([names[place].strip() for place in places])
     views: dict[tuple[str | None, ...], str] = {}
     i = start + used
     while i < len(lines):
@@ -133,7 +151,6 @@ def _table_clips(rows: RowClips, lines: Sequence[str]) -> Iterator[Clip]:
                 meta = rows.metadata.row(others, _values_at(values, places))
                 rows.add(i + 1, clip_of_row, rows, row, columns, meta, dialect.separator == ";")
         i += used
-    yield from rows.clips()
 
 
 def _dialect_of(lines: Sequence[str], start: int, path: str, separator: str | None) -> _Dialect:
@@ -164,7 +181,7 @@ def _without_paths(line: str, names: Sequence[str]) -> str:
     )
 
 
-def _different(names: Sequence[str]) -> tuple[str, ...]:
+def different_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of columns, of which a second `label` becomes `label_2`, or the next that no column has."""
     taken, different = set(names), dict[str, None]()
     for name in names:

@@ -59,7 +59,7 @@ def _data_uri(kind: str, data: bytes) -> str:
 def _place(clip: IndexedClip) -> str:
     """Where a clip is from."""
     entry = clip.entry
-    place = entry.path if entry.member is None else f"{entry.path}: {entry.member}"
+    place = f"{entry.path}: {entry.within}" if entry.within else entry.path
     if entry.start is not None or entry.end is not None:
         end = "its end" if entry.end is None else f"{entry.end:g} s"
         place += f", {entry.start or 0:g} s to {end}"
@@ -140,9 +140,9 @@ def _curve(vector: np.ndarray, channels: int, bands: int, id_: str) -> str:
 
 
 def _player(folder: FeatureDir, clip: IndexedClip) -> str:
-    """A player for the beginning of a clip; nothing where its audio cannot be read any more, or is in an archive."""
+    """A player for the beginning of a clip; nothing where its audio cannot be read any more, or is in a larger file."""
     entry = clip.entry
-    if entry.member is not None:
+    if entry.within:
         return ""
     channels = folder.description.config.get("audio", {}).get("channels", "mix")
     source = Clip(entry.id, entry.path, entry.start, entry.end, entry.channel)

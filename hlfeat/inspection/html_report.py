@@ -144,7 +144,7 @@ def _failure_section(inspection: Inspection, failures: Sequence[str]) -> Iterato
 
 
 def _failure_row(failure: FailureRecord) -> str:
-    place = failure.path if failure.member is None else f"{failure.path}: {failure.member}"
+    place = f"{failure.path}: {failure.within}" if failure.within else failure.path
     return (
         f'<tr class="item"><td><bdi>{text_of(failure.id)}</bdi></td><td class="n">{text_of(failure.code)}</td>'
         f"<td>{text_of(failure.message)}</td><td><bdi>{text_of(place)}</bdi></td></tr>"

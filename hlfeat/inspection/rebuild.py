@@ -65,7 +65,7 @@ def _recorded_silence(shard: ShardFiles, ids: set[str]) -> set[str] | None:
 
 def _is_silent(entry: IndexEntry, channels: str | int) -> bool | None:
     """Whether all samples of a clip are 0; None where they cannot be read any more. Reads on to the first sound."""
-    if entry.member is not None or audio_state(entry) != "there":
+    if entry.within or audio_state(entry) != "there":
         return None
     try:
         with Reader(Clip(entry.id, entry.path, entry.start, entry.end, entry.channel), channels) as reader:

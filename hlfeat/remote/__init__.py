@@ -6,5 +6,5 @@ Nothing here is public.
     errors      what exceptions of file systems mean          transfer    bytes as they come, and go on where cut
     retries     how often, and after how long a wait          fetch       the bytes of clips, ahead of the workers
     systems     fsspec's file systems                         waiting     for fsspec's thread, until the run stops
-    folders     what is right in a folder
+    folders     what is right in a folder                 s3_writes   objects that are written on conditions
 """

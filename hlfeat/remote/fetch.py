@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -12,6 +13,7 @@ from hlfeat.audio.clip import Clip, Span
 from hlfeat.audio.copies import Copy, CopyWriter
 from hlfeat.errors import ClipError
 from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.tables import table_fetcher
 from hlfeat.remote.transfer import transfer
 from hlfeat.remote.urls import is_url
 
@@ -33,7 +35,7 @@ class ObjectFetcher:
         self._last: Copy | None = None  # of a segment: the next one may come when the others are done
 
     def brings(self, clip: Clip) -> bool:
-        return is_url(clip.path)
+        return is_url(clip.path) and clip.row is None
 
     def fetch(self, clip: Clip) -> Copy:
         if not clip.is_segment and clip.channel is None:
@@ -94,6 +96,9 @@ def with_copy(clip: Clip, retries: Retries) -> Clip:
     """The clip with its bytes, if they are at a URL; else as it is. Raises ClipError."""
     if clip.fault is not None or not is_url(clip.path):
         return clip
+    if clip.row is not None:
+        with closing(table_fetcher(retries)) as tables:
+            return replace(clip, copy=tables.fetch(clip))
     try:
         return replace(clip, copy=fetch_copy(clip, retries))
     except RemoteError as e:

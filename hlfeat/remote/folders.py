@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from hlfeat.remote.objects import RemoteObject, file_system, read
-from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.errors import RemoteError
+from hlfeat.remote.objects import call_s3, read
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.systems import RemoteObject, file_system, split_s3
 from hlfeat.remote.urls import scheme_of
+from hlfeat.remote.waiting import result_of
 
 _DEFAULT = Retries()
 
@@ -24,14 +27,16 @@ def list_folder(url: str, retries: Retries = _DEFAULT) -> list[RemoteObject]:
 
 def _s3_folder(url: str, retries: Retries) -> Iterator[RemoteObject]:
     """By S3's API: s3fs would list the folder above an empty one too, which may have a million objects."""
-    bucket, _, key = url.partition("://")[2].strip("/").partition("/")
+    system = file_system(url)
+    bucket, key = split_s3(system, url.rstrip("/"))
     place = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+    top = f"{url.rstrip('/')}/".removesuffix(place["Prefix"])
     more: dict[str, str] | None = {}
     while more is not None:
-        page = retries.call(partial(file_system(url).call_s3, "list_objects_v2", **place, **more), url)
+        page = retries.call(partial(call_s3, system, "list_objects_v2", retries, **place, **more), url)
         for info in page.get("Contents", []):
             if info["Key"] != place["Prefix"]:  # the empty object that some programs make for a folder
-                yield RemoteObject(f"s3://{bucket}/{info['Key']}", info["Size"], tag=info.get("ETag"))
+                yield RemoteObject(f"{top}{info['Key']}", info["Size"], tag=info.get("ETag"))
         more = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else None
 
 
@@ -61,14 +66,12 @@ def read_range(url: str, start: int, end: int, retries: Retries = _DEFAULT, tag:
         return b""
     if tag is None or scheme_of(url) != "s3":
         return read(url, start, end, retries)
-    return retries.call(partial(_read_if_same, url, start, end, tag), url)
+    return retries.call(partial(_read_if_same, url, start, end, tag, retries), url)
 
 
-def _read_if_same(url: str, start: int, end: int, tag: str) -> bytes:
-    from fsspec.asyn import sync
-
+def _read_if_same(url: str, start: int, end: int, tag: str, retries: Retries) -> bytes:
     system = file_system(url)
-    bucket, _, key = url.partition("://")[2].partition("/")
+    bucket, key = split_s3(system, url)
 
     async def request() -> bytes:
         span = f"bytes={start}-{end - 1}"
@@ -79,7 +82,7 @@ def _read_if_same(url: str, start: int, end: int, tag: str) -> bytes:
             answer["Body"].close()
         return data
 
-    data: bytes = sync(system.loop, request)
+    data = result_of(system.loop, request(), retries.stopped)
     if len(data) != end - start:
         raise RemoteError("unreachable", f"got {len(data)} of {end - start} bytes")
     return data

@@ -34,7 +34,7 @@ def _stat_s3(url: str, retries: Retries) -> RemoteObject:
     error: RemoteError | None = None
     if key and not key.endswith("/"):
         try:
-            answer = retries.call(lambda: _s3(system, "head_object", retries, Bucket=bucket, Key=key), url)
+            answer = retries.call(lambda: call_s3(system, "head_object", retries, Bucket=bucket, Key=key), url)
             return described(url, {**answer, "size": answer["ContentLength"]})
         except RemoteError as e:
             if e.code == "unreachable":
@@ -43,7 +43,7 @@ def _stat_s3(url: str, retries: Retries) -> RemoteObject:
     prefix = key and key.rstrip("/") + "/"
     try:
         listed = retries.call(
-            lambda: _s3(system, "list_objects_v2", retries, Bucket=bucket, Prefix=prefix, MaxKeys=1), url
+            lambda: call_s3(system, "list_objects_v2", retries, Bucket=bucket, Prefix=prefix, MaxKeys=1), url
         )
     except RemoteError as e:
         raise e if error is None or str(e) != "access is denied: Access Denied" else error from None
@@ -87,13 +87,14 @@ def _list_s3(folder: str, start: str, retries: Retries) -> Iterator[RemoteObject
     top = folder.removesuffix(key)
     more: dict[str, str] | None = {}
     while more is not None:
-        page = retries.call(partial(_s3, system, "list_objects_v2", retries, **place, **more), folder)
+        page = retries.call(partial(call_s3, system, "list_objects_v2", retries, **place, **more), folder)
         for info in page.get("Contents", []):
             yield described(top + info["Key"], {**info, "size": info["Size"]})
         more = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else None
 
 
-def _s3(system: Any, call: str, retries: Retries, **arguments: Any) -> Any:
+def call_s3(system: Any, call: str, retries: Retries, **arguments: Any) -> Any:
+    """The answer of S3 to a call of its API. Raises what its file system does."""
     return result_of(system.loop, system._call_s3(call, **arguments), retries.stopped)
 
 

@@ -6,6 +6,9 @@ Public names: FeatureStore, collate, FeatureBatch.
     lock               one run at a time                       records       lines of an index and of failures.jsonl
     catalog            finished shards and failures            formats       .npy and .pt
     output_dir         where a run writes: the three above     shard_plan    where shards end
+    output_place       a folder or a bucket                    named_place   which of them a name means
+    bucket_place       a prefix of a bucket as output          staging       the local folder that stands for it
+    publisher          how files get there                     lease         the lock of a run in a bucket
     feature_dir        a directory as it lies, shard by shard  shard_writer  one shard, published when it is whole
     merge_statistics   statistics of whole directories         index         all clips as one compact table
     store              FeatureStore, for training              collate       clips as a padded batch

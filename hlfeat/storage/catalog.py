@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hlfeat.errors import OutputError
-from hlfeat.files import json_lines, write_atomically
+from hlfeat.files import json_lines
 from hlfeat.partition import WHOLE
-from hlfeat.storage.formats import check_shard
 from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
+from hlfeat.storage.publisher import LOCAL, Publisher
 from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_lines
 from hlfeat.storage.track_files import check_tracks, indexed_tracks, is_track, remove_tracks, track_checksum
 
@@ -19,10 +19,15 @@ _REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat'
 
 
 class ShardCatalog:
-    """What is finished, and what failed. Only the files of the layout's own part are read and changed."""
+    """What is finished, and what failed. Only the files of the layout's own part are read and changed.
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    Args:
+        layout: of the files.
+        files: writes and removes them.
+    """
+
+    def __init__(self, layout: Layout, files: Publisher = LOCAL) -> None:
+        self.layout, self._files = layout, files
 
     def finished_shards(self) -> Iterator[tuple[int, list[IndexEntry]]]:
         """The numbers of the finished shards, and their index, in order.
@@ -37,7 +42,7 @@ class ShardCatalog:
                     if is_track(name):
                         check_tracks(self.layout, entries)
                     else:
-                        check_shard(self.layout.folder / name, _count_rows(shard, entries))
+                        self._files.check_data(self.layout.folder / name, _count_rows(shard, entries))
                 yield shard.number, entries
 
     def edited_track(self, entries: Sequence[IndexEntry]) -> Path | None:
@@ -53,14 +58,14 @@ class ShardCatalog:
         lines = read_index_lines(shard.index)
         changed = ({**line, "meta": dict(metadata[line["id"]])} if line["id"] in metadata else line for line in lines)
         # Not as the index with .tmp at its end: that is the draft of a shard, whose tracks the next run would remove.
-        write_atomically(shard.index, json_lines(changed), beside=shard.statistics.name)
+        self._files.write(shard.index, json_lines(changed), beside=shard.statistics.name)
 
     def take_back(self, number: int) -> None:
         """Remove a finished shard, its index first: without its index, a shard does not count as finished."""
         shard = ShardFiles(self.layout, number)
         self._remove_index(shard.index, shard.draft_index)
         for path in (shard.statistics, *shard.data):
-            path.unlink(missing_ok=True)
+            self._files.remove(path)
 
     def _remove_index(self, index: Path, draft: Path, prune: bool = False) -> None:
         """Remove an index and the pitch tracks that it lists. It becomes a draft first: if this is interrupted, the
@@ -69,7 +74,7 @@ class ShardCatalog:
         if tracks:
             index = index.replace(draft)
             remove_tracks(self.layout, tracks, prune)
-        index.unlink(missing_ok=True)
+        self._files.remove(index)
 
     def clean(self, everything: bool) -> None:
         """Remove what a killed run of this part left half-made, or with `everything` all that any run has written."""
@@ -83,7 +88,7 @@ class ShardCatalog:
                 draft = ShardFiles(Layout(self.layout.folder, name.part), name.number).draft_index
                 self._remove_index(path, draft, prune=everything)
             else:
-                path.unlink()
+                self._files.remove(path)
 
     def failures(self) -> list[FailureRecord]:
         """The failures that earlier runs recorded."""
@@ -93,7 +98,7 @@ class ShardCatalog:
 
     def write_failures(self, failures: Iterable[FailureRecord]) -> None:
         """Replace failures.jsonl, or the part's."""
-        write_atomically(self.layout.failures, json_lines(failure.as_dict() for failure in failures))
+        self._files.write(self.layout.failures, json_lines(failure.as_dict() for failure in failures))
 
     def other_partitions(self) -> list[int]:
         """Those of `partitions` that are not the run's own."""

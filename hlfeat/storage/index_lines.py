@@ -11,7 +11,7 @@ from typing import Protocol
 
 from hlfeat.errors import OutputError
 
-_PIECE = 1 << 12  # bytes that are read at once: most lines are shorter
+_PIECE = 1 << 14  # bytes that are read at once: some lines
 
 
 class IndexLines(Protocol):
@@ -83,8 +83,13 @@ class KeptLines:
         return self._name
 
     def at(self, offsets: Iterable[int]) -> Iterator[bytes]:
+        place, piece = 0, b""  # some lines, and where they begin in the file
         for offset in offsets:
-            start, line = self._start + offset, b""
-            while b"\n" not in line and (data := self._file.read(start + len(line), _PIECE)):
-                line += data
-            yield line.partition(b"\n")[0]
+            start = self._start + offset
+            end = piece.find(b"\n", start - place) if start >= place else -1
+            if end < 0:
+                place, piece = start, b""
+                while b"\n" not in piece and (data := self._file.read(start + len(piece), _PIECE)):
+                    piece += data
+                end = piece.find(b"\n")
+            yield piece[start - place : end]

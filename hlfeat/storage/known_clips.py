@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hlfeat.errors import OutputError
 from hlfeat.storage.layout import indexed_shards, own_files
+from hlfeat.storage.output_place import OutputPlace
 from hlfeat.storage.records import read_failures, read_index
 
 
@@ -23,6 +24,12 @@ def known_ids(folder: Path) -> set[str]:
     except OutputError as e:
         e.remedy = "repair"
         raise
+
+
+def known_ids_in(place: OutputPlace) -> set[str]:
+    """The same of a place, which may be a bucket. Raises OutputError where that cannot be read, too."""
+    with place.naming():
+        return known_ids(place.folder(indexes=True))
 
 
 def _ids(folder: Path) -> Iterator[str]:

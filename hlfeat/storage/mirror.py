@@ -11,6 +11,7 @@ from hlfeat.errors import OutputError
 from hlfeat.remote.folders import list_folder
 from hlfeat.remote.objects import RemoteObject, read
 from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.urls import shown_url
 from hlfeat.storage.layout import Kind, Layout
 
 # The kinds that can be copied.
@@ -52,7 +53,7 @@ def mirror(url: str, folder: Path, kinds: Collection[Kind] = SMALL, retries: Ret
     try:
         listed = {found.url.rpartition("/")[2]: found for found in list_folder(url, retries)}
     except RemoteError as e:
-        raise OutputError(f"{url}: cannot be read: {e}") from e
+        raise OutputError(f"{shown_url(url)}: cannot be read: {e}") from e
     kind_of = {name: parsed.kind for name in listed if (parsed := Layout.parse(name)) and not parsed.temporary}
     data = {name: listed[name] for name, kind in kind_of.items() if kind == "shard"}
 
@@ -62,7 +63,7 @@ def mirror(url: str, folder: Path, kinds: Collection[Kind] = SMALL, retries: Ret
         except RemoteError as e:
             if e.code == "missing":
                 return False
-            raise OutputError(f"{listed[name].url}: cannot be read: {e}") from e
+            raise OutputError(f"{shown_url(listed[name].url)}: cannot be read: {e}") from e
         return True
 
     wanted = [name for name, kind in kind_of.items() if kind in kinds]

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hlfeat.errors import HlfeatError, OutputError
+from hlfeat.errors import HlfeatError, UsageError
 from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError
-from hlfeat.remote.urls import is_url
+from hlfeat.remote.urls import is_url, other_scheme, shown_url, unknown_scheme
 from hlfeat.storage.index_lines import IndexLines, KeptLines, LinesOfFile, UnnamedFile
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.mirror import Mirror, mirror
@@ -75,19 +75,19 @@ class RemotePlace(Place):
         self._kept = UnnamedFile()
 
     def __str__(self) -> str:
-        return self._mirror.url
+        return shown_url(self._mirror.url)
 
     def data(self, name: str) -> RemoteFile:
         found = self._mirror.data.get(name)
         if found is None:
-            return RemoteFile(f"{self}/{name}")
+            return RemoteFile(f"{self._mirror.url}/{name}")
         return RemoteFile(found.url, found.size, found.tag)
 
     def data_of(self, shard: ShardFiles) -> list[DataFile]:
         return [self.data(path.name) for path in shard.data if path.name in self._mirror.data]
 
     def lines(self, index: Path) -> IndexLines:
-        return KeptLines(f"{self}/{index.name}", self._kept, self._kept.append(index.read_bytes()))
+        return KeptLines(f"{self}/{index.name}", self._kept, self._kept.append(index.read_bytes() + b"\n"))
 
     def named(self, text: str) -> str:
         return text.replace(str(self.folder), str(self))
@@ -96,15 +96,25 @@ class RemotePlace(Place):
 def place_of(folder: str | Path) -> str | Path:
     """A folder of this machine as a path, and a URL as text without a slash at its end.
 
-    Raises OutputError for a URL that was a path: of its two slashes one is left.
+    Raises UsageError for a URL that was a path (one of its two slashes is left), or cannot be read.
     """
     text = str(folder)
     if is_url(text):
-        return text.rstrip("/")
+        url = text.rstrip("/")
+        if not is_url(url):
+            raise UsageError(f"{text}: expected the URL of a folder")
+        return url
     as_url = re.sub(r"^(\w+):/(?!/)", r"\1://", text)
-    if as_url != text and is_url(as_url) and not Path(folder).exists():
-        raise OutputError(f"{as_url}: expected a URL as text, got a path")
-    return Path(folder)
+    if not (is_url(as_url) or other_scheme(text)) or Path(folder).exists():
+        return Path(folder)
+    if other_scheme(text):
+        raise UsageError(f"{text}: {unknown_scheme(text)}")
+    raise UsageError(f"{text}: expected the URL as text, {as_url}: a path has one slash of the two")
+
+
+def name_of(folder: str | Path) -> str:
+    """What messages call a folder, or the URL of one: without the secrets that it may have."""
+    return shown_url(str(folder))
 
 
 def holds_features(folder: str) -> bool:
@@ -117,6 +127,11 @@ def holds_features(folder: str) -> bool:
     except RemoteError:
         return False
     return True
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder of this machine, or a URL at which features or pitch tracks are known to be."""
+    return holds_features(path) if is_url(path) else Path(path).is_dir()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class IndexEntry(NamedTuple):
 
     Attributes:
         id: of the clip.
-        path: of the audio file, or of the archive that it is in.
+        path: of the audio file, or of the archive or the table that it is in.
         shard: name of the file that has the features.
         row, frames: the features are these rows of the shard: `row` to `row + frames`.
         duration: in seconds.
@@ -38,6 +38,8 @@ class IndexEntry(NamedTuple):
         size: of the file, in bytes.
         modified: when the file last changed, in nanoseconds since 1970.
         member: of an archive.
+        table_row, table_column: of a table (Parquet) that the audio is in: the number of the row, from 0, and the name
+            of the column.
         start, end: of a segment, in seconds.
         channel: of a file whose channels are clips of their own, from 0.
         crc32: of the features' bytes.
@@ -58,6 +60,8 @@ class IndexEntry(NamedTuple):
     size: int | None = None
     modified: int | None = None
     member: str | None = None
+    table_row: int | None = None
+    table_column: str | None = None
     start: float | None = None
     end: float | None = None
     channel: int | None = None
@@ -82,6 +86,8 @@ class IndexEntry(NamedTuple):
                 get("size"),
                 get("modified"),
                 get("member"),
+                get("table_row"),
+                get("table_column"),
                 get("start"),
                 get("end"),
                 get("channel"),
@@ -107,8 +113,22 @@ class IndexEntry(NamedTuple):
     @property
     def segment(self) -> dict[str, str | float | int]:
         """What the clip is of its file; nothing for the whole file."""
-        keys = {"member": self.member, "start": self.start, "end": self.end, "channel": self.channel}
+        place = {"member": self.member, "table_row": self.table_row, "table_column": self.table_column}
+        keys = {**place, "start": self.start, "end": self.end, "channel": self.channel}
         return {key: value for key, value in keys.items() if value is not None}
+
+    @property
+    def within(self) -> str:
+        """What the audio is called in the file that holds it: its member of an archive, or its row of a table; "" for a
+        file of its own."""
+        if self.table_row is not None:
+            return row_name(self.table_row)
+        return self.member or ""
+
+
+def row_name(number: int) -> str:
+    """What a row of a table is called."""
+    return f"row {number}"
 
 
 _CRC32 = IndexEntry._fields.index("crc32") - IndexEntry._fields.index("duration")  # among the fields after `frames`
@@ -168,7 +188,7 @@ class FailureRecord:
         code: a stable word for programs, such as "truncated".
         message: for people.
         shard: without suffix, the one that was open when the clip failed.
-        member: of the archive at `path`.
+        member: of the archive at `path`; table_row: of the table.
         other: keys of another version, which are written back as they are.
     """
 
@@ -178,6 +198,7 @@ class FailureRecord:
     message: str
     shard: str
     member: str | None = None
+    table_row: int | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -185,7 +206,7 @@ class FailureRecord:
         """Raises ValueError for a line without the keys that it must have."""
         if not all(isinstance(line.get(key), str) for key in FAILURE_KEYS):
             raise ValueError(f"expected {', '.join(FAILURE_KEYS)}")
-        known = {*FAILURE_KEYS, "member"}
+        known = {*FAILURE_KEYS, "member", "table_row"}
         other = {key: value for key, value in line.items() if key not in known}
         return cls(
             id=line["id"],
@@ -194,13 +215,20 @@ class FailureRecord:
             message=line["message"],
             shard=line["shard"],
             member=line.get("member"),
+            table_row=line.get("table_row"),
             other=other,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """The line, its keys in order."""
-        member = {} if self.member is None else {"member": self.member}
-        return {**{key: getattr(self, key) for key in FAILURE_KEYS}, **member, **self.other}
+        place = {"member": self.member, "table_row": self.table_row}
+        place = {key: value for key, value in place.items() if value is not None}
+        return {**{key: getattr(self, key) for key in FAILURE_KEYS}, **place, **self.other}
+
+    @property
+    def within(self) -> str:
+        """What the audio is called in the file that holds it; "" for a file of its own, or an archive as a whole."""
+        return row_name(self.table_row) if self.table_row is not None else self.member or ""
 
 
 def read_index(path: Path) -> Iterator[IndexEntry]:

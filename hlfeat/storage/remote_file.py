@@ -15,7 +15,7 @@ from hlfeat.errors import OutputError
 from hlfeat.remote.folders import read_range
 from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError, Retries
-from hlfeat.remote.urls import scheme_of
+from hlfeat.remote.urls import scheme_of, shown_url
 
 RETRIES = Retries()
 READ_AHEAD = 8 << 20  # bytes of a request where a file is read in order
@@ -39,7 +39,7 @@ class RemoteFile:
     tag: str | None = None
 
     def __str__(self) -> str:
-        return self.url
+        return shown_url(self.url)
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ class RemoteFile:
         with self._reading():
             now = stat(self.url, RETRIES)
         if now.size is None:
-            raise OutputError(f"{self.url}: cannot be read: the server does not say how long it is")
+            raise OutputError(f"{self}: cannot be read: the server does not say how long it is")
         if self.size not in (None, now.size) or (None not in (self.tag, now.tag) and self.tag != now.tag):
             raise self._changed()
         return RemoteFile(self.url, now.size, now.tag)
@@ -85,10 +85,10 @@ class RemoteFile:
         try:
             yield
         except RemoteError as e:
-            raise self._changed() if e.conflict else OutputError(f"{self.url}: cannot be read: {e}") from e
+            raise self._changed() if e.conflict else OutputError(f"{self}: cannot be read: {e}") from e
 
     def _changed(self) -> OutputError:
-        return OutputError(f"{self.url}: has changed since it was opened")
+        return OutputError(f"{self}: has changed since it was opened")
 
 
 class _Ranges(io.RawIOBase):

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hlfeat.files import TEMPORARY, publish, sync, write_atomically
+from hlfeat.files import TEMPORARY, sync
 from hlfeat.storage.formats import FORMATS, FeatureWriter
 from hlfeat.storage.layout import ShardFiles
+from hlfeat.storage.publisher import LOCAL, Publisher
 from hlfeat.storage.records import IndexEntry, index_lines
 
 
@@ -28,6 +29,7 @@ class ShardWriter:
         format: a name in FORMATS.
         dtype: of the features.
         row_shape: channels and bands, or dims where features are pooled.
+        publisher: gives the files their names.
 
     Attributes:
         path: of the features.
@@ -35,8 +37,10 @@ class ShardWriter:
         rows: of all clips so far.
     """
 
-    def __init__(self, files: ShardFiles, format: str, dtype: np.dtype[Any], *row_shape: int) -> None:
-        self.files = files
+    def __init__(
+        self, files: ShardFiles, format: str, dtype: np.dtype[Any], *row_shape: int, publisher: Publisher = LOCAL
+    ) -> None:
+        self.files, self._publisher = files, publisher
         self.path = files.layout.shard(files.number, f".{format}")
         self._name = self.path.name
         self.dtype = dtype
@@ -90,15 +94,15 @@ class ShardWriter:
         """
         self._publish()
         if statistics is not None:
-            write_atomically(self.files.statistics, statistics)
-        write_atomically(self.files.index, index_lines(self.entries) if index is None else index)
+            self._publisher.write(self.files.statistics, statistics)
+        self._publisher.write(self.files.index, index_lines(self.entries) if index is None else index)
         return self.path
 
     def _publish(self) -> None:
         self._features.finish(self.rows)
         sync(self._file)
         self._file.close()
-        publish(self._temporary, self.path)
+        self._publisher.publish(self._temporary, self.path)
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -19,7 +19,7 @@ from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
 from hlfeat.storage.metadata import meta_of
-from hlfeat.storage.place import open_place, place_of
+from hlfeat.storage.place import name_of, open_place, place_of
 from hlfeat.storage.selection import Selection
 from hlfeat.storage.split import assign_groups
 from hlfeat.storage.store_checks import check_alike, dtype_of, row_shape_of
@@ -63,7 +63,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     Raises:
         OutputError: not a feature directory, a damaged one, or one that cannot be read; directories that do not go
             together; an id twice.
-        UsageError: what URLs of this scheme need is not installed.
+        UsageError: a URL that cannot be read, or what is needed for that is not installed.
 
     Attributes:
         folders: paths, and URLs as text.
@@ -105,7 +105,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     def __repr__(self) -> str:
         """Folders, clips and what they are, without a look at the disk unless hlfeat.yaml says little."""
-        folders = ", ".join(repr(str(folder)) for folder in self.folders)
+        folders = ", ".join(map(repr, self._names))
         forms = "/".join(sorted({path.suffix[1:] for path in self._index.data}))
         try:
             rows = "frames" if len(self.shape) == 2 else "vectors"
@@ -114,6 +114,11 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
             what = ""
         clips = f"{count(len(self), 'clip')}, {duration(self._clips.seconds())}"
         return f"{type(self).__name__}({folders}: {clips}{what.rstrip()})"
+
+    @property
+    def _names(self) -> list[str]:
+        """What messages call the folders."""
+        return list(map(name_of, self.folders))
 
     @property
     def ids(self) -> Ids:
@@ -292,7 +297,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
 
     @cached_property
     def _timing(self) -> Timing:
-        return timing_of(self.description, str(self.folders[0]))
+        return timing_of(self.description, self._names[0])
 
     def _number(self, key: Key) -> int:
         """The number in the index of a clip, by its id or its place in the store."""
@@ -302,7 +307,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         if number is None:
             near = self._clips.nearest(key)
             some = "" if self._clips.is_all else f"these {count(len(self), 'clip')} of "
-            folders = some + ", ".join(map(str, self.folders))
+            folders = some + ", ".join(self._names)
             raise KeyError(f"no clip {key!r} in {folders}" + (f"; near it are {', '.join(near)}" if near else ""))
         return number
 
@@ -321,7 +326,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     def _no_rows(self) -> np.ndarray:
         """None of the rows of some clip, for their shape and type."""
         if not len(self._index):
-            raise OutputError(f"{self.folders[0]}: holds no clip, and hlfeat.yaml does not say what features look like")
+            raise OutputError(f"{self._names[0]}: holds no clip, and hlfeat.yaml does not say what features look like")
         return self._rows(0, 0, 0)
 
     def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself

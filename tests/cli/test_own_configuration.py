@@ -16,6 +16,7 @@ import hlfeat as library
 from hlfeat.cli.own_configuration import Chosen, choose
 from hlfeat.config.loading import config_names, load_config
 from hlfeat.errors import ConfigError
+from hlfeat.storage.named_place import place_of
 from tests import helpers
 
 SMALL = ["-c", "log-mel", "--set", "frontend.n_filters=16", "--set", "seed=3"]
@@ -205,7 +206,7 @@ def test_pitch_goes_on_too(invoke, folder, monkeypatch):
     assert (other.returncode, "holds pitch tracks, not features" in other.stderr) == (2, True)
     path = folder / "out/hlfeat.yaml"
     path.write_text(path.read_text().replace("viterbi: false", "viterbi: true"))
-    assert choose(Chosen(""), "pitch-salience", str(folder / "out"), overwrite=False, pitch=True).viterbi
+    assert choose(Chosen(""), "pitch-salience", place_of(folder / "out"), overwrite=False, pitch=True).viterbi
 
 
 def test_a_report_is_no_configuration(invoke, folder):

@@ -12,6 +12,7 @@ from hlfeat.cli.parts import JobEnvironment, choose_part, local_device, part_of_
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part, TaskNumbers
 from hlfeat.storage.layout import Layout
+from hlfeat.storage.named_place import place_of
 from hlfeat.storage.run_parts import RunParts, read_run_parts
 from tests import helpers
 from tests.extraction.runs import QUIET, run
@@ -259,9 +260,9 @@ def test_the_environment_chooses_a_device_with_auto_only(tmp_path, monkeypatch, 
     for key, value in torchrun(1, 2).items():
         monkeypatch.setenv(key, value)
     with caplog.at_level(logging.INFO, "hlfeat"):
-        assert choose_part(None, tmp_path, 1) == (WHOLE, "")
-        assert choose_part("2/3", tmp_path, 1) == (Part(3, 2), "")
-        assert choose_part("auto", tmp_path, 1) == (Part(2, 2), "torchrun")
+        assert choose_part(None, place_of(tmp_path), 1) == (WHOLE, "")
+        assert choose_part("2/3", place_of(tmp_path), 1) == (Part(3, 2), "")
+        assert choose_part("auto", place_of(tmp_path), 1) == (Part(2, 2), "torchrun")
     assert len(caplog.messages) == 1
     assert local_device("auto", torchrun(1, 2)) == "cuda:1"
     assert local_device("cpu", torchrun(1, 2)) == "cpu"

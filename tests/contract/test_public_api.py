@@ -73,7 +73,7 @@ def test_arguments_are_pinned():
         "extract": ["config", "inputs", "out", "options", "stopped", "finished_shard", "progress"],
         "build": ["configuration", "weights"],
         "collate": ["items"],
-        "collect_inputs": ["paths", "stdin", "null", "manifests", "root", "retries"],
+        "collect_inputs": ["paths", "stdin", "null", "manifests", "root", "retries", "audio_column"],
         "load_audio": ["clip", "sample_rate", "channels"],
         "plan_batches": ["lengths", "max_samples"],
         "pad": ["waveforms"],

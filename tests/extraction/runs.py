@@ -8,11 +8,13 @@ from typing import Any
 
 from hlfeat.config.loading import load_config
 from hlfeat.extraction.extract import extract_clips
+from hlfeat.extraction.one_part import Work
 from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.product import FEATURES, Product
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.inputs.collect import Inputs, collect_inputs
+from hlfeat.partition import WHOLE
 
 CHEAP = ["frontend.n_filters=8", "frontend.num_groups=4"]
 QUIET = Options(quiet=True, batch_seconds=2.0)
@@ -34,6 +36,19 @@ def run(
     return extract_clips(
         load_config(config, [*cheap, *overrides]), inputs, out, options, Hooks(**hooks), limits, product
     )
+
+
+def small_work(folder: Path, out: Path) -> Work:
+    """What `parts_by_hand` does, for those who do parts."""
+    inputs = collect_inputs([str(folder)], io.BytesIO())
+    return Work(load_config(overrides=[*CHEAP, "output.shard_size=2"]), inputs, out, DEFAULT_LIMITS, FEATURES)
+
+
+def parts_by_hand(folder: Path, out: Path, parts: int, device: str = "cpu") -> dict[str, bytes]:
+    """The contents of a directory whose parts were done one by one."""
+    for part in WHOLE.split(parts):
+        run(folder, out, "output.shard_size=2", options=Options(quiet=True, part=part, device=device))
+    return contents(out)
 
 
 def contents(out: Path) -> dict[str, bytes]:

@@ -11,11 +11,11 @@ import hlfeat
 from hlfeat.errors import InterruptedRunError, TooManyFailuresError, UsageError
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.progress import Progress
-from hlfeat.partition import WHOLE, Part
+from hlfeat.partition import Part
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
 from tests import helpers
-from tests.extraction.runs import contents, run
+from tests.extraction.runs import contents, parts_by_hand, run
 
 SHARD = "output.shard_size=2"
 SMALL = ["-c", "log-mel", "--set", "frontend.n_filters=8", "--shard-size", "2"]
@@ -24,12 +24,6 @@ SMALL = ["-c", "log-mel", "--set", "frontend.n_filters=8", "--shard-size", "2"]
 def in_parts(folder: Path, out: Path, parts: int | str, **more):
     hooks = {name: more.pop(name) for name in ("stopped", "finished_shard", "progress") if name in more}
     return run(folder, out, SHARD, options=Options(quiet=True, parts=parts, **more), **hooks)
-
-
-def by_hand(folder: Path, out: Path, parts: int, **more) -> dict[str, bytes]:
-    for part in WHOLE.split(parts):
-        run(folder, out, SHARD, options=Options(quiet=True, part=part, **more))
-    return contents(out)
 
 
 @pytest.mark.parametrize(("parts", "device"), [(1, "cpu"), (3, "cpu"), (2, "cpu,cpu"), (20, "cpu")])
@@ -43,7 +37,7 @@ def test_the_files_are_those_of_parts_by_hand(clips, tmp_path, parts, device):
 
     out = tmp_path / "out"
     report = in_parts(clips, out, parts, device=device, finished_shard=told.append, progress=progress)
-    assert contents(out) == by_hand(clips, tmp_path / "want", parts, device=device)
+    assert contents(out) == parts_by_hand(clips, tmp_path / "want", parts, device=device)
     assert sorted(told) == sorted(out.glob("*.npy"))
     n = len(hlfeat.FeatureStore(out))
     total = json.loads((out / "report.json").read_text())
@@ -67,15 +61,15 @@ def test_a_folder_that_has_parts_keeps_their_number(clips, tmp_path):
     with pytest.raises(UsageError, match="in 4 parts, which are not those of 3 devices each"):
         in_parts(clips, out, "auto", device="cpu,cpu,cpu")
     in_parts(clips, out, "auto")
-    assert contents(out) == by_hand(clips, tmp_path / "want", 4)
+    assert contents(out) == parts_by_hand(clips, tmp_path / "want", 4)
     in_parts(clips, out, 2, overwrite=True)
-    assert contents(out) == by_hand(clips, tmp_path / "two", 2)
+    assert contents(out) == parts_by_hand(clips, tmp_path / "two", 2)
     with pytest.raises(UsageError, match="another configuration"):
         run(clips, out, "seed=5", options=Options(quiet=True, parts=2))
 
 
 def test_parts_that_are_stopped_go_on(clips, tmp_path):
-    out, want = tmp_path / "out", by_hand(clips, tmp_path / "want", 3)
+    out, want = tmp_path / "out", parts_by_hand(clips, tmp_path / "want", 3)
     told: list[Path] = []
 
     def stopped_at_a_shard() -> dict:

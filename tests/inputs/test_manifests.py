@@ -235,7 +235,9 @@ def test_ids_of_bad_rows_are_those_of_no_other_clip(in_folder):
 
 def test_a_folder_that_is_no_manifest(in_folder):
     Path("d").mkdir()
-    with pytest.raises(UsageError, match=r"^d: expected a manifest \(\.csv, \.tsv, \.jsonl or a Kaldi data folder\)$"):
+    with pytest.raises(
+        UsageError, match=r"^d: expected a manifest \(\.csv, \.tsv, \.jsonl, \.parquet, or a folder of "
+    ):
         clips("d", manifests=True)
 
 

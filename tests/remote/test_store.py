@@ -28,6 +28,7 @@ from tests import helpers
 from tests.conftest import Command
 from tests.extraction.runs import files_below, run
 from tests.remote.object_server import ObjectServer
+from tests.remote.web_server import serving
 
 URL = "s3://speech/features"
 
@@ -145,6 +146,14 @@ def test_nothing_of_it_stays_on_this_machine(
     assert store.record(3)["id"] == store.ids[3]
 
 
+def test_an_index_whose_last_line_has_no_end(server: ObjectServer, folders: dict[str, Path]):
+    put(server, folders["npy"])
+    replace(server, "shard-00000.jsonl", files_below(folders["npy"])["shard-00000.jsonl"][:-1])
+    store, here = FeatureStore(URL), FeatureStore(folders["npy"])
+    assert [store.record(i) for i in (3, 4, 3, 0, 9)] == [here.record(i) for i in (3, 4, 3, 0, 9)]
+    assert store[::-1].to_pandas().equals(here[::-1].to_pandas())
+
+
 def test_it_is_pickled_with_what_it_needs(server: ObjectServer, folders: dict[str, Path]):
     put(server, folders["npy"])
     store = FeatureStore(URL)
@@ -166,11 +175,10 @@ def test_workers_that_were_forked_read_it(server: ObjectServer, folders: dict[st
     store[7], store.record(7)  # the parent has connections, and the copy of a shard
     alone = list(DataLoader(FeatureStore(folders[form]), batch_size=3, collate_fn=collate))
     loader = DataLoader(store, batch_size=3, collate_fn=collate, num_workers=2, multiprocessing_context="fork")
-    for _ in range(2):
-        batches = list(loader)
-        assert [b.ids for b in batches] == [b.ids for b in alone]
-        for mine, theirs in zip(batches, alone, strict=True):
-            torch.testing.assert_close(mine.features, theirs.features, rtol=0, atol=0)
+    batches = list(loader)
+    assert [b.ids for b in batches] == [b.ids for b in alone]
+    for mine, theirs in zip(batches, alone, strict=True):
+        torch.testing.assert_close(mine.features, theirs.features, rtol=0, atol=0)
     assert store.record(7)["id"] == store.ids[7]
     np.testing.assert_array_equal(store[7][1], FeatureStore(folders[form])[7][1])
 
@@ -209,6 +217,32 @@ def test_threads_share_it(server: ObjectServer, folders: dict[str, Path]):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_web_server_that_lists_its_folders(folders: dict[str, Path], invoke: Command):
+    """Without a size or a version in the listing, and with a password in the URL, which nothing shows."""
+    files = {f"/features/{name}": data for name, data in files_below(folders["npy"]).items()}
+    links = "".join(f'<a href="{path.rpartition("/")[2]}">x</a>' for path in files)
+    with serving({**files, "/features/": links.encode(), "/features": links.encode()}) as web:
+        web.password = "opensesame"
+        url = web.address.replace("://", "://ann:opensesame@") + "/features"
+        store, here = FeatureStore(url), FeatureStore(folders["npy"])
+        assert store.ids == here.ids
+        np.testing.assert_array_equal(store.read(5, 1, 4), here.read(5, 1, 4))
+        with pytest.raises(KeyError) as unknown:
+            store["none"]
+        done = invoke("inspect", url, "--verify")
+        assert done.returncode == 0, done.stderr
+        files["/features/shard-00000.npy"] = b""
+    with serving({**files, "/features/": links.encode(), "/features": links.encode()}) as web:
+        web.password = "opensesame"
+        url = web.address.replace("://", "://ann:opensesame@") + "/features"
+        with pytest.raises(OutputError) as damaged:
+            FeatureStore(url)[0]
+        again = invoke("inspect", url, "--verify")
+    for text in (repr(store), str(unknown.value), str(damaged.value), done.stdout, again.stdout + again.stderr):
+        assert "opensesame" not in text
+        assert f"{web.address.partition('://')[2].partition(':')[0]}" in text
 
 
 # --- what is wrong with it -----------------------------------------------------------------------------------------
@@ -265,8 +299,14 @@ def test_what_is_no_feature_directory(server: ObjectServer, folders: dict[str, P
         FeatureStore("s3://speech/none")
     with pytest.raises(OutputError, match=r"^s3://none/features: cannot be read: no such"):
         FeatureStore("s3://none/features")
-    with pytest.raises(OutputError, match=r"^s3://speech/features: expected a URL as text, got a path$"):
+    with pytest.raises(
+        UsageError, match=r"^s3:/speech/features: expected the URL as text, s3://speech/features: a path"
+    ):
         FeatureStore(Path("s3://speech/features"))
+    with pytest.raises(UsageError, match=r"^s3://: expected the URL of a folder$"):
+        FeatureStore("s3://")
+    with pytest.raises(UsageError, match=r"^ftp://host/features: expected a path or a URL of s3, .* got ftp://$"):
+        FeatureStore("ftp://host/features")
     replace(server, "shard-00001.jsonl", b"{}\n")
     with pytest.raises(OutputError, match=rf"^{URL}/shard-00001.jsonl: damaged: line 1: expected id"):
         FeatureStore(URL)
@@ -284,7 +324,7 @@ def test_what_is_no_feature_directory(server: ObjectServer, folders: dict[str, P
 @pytest.mark.parametrize("form", ["npy", "pt"])
 def test_inspect_tells_the_same(server: ObjectServer, folders: dict[str, Path], form: str, invoke: Command):
     put(server, folders[form])
-    for options in ([], ["--verify"], ["--json"], ["--verify", "--json"]):
+    for options in ([], ["--verify", "--json"]) if form == "pt" else (["--verify"], ["--json"]):
         here, there = invoke("inspect", folders[form], *options), invoke("inspect", f"{URL}/", *options)
         assert (there.returncode, there.stderr) == (0, "")
         assert there.stdout == here.stdout.replace(str(folders[form]), URL)
@@ -350,6 +390,12 @@ def test_other_commands_say_that_they_need_a_folder(invoke: Command, command: li
     assert done.returncode == 2
     assert re.fullmatch(rf"hlfeat: error: (-o )?{URL}: expected a folder on this machine[^\n]*\n", done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_contact_sheet(server: ObjectServer, folders: dict[str, Path], invoke: Command, tmp_path: Path):
+    put(server, folders["npy"])
+    done = invoke("plot", URL, "-o", tmp_path / "sheet.png", "--id", FeatureStore(URL).ids[0])
+    assert (done.returncode, (tmp_path / "sheet.png").exists()) == (0, True), done.stderr
 
 
 def test_statistics(server: ObjectServer, folders: dict[str, Path], invoke: Command, tmp_path: Path):

@@ -1,0 +1,79 @@
+"""Tables at URLs: files whose ranges are asked for as pyarrow wants them, so that no table comes whole."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Stamp
+from hlfeat.audio.table_rows import TableFetcher
+from hlfeat.errors import ClipError
+from hlfeat.remote.errors import RemoteError
+from hlfeat.remote.objects import read, stat
+from hlfeat.remote.retries import Retries
+from hlfeat.remote.urls import is_url
+
+
+class RangedFile(io.RawIOBase):
+    """An object at a URL as a file to seek in. Each `read` is a request, and raises ClipError where it fails.
+
+    Args:
+        url: of the object.
+        size: in bytes.
+        retries: of each request.
+    """
+
+    def __init__(self, url: str, size: int, retries: Retries) -> None:
+        self._url, self._size, self._retries, self._position = url, size, retries, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        end = self._size if size is None or size < 0 else min(self._position + size, self._size)
+        if end <= self._position:
+            return b""
+        try:
+            data = read(self._url, self._position, end, self._retries)
+        except RemoteError as e:
+            raise ClipError(e.code, str(e)) from e
+        self._position = end
+        return data
+
+
+def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple[RangedFile, Stamp]:
+    """An object, with its size and modification time. Raises ClipError.
+
+    Args:
+        stamp: the size and the time, if they are known.
+    """
+    try:
+        if stamp is None:
+            found = stat(url, retries)
+            if found.is_folder or found.size is None:
+                raise RemoteError("unreadable", "expected a file whose size its server says")
+            stamp = found.size, found.modified
+    except RemoteError as e:
+        raise ClipError(e.code, str(e)) from e
+    return RangedFile(url, stamp[0], retries), stamp
+
+
+def table_fetcher(retries: Retries) -> TableFetcher:
+    """Brings the audio of rows of tables, at URLs too."""
+
+    def open_remote(clip: Clip) -> tuple[RangedFile, Stamp] | None:
+        return open_ranged(clip.url or clip.path, retries) if is_url(clip.path) else None
+
+    return TableFetcher(open_remote)
