@@ -35,6 +35,7 @@ NOT_RUN = {
     "scripts/test.sh": "runs these tests",
     "--install-completion": "changes the shell of whoever runs the tests; tested elsewhere with another home folder",
     "python -m scripts.evidence": "takes an hour, and data of others; tested elsewhere with small inputs",
+    "scripts/measure_remote.py": "measures for a minute",
     "hlfeat bench": "measures for minutes; tested elsewhere with small inputs",
     "scripts/gpu_check.sh": "needs a GPU",
     "scripts/tune_harmonic.py": "needs a GPU",

@@ -124,6 +124,11 @@ def test_a_service_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_no_secret_of_a_url_is_shown():
+    def refuse() -> None:
+        raise OSError("ann may not, with hidden")
+
+    with pytest.raises(RemoteError, match=r"ann may not, with \.\.\.$"):
+        Retries(0).call(refuse, SIGNED)
     assert shown_url(SIGNED) == "https://host/a.wav?id=3"
     assert shown_url("s3://key:hidden@bucket/what?.wav") == "s3://bucket/what?.wav"
     for url in (
