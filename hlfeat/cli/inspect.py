@@ -28,8 +28,7 @@ INSPECT_EPILOG = epilog(
         hlfeat inspect features
         hlfeat inspect features --verify
         hlfeat inspect features --html report.html
-        hlfeat inspect train test --json
-        hlfeat inspect s3://bucket/features --verify
+        hlfeat inspect s3://bucket/train s3://bucket/test --json
     """,
 )
 

@@ -34,7 +34,7 @@ REPAIR_EPILOG = epilog(
 
 
 def repair(
-    name: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of features or pitch tracks.")],
+    directory: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of features or pitch tracks.")],
     *,
     dry_run: DryRunOption = False,
     force: Annotated[
@@ -56,7 +56,7 @@ def repair(
     from hlfeat.storage.lock import DirectoryLock
     from hlfeat.text import count
 
-    folder = local_folder(name)
+    folder = local_folder(directory)
     open_run_dir(folder)  # before the lock, which would make the folder
     applied: list[Fix] = []
     failed = False

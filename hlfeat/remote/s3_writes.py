@@ -25,7 +25,7 @@ from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.remote.systems import file_system
 
 ANY = "*"  # in place of a tag: whatever is there
-_TOKEN = "hlfeat-put"  # the key of the metadata
+_TOKEN = "hlfeat-write"  # the key of the metadata
 _WHOLE = 32 << 20  # bytes that are uploaded in one request
 _PART = 16 << 20  # bytes of each part of what is larger
 _AT_ONCE = 4  # parts
