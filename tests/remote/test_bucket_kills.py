@@ -13,6 +13,7 @@ import os
 import random
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -134,18 +135,19 @@ def test_parts_killed_before_each_step(server: ObjectServer, tmp_path: Path):
 # --- processes ---------------------------------------------------------------------------------------------------
 
 
-def _child(environment: Mapping[str, str], *arguments: object) -> None:
+def _child(environment: Mapping[str, str], temporary: Path, *arguments: object) -> None:
     os.environ.update(environment)
+    tempfile.tempdir = str(temporary)  # where killed runs leave folders
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     run(*arguments)
 
 
-def start(server: ObjectServer, *arguments: object) -> multiprocessing.process.BaseProcess:
+def start(server: ObjectServer, temporary: Path, *arguments: object) -> multiprocessing.process.BaseProcess:
     """A run in a copy of a process that has imported torch and has no threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.remote.buckets"])
-    process = context.Process(target=_child, args=(server.environment, *arguments))
+    process = context.Process(target=_child, args=(server.environment, temporary, *arguments))
     process.start()
     return process
 
@@ -160,7 +162,7 @@ def test_processes_killed_at_random(server: ObjectServer, tmp_path: Path):
         server.put("speech", {})
         past: list[object] = []
         while True:
-            process = start(server, folder)
+            process = start(server, tmp_path, folder)
             if dice.random() < 0.5:
                 past.append(dice.randrange(30))
                 assert process.pid is not None
