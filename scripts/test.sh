@@ -4,7 +4,7 @@
 #
 #   HLFEAT_CORPUS=FOLDER    tries the command on the recordings in FOLDER too
 #   HLFEAT_TESTS=thorough   many more random cases, and long training
-#   HLFEAT_KILLS=N          kills that many runs at random moments instead of 30 (tests/extraction/test_kills.py)
+#   HLFEAT_KILLS=N          kills that many runs at random moments instead of 20 (tests/extraction/test_kills.py)
 #
 # Tests that start a Ray cluster are left out: pytest -m cluster (a minute).
 set -euo pipefail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -31,6 +32,13 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("default", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 settings.register_profile("thorough", deadline=None, max_examples=500, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HLFEAT_TESTS", "default"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a collection need not look through it, nor a fork copy the memory that it is in."""
+    gc.collect()
+    gc.freeze()
+
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -44,7 +44,7 @@ from tests import helpers
 from tests.extraction import runs
 from tests.extraction.runs import CHEAP, contents, files_below
 
-KILLS = int(os.environ.get("HLFEAT_KILLS", "30"))
+KILLS = int(os.environ.get("HLFEAT_KILLS", "20"))
 THOROUGH = os.environ.get("HLFEAT_TESTS") == "thorough"
 ONE = Options(quiet=True, workers=2)
 
