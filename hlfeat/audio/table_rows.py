@@ -93,7 +93,7 @@ class TableFetcher:
 
     def fetch(self, clip: Clip) -> Copy:
         assert clip.row is not None
-        key, number = (clip.path, clip.row.column), clip.row.number
+        key, number = (clip.source, clip.row.column), clip.row.number
         with self._wanted_lock:
             self._wanted.setdefault(key, []).append(number)
         try:
@@ -121,14 +121,14 @@ class TableFetcher:
 
     def _table(self, clip: Clip) -> _TablePass:
         assert clip.row is not None
-        key = clip.path, clip.row.column
+        key = clip.source, clip.row.column
         if key not in self._tables:
             while len(self._tables) >= _OPEN:
                 self._tables.popitem(last=False)[1].close()
             try:
                 source, stamp = self._open_remote(clip) or (clip.path, None)
                 _check_stamp(stamp or _stamp_of(clip.path), clip.row)
-                self._tables[key] = _TablePass(*key, source, stamp)
+                self._tables[key] = _TablePass(clip.path, clip.row.column, source, stamp)
             except UsageError:
                 raise
             except Exception as e:  # pyarrow raises errors of many types

@@ -74,6 +74,6 @@ def table_fetcher(retries: Retries) -> TableFetcher:
     """Brings the audio of rows of tables, at URLs too."""
 
     def open_remote(clip: Clip) -> tuple[RangedFile, Stamp] | None:
-        return open_ranged(clip.url or clip.path, retries) if is_url(clip.path) else None
+        return open_ranged(clip.source, retries) if is_url(clip.path) else None
 
     return TableFetcher(open_remote)
