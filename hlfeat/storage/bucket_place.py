@@ -31,6 +31,7 @@ from hlfeat.storage.heartbeat import HeldError
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import AnotherRunError
 from hlfeat.storage.output_place import OpenPlace
+from hlfeat.storage.place import REMEDY
 from hlfeat.storage.staging import Staging
 
 log = logging.getLogger("hlfeat")
@@ -123,7 +124,7 @@ class BucketPlace:
             if self._folder and not local:  # a disk of this machine may be full
                 e.args = tuple(a.replace(self._folder, self._url) if isinstance(a, str) else a for a in e.args)
             if e.remedy == "repair":
-                e.args, e.remedy = (f"{e}; without the index of that shard, a run computes it again",), ""
+                e.args, e.remedy = (f"{e}; {REMEDY}",), ""
             raise
 
 
