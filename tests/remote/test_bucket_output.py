@@ -240,7 +240,9 @@ def test_errors_name_the_url(server: ObjectServer, tmp_path: Path):
     client.put_object(Bucket="speech", Key="features/shard-00000.jsonl", Body=b"{}")
     with pytest.raises(OutputError, match=r"^s3://speech/features/shard-00000.jsonl: damaged: line 1") as caught:
         run(folder)
-    assert str(caught.value).endswith("; remove the index of its shard, or that object where it is of no shard, and run the same again")
+    assert str(caught.value).endswith(
+        "; remove the index of its shard, or that object where it is of no shard, and run the same again"
+    )
     client.delete_object(Bucket="speech", Key="features/shard-00000.jsonl")
     run(folder)
     assert left(server) == buckets.local(folder, tmp_path / "local")
