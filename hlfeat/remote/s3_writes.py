@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -71,14 +72,23 @@ class S3Prefix:
 
     Args:
         bucket, key: where; an empty key is the bucket itself.
-        may_change: called before each request that changes an object, also where it is made again after minutes; it
-            raises an HlfeatError where nothing may be changed any more.
     """
 
-    def __init__(self, bucket: str, key: str, retries: Retries, may_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, bucket: str, key: str, retries: Retries) -> None:
         self.url = f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
-        self._may_change = may_change
+        self._may_change: Callable[[], None] = lambda: None
         self._bucket, self._prefix, self._retries = bucket, f"{key}/" if key else "", retries
+
+    def asking(self, may_change: Callable[[], None]) -> S3Prefix:
+        """The same for somebody who may lose it.
+
+        Args:
+            may_change: called before each request that changes an object, also where one is made again after minutes;
+                it raises an HlfeatError where nothing may be changed any more.
+        """
+        prefix = copy(self)
+        prefix._may_change = may_change
+        return prefix
 
     def list(self) -> dict[str, Listed]:
         """What there is, by name, without what lies deeper."""

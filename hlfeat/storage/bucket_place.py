@@ -103,7 +103,7 @@ class BucketPlace:
             staging.update(listed)
             staging.copy(prefix, lambda name: name.part == part and name.kind in (*_SMALL, "index"))
             staging.copy(prefix, lambda name: name.kind == "description")
-            files = BucketFiles(S3Prefix(*self._where, retries, held.check_place), staging, layout)
+            files = BucketFiles(prefix.asking(held.check_place), staging, layout)
             return OpenPlace(layout, files, held, opened.pop_all().close)
         raise AssertionError("unreachable")
 

@@ -152,8 +152,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         with suppress(OutputError, RemoteError):
-            self.check_place()
-            self._prefix.delete(self._name)
+            self._prefix.asking(self.check_place).delete(self._name)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,23 @@ def test_a_lease_that_cannot_be_renewed(server: ObjectServer, monkeypatch: pytes
             output.files.write(output.layout.report, b"{}")
         output.files.write(output.layout.report, b"{}")
     assert server.keys("speech") == ["features/report.json"]
+
+
+def test_the_lease_of_another_is_not_removed(server: ObjectServer, monkeypatch: pytest.MonkeyPatch):
+    """The network was away while a run gave up its own; it is another's when the request is made again."""
+    server.put("speech", {})
+    key = "features/hlfeat.lock"
+
+    def away() -> bool:
+        server.client().put_object(Bucket="speech", Key=key, Body=b"another's")
+        now = lease._clock()
+        monkeypatch.setattr(lease, "_clock", lambda: now + lease.STALE)
+        return False
+
+    output = OutputDir(URL, retries=replace(FAST, stopped=away))
+    server.fail("busy", "hlfeat.lock", "DELETE")
+    output.close()
+    assert server.objects("speech") == {key: b"another's"}
 
 
 # --- two runs ----------------------------------------------------------------------------------------------------
