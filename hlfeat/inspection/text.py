@@ -51,7 +51,7 @@ def summary_facts(inspection: Inspection, verified: bool = False) -> Iterator[Fa
         f"{size(inspection.data_bytes)}{_axes(folder.description.features)}"
     )
     yield from directory_facts(inspection.durations, ("features", features), inspection.failures, inspection.missing)
-    yield from damaged_facts(inspection.damaged)
+    yield from damaged_facts(inspection.damaged, folder.place.remedy)
     if verified:
         yield "verified", "yes: sums, rows, ids and statistics are those of the data"
     unknown = len(inspection.without_statistics)
@@ -75,10 +75,10 @@ def directory_facts(
     yield "complete", "yes" if not missing else f"no: {'; '.join(missing)}"
 
 
-def damaged_facts(damaged: Sequence[Damage]) -> Iterator[Fact]:
+def damaged_facts(damaged: Sequence[Damage], remedy: str) -> Iterator[Fact]:
     """What could not be read, one by one, and what to do about it; nothing where all is well."""
     if damaged:
-        yield "damaged", f"{len(damaged)}, which the figures leave out (hlfeat repair):"
+        yield "damaged", f"{len(damaged)}, which the figures leave out ({remedy}):"
         for damage in damaged:
             yield "", escape_unprintable(damage.reason)
 

@@ -67,7 +67,7 @@ class TrackInspection:
         rate = self.folder.description.features.frames_per_second
         holds = f"{self.frames} frames of pitch{f', {rate:g} a second' if rate else ''}{how}"
         yield from directory_facts(self.durations, ("tracks", holds), self.failures, self.missing)
-        yield from damaged_facts(self.damaged)
+        yield from damaged_facts(self.damaged, self.folder.place.remedy)
         if verified:
             yield "verified", "yes: sums, frames and ids are those of the tracks"
         yield from made_by(self.folder.description)

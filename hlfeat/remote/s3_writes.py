@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -31,6 +32,7 @@ _PART = 16 << 20  # bytes of each part of what is larger
 _AT_ONCE = 4  # parts
 _ATTEMPTS = 5  # each ends because another request for the object was at work
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
+_CHANGES = frozenset({"put_object", "delete_object", "create_multipart_upload", "complete_multipart_upload"})
 
 Request = Callable[[Mapping[str, str], Mapping[str, str]], str]  # of a condition and of metadata; returns the tag
 
@@ -74,7 +76,19 @@ class S3Prefix:
 
     def __init__(self, bucket: str, key: str, retries: Retries) -> None:
         self.url = f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
+        self._may_change: Callable[[], None] = lambda: None
         self._bucket, self._prefix, self._retries = bucket, f"{key}/" if key else "", retries
+
+    def asking(self, may_change: Callable[[], None]) -> S3Prefix:
+        """The same for somebody who may lose it.
+
+        Args:
+            may_change: called before each request that changes an object, also where one is made again after minutes;
+                it raises an HlfeatError where nothing may be changed any more.
+        """
+        prefix = copy(self)
+        prefix._may_change = may_change
+        return prefix
 
     def list(self) -> dict[str, Listed]:
         """What there is, by name, without what lies deeper."""
@@ -195,9 +209,12 @@ class S3Prefix:
         return self._call(method, name, Key=self._prefix + name, **arguments)
 
     def _call(self, method: str, name: str = "", **arguments: Any) -> Any:
-        return self._retries.call(
-            lambda: file_system(self.url).call_s3(method, Bucket=self._bucket, **arguments), self._name(name)
-        )
+        def request() -> Any:
+            if method in _CHANGES:
+                self._may_change()
+            return file_system(self.url).call_s3(method, Bucket=self._bucket, **arguments)
+
+        return self._retries.call(request, self._name(name))
 
     def _name(self, name: str) -> str:
         return f"{self.url}/{name}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -77,7 +78,7 @@ def _open_file_system(scheme: str) -> Any:
 
         if scheme == "s3":
             timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
-            config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": 32, **timeouts}
+            config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": 32, **timeouts, **_sent_once()}
             options |= {"config_kwargs": config, "max_concurrency": 1}
         elif is_web(f"{scheme}://"):
             import aiohttp
@@ -98,6 +99,25 @@ def _open_file_system(scheme: str) -> Any:
         if once is not None:
             system._request = MethodType(once, system)
     return system
+
+
+def _sent_once() -> dict[str, Any]:
+    """Options of aiobotocore, by which aiohttp sends no request again by itself.
+
+    It does so where a connection is closed that was used before. A machine that wakes up would at once write what it
+    was about to write hours ago, and nobody could ask whether that may be written still.
+    """
+    from aiobotocore.config import AioConfig
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    class SentOnce(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: Any) -> Any:
+            session = await super()._get_session(proxy_url)
+            session._retry_connection = False
+            return session
+
+    known = "http_session_cls" in signature(AioConfig.__init__).parameters
+    return {"http_session_cls": SentOnce} if known else {}
 
 
 def _silence_hub() -> None:

@@ -5,7 +5,8 @@ that folder then; what it removes is removed from the bucket first. So a kill le
 in a folder: data and statistics of a shard are uploaded before its index, whose existence says that it is finished.
 
 Each write has a condition: that the object is as this run knows it. A run that has lost its lease cannot replace what
-another one has written.
+another one has written. Nor does it make what is not there yet: it asks for its lease before each request, also where
+one is made again after the network was away.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from hlfeat.storage.description import read_description
 from hlfeat.storage.heartbeat import HeldError
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import AnotherRunError
-from hlfeat.storage.output_place import Lock, OpenPlace
+from hlfeat.storage.output_place import OpenPlace
+from hlfeat.storage.place import REMEDY
 from hlfeat.storage.staging import Staging
 
 log = logging.getLogger("hlfeat")
@@ -101,7 +103,8 @@ class BucketPlace:
             staging.update(listed)
             staging.copy(prefix, lambda name: name.part == part and name.kind in (*_SMALL, "index"))
             staging.copy(prefix, lambda name: name.kind == "description")
-            return OpenPlace(layout, BucketFiles(prefix, staging, layout, held), held, opened.pop_all().close)
+            files = BucketFiles(prefix.asking(held.check_place), staging, layout)
+            return OpenPlace(layout, files, held, opened.pop_all().close)
         raise AssertionError("unreachable")
 
     def _close(self) -> None:
@@ -121,7 +124,7 @@ class BucketPlace:
             if self._folder and not local:  # a disk of this machine may be full
                 e.args = tuple(a.replace(self._folder, self._url) if isinstance(a, str) else a for a in e.args)
             if e.remedy == "repair":
-                e.args, e.remedy = (f"{e}; without the index of that shard, a run computes it again",), ""
+                e.args, e.remedy = (f"{e}; {REMEDY}",), ""
             raise
 
 
@@ -129,14 +132,13 @@ class BucketFiles:
     """Writes and removes objects, and the files that stand for them; a Publisher.
 
     Args:
-        prefix: where they are.
+        prefix: where they are; it changes nothing when the run has lost its lease.
         staging: what is there, as this run knows it.
         layout: of the run's part; what other parts write too is replaced whatever it is.
-        lock: keeps other runs out.
     """
 
-    def __init__(self, prefix: S3Prefix, staging: Staging, layout: Layout, lock: Lock) -> None:
-        self._prefix, self._staging, self._layout, self._lock = prefix, staging, layout, lock
+    def __init__(self, prefix: S3Prefix, staging: Staging, layout: Layout) -> None:
+        self._prefix, self._staging, self._layout = prefix, staging, layout
 
     def publish(self, temporary: Path, path: Path) -> None:
         with self._changing(path):
@@ -200,7 +202,6 @@ class BucketFiles:
     @contextmanager
     def _changing(self, path: Path) -> Iterator[None]:
         """Raises OutputError where the object cannot be changed, or is not this run's to change."""
-        self._lock.check_place()
         try:
             yield
         except RemoteError as e:

@@ -79,7 +79,8 @@ class FeatureDir(RunDir):
         """
         stored = self.stored_statistics(shard)
         if stored is None:
-            log.info("%s is missing (earlier versions wrote none): computing it from the data", shard.statistics)
+            name = self.place.named(str(shard.statistics))
+            log.info("%s is missing (earlier versions wrote none): computing it from the data", name)
         statistics = self.compute(shard) if stored is None else stored
         if (statistics.clips, statistics.moments.frames) != (clips, frames):
             content = f"{statistics.clips} clips and {statistics.moments.frames} frames"

@@ -25,7 +25,7 @@ from hlfeat.storage.heartbeat import HeldError, Holder
 from hlfeat.storage.layout import Layout
 
 BEAT = 15.0  # seconds between two renewals
-STALE = 120.0  # seconds after which a lease that nobody renews is nobody's
+STALE = 120.0  # seconds after which a lease that nobody renews is nobody's: more than two beats and one request
 _TAKEN_AWAY = b""
 _ATTEMPTS = 100  # each ends because another run was faster
 
@@ -152,8 +152,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         with suppress(OutputError, RemoteError):
-            self.check_place()
-            self._prefix.delete(self._name)
+            self._prefix.asking(self.check_place).delete(self._name)
 
 
 @contextmanager

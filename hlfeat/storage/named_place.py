@@ -61,11 +61,11 @@ def place_of(out: str | Path | OutputPlace, retries: Retries = Retries()) -> Out
     if not isinstance(out, str | Path):
         return out
     expected = f"{shown_url(str(out))}: expected a folder or s3://BUCKET/PREFIX"
-    if isinstance(out, Path):
-        if _URL_AS_PATH.match(str(out)):
+    if _URL_AS_PATH.match(str(out)):
+        if isinstance(out, Path):
             raise UsageError(f"{expected}, a URL as text: as a path it has lost a slash")
-        return FolderPlace(out)
-    if not _URL.match(out):
+        raise UsageError(f"{expected}, with two slashes")
+    if isinstance(out, Path) or not _URL.match(out):
         return FolderPlace(Path(out))
     place = split_url(out)
     if place is None:

@@ -18,15 +18,20 @@ from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.mirror import Mirror, mirror
 from hlfeat.storage.remote_file import RETRIES, DataFile, RemoteFile
 
+# What to do about damage in a bucket, where there is no `hlfeat repair`.
+REMEDY = "remove the index of its shard, or that object where it is of no shard, and run the same again"
+
 
 class Place(ABC):
     """Where a feature directory is; as text, what people call it.
 
     Attributes:
         folder: has all its files but the features.
+        remedy: what to do about damage.
     """
 
     folder: Path
+    remedy = "hlfeat repair"
 
     @abstractmethod
     def data(self, name: str) -> DataFile:
@@ -69,6 +74,8 @@ class LocalPlace(Place):
 
 class RemotePlace(Place):
     """A URL, of whose small files there are copies."""
+
+    remedy = REMEDY
 
     def __init__(self, copies: Mirror) -> None:
         self.folder, self._mirror = copies.folder, copies

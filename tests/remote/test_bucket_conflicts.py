@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,23 @@ def test_a_lease_that_cannot_be_renewed(server: ObjectServer, monkeypatch: pytes
     assert server.keys("speech") == ["features/report.json"]
 
 
+def test_the_lease_of_another_is_not_removed(server: ObjectServer, monkeypatch: pytest.MonkeyPatch):
+    """The network was away while a run gave up its own; it is another's when the request is made again."""
+    server.put("speech", {})
+    key = "features/hlfeat.lock"
+
+    def away() -> bool:
+        server.client().put_object(Bucket="speech", Key=key, Body=b"another's")
+        now = lease._clock()
+        monkeypatch.setattr(lease, "_clock", lambda: now + lease.STALE)
+        return False
+
+    output = OutputDir(URL, retries=replace(FAST, stopped=away))
+    server.fail("busy", "hlfeat.lock", "DELETE")
+    output.close()
+    assert server.objects("speech") == {key: b"another's"}
+
+
 # --- two runs ----------------------------------------------------------------------------------------------------
 
 
@@ -343,3 +361,39 @@ def test_a_run_that_was_suspended_writes_nothing_more(
     message = one.end()
     assert "another run" in message
     assert server.objects("speech") == before
+
+
+@pytest.mark.parametrize("what", ["shard-00001.npy", "shard-00001.jsonl"])
+def test_a_request_is_not_made_again_without_the_lease(
+    server: ObjectServer, tmp_path: Path, runs: Any, monkeypatch: pytest.MonkeyPatch, what: str
+):
+    """The network was away so long that another run has begun, which has not come to that shard."""
+    folder = helpers.good_clips(tmp_path / "clips", 3, longest=0.2)
+    want = buckets.local(folder, tmp_path / "local", shard=1)
+    server.put("speech", {})
+    one = runs(folder, URL, ONE, 1, elsewhere=True)
+    server.kill(one.process.pid, path=what, sent=signal.SIGSTOP)
+    one.begin()
+    assert helpers.eventually(lambda: state_of(one.process) == "T")
+    monkeypatch.setattr(lease, "STALE", 1.0)
+    assert helpers.eventually(lambda: can_be_locked())
+    with OutputDir(URL) as output:
+        output.catalog.clean(everything=False)
+        before = server.objects("speech")
+        os.kill(one.process.pid, signal.SIGCONT)
+        assert "taken over by another run" in one.end()
+        assert {k: v for k, v in server.objects("speech").items() if not k.endswith(".lock")} == {
+            k: v for k, v in before.items() if not k.endswith(".lock")
+        }
+    run(folder, shard=1)
+    assert left(server) == want
+
+
+def can_be_locked() -> bool:
+    try:
+        OutputDir(URL).close()
+    except OutputError as e:
+        if RUNNING not in str(e):
+            raise
+        return False
+    return True

@@ -189,6 +189,8 @@ def test_a_url_as_a_path_is_refused(tmp_path: Path):
     folder = helpers.good_clips(tmp_path / "clips", 1, longest=0.2)
     with pytest.raises(UsageError, match="a URL as text: as a path it has lost a slash"):
         hlfeat.extract(hlfeat.load_config("log-mel"), [folder], Path("s3://speech/features"))
+    with pytest.raises(UsageError, match=r"^s3:/speech/f: expected a folder or s3://BUCKET/PREFIX, with two slashes"):
+        place_of("s3:/speech/f")
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -238,7 +240,9 @@ def test_errors_name_the_url(server: ObjectServer, tmp_path: Path):
     client.put_object(Bucket="speech", Key="features/shard-00000.jsonl", Body=b"{}")
     with pytest.raises(OutputError, match=r"^s3://speech/features/shard-00000.jsonl: damaged: line 1") as caught:
         run(folder)
-    assert str(caught.value).endswith("; without the index of that shard, a run computes it again")
+    assert str(caught.value).endswith(
+        "; remove the index of its shard, or that object where it is of no shard, and run the same again"
+    )
     client.delete_object(Bucket="speech", Key="features/shard-00000.jsonl")
     run(folder)
     assert left(server) == buckets.local(folder, tmp_path / "local")

@@ -369,7 +369,14 @@ def test_verify_finds_what_is_wrong(server: ObjectServer, folders: dict[str, Pat
     assert done.returncode == 1
     for text in ("shard-00001.npy: ", "stats-00002.json: damaged", "failures.jsonl: damaged"):
         assert f"{URL}/{text}" in done.stdout
-    assert tempfile.gettempdir() not in done.stdout
+    assert (
+        "leave out (remove the index of its shard, or that object where it is of no shard, and run the same again):"
+        in done.stdout
+    )
+    server.client().delete_object(Bucket="speech", Key="features/stats-00000.json")
+    done = invoke("inspect", URL)
+    assert f"hlfeat: {URL}/stats-00000.json is missing" in done.stderr
+    assert tempfile.gettempdir() not in done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("fast")
