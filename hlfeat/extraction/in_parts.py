@@ -37,6 +37,7 @@ def extract_in_parts(work: Work, options: Options, hooks: Hooks) -> Report:
     parts = choose_parts(options, work.place)
     assert parts is not None, "without workers elsewhere, the options say how many parts there are"
     check_parts(work, options, parts)
+    remove_earlier(work, options)
     options = replace(options, parts=None, overwrite=False)
     started, done = time.perf_counter(), list[Report]()
     progress = hooks.progress(len(work.clips), 0, options.quiet)
@@ -90,20 +91,23 @@ def choose_parts(options: Options, out: OutputPlace) -> int | None:
 
 
 def check_parts(work: Work, options: Options, parts: int) -> None:
-    """Raise the errors that every part would raise; with `options.overwrite`, remove what earlier runs wrote.
-
-    Afterwards the parts are done without `overwrite`, which would remove the work of one another.
-    """
+    """Raise the errors that every part would raise. Nothing is written."""
     pipeline = work.product.prepare(work.config, options.weights, options.stats)
     first = Part(parts * len(options.devices))
-    if options.overwrite:
-        Continuation(work.place.folder()).check_options(overwrite=True)
-        with OutputDir(work.place, retries=Retries(options.retries)) as output:
-            output.catalog.clean(everything=True)
     description = pipeline.description
     if first != WHOLE:
         description = replace(description, inputs=describe_inputs(work.clips))
-    Continuation(work.place.folder(), first).check(description, overwrite=False)
+    Continuation(work.place.folder(), WHOLE if options.overwrite else first).check(description, options.overwrite)
+
+
+def remove_earlier(work: Work, options: Options) -> None:
+    """With `options.overwrite`, remove what earlier runs wrote, at the last moment before the parts begin.
+
+    Afterwards the parts are done without `overwrite`, with which each would remove the others' work.
+    """
+    if options.overwrite:
+        with OutputDir(work.place, retries=Retries(options.retries)) as output:
+            output.catalog.clean(everything=True)
 
 
 @contextmanager

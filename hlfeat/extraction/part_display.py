@@ -88,7 +88,7 @@ class PartDisplay:
             self._progress.add(-before.clips, 0.0, -before.part)
             self._progress.resume(-before.resumed)
             log.warning(
-                "part %d/%d: its worker died or failed; goes on, on %s", message.part, self._parts, message.node
+                "part %d/%d: its worker died or failed; continues on %s", message.part, self._parts, message.node
             )
         self._attempts[message.part] = _Attempt(message.attempt, 1 if before is None else before.number + 1)
 
