@@ -20,7 +20,7 @@ from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.run_log import SourceFilter
 from hlfeat.extraction.run_report import attach_report
-from hlfeat.extraction.setup import describe_inputs
+from hlfeat.extraction.setup import describe_run
 from hlfeat.partition import WHOLE, Part
 from hlfeat.remote.retries import Retries
 from hlfeat.storage.continuation import Continuation
@@ -94,9 +94,7 @@ def check_parts(work: Work, options: Options, parts: int) -> None:
     """Raise the errors that every part would raise. Nothing is written."""
     pipeline = work.product.prepare(work.config, options.weights, options.stats)
     first = Part(parts * len(options.devices))
-    description = pipeline.description
-    if first != WHOLE:
-        description = replace(description, inputs=describe_inputs(work.clips))
+    description = describe_run(pipeline, work.clips, first)
     Continuation(work.place.folder(), WHOLE if options.overwrite else first).check(description, options.overwrite)
 
 
