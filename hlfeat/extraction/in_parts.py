@@ -83,7 +83,8 @@ def choose_parts(options: Options, out: OutputPlace) -> int | None:
     if there is None:
         if options.on is not None:
             return None
-        raise UsageError(f"parts: {out} is not in parts yet: expected how many there shall be, got auto")
+        why = "is begun anew" if options.overwrite else "is not in parts yet"
+        raise UsageError(f"parts: {out} {why}: expected how many there shall be, got auto")
     devices = len(options.devices)
     if there % devices:
         raise UsageError(f"parts: {out} is in {count(there, 'part')}, which are not those of {devices} devices each")
