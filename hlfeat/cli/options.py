@@ -195,7 +195,9 @@ class On(str, Enum):
     ray = "ray"
 
 
-OnOption = Annotated[On | None, typer.Option("--on", help="Have a cluster do the parts, several at once.")]
+OnOption = Annotated[
+    On | None, typer.Option("--on", help="Have a Ray cluster do the parts, several at once (needs hlfeat[ray]).")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to FOLDER.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done; write nothing.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]

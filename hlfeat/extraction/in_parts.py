@@ -79,16 +79,16 @@ def choose_parts(options: Options, out: OutputPlace) -> int | None:
     """
     if isinstance(options.parts, int):
         return options.parts
-    there = None if options.overwrite else number_of_parts(out.folder())
-    if there is None:
+    existing = None if options.overwrite else number_of_parts(out.folder())
+    if existing is None:
         if options.on is not None:
             return None
         why = "is begun anew" if options.overwrite else "is not in parts yet"
         raise UsageError(f"parts: {out} {why}: expected how many there shall be, got auto")
     devices = len(options.devices)
-    if there % devices:
-        raise UsageError(f"parts: {out} is in {count(there, 'part')}, which are not those of {devices} devices each")
-    return there // devices
+    if existing % devices:
+        raise UsageError(f"parts: {out} is in {count(existing, 'part')}, which are not those of {devices} devices each")
+    return existing // devices
 
 
 def check_parts(work: Work, options: Options, parts: int) -> None:

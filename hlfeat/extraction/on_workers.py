@@ -92,7 +92,7 @@ def extract_on_workers(
 
 @contextmanager
 def _driver_token(place: OutputPlace) -> Iterator[str | None]:
-    """What workers look for in the output; None where it is the same wherever they are."""
+    """The token that workers look for in the output; None of a bucket, which is the same on every machine."""
     if place.local is None:
         yield None
         return

@@ -27,8 +27,8 @@ from hlfeat.extraction.stop_signals import STOPS
 from hlfeat.partition import Part
 
 RETRIES = 3  # of a part
-CONNECTS = 10.0  # seconds in which a cluster takes a connection
-ANSWER = 60.0  # seconds in which the mailbox answers
+CONNECT_TIMEOUT = 10.0  # seconds in which a cluster takes a connection
+ANSWER_TIMEOUT = 60.0  # seconds in which the mailbox answers
 
 log = logging.getLogger("hlfeat")
 
@@ -76,9 +76,9 @@ class RayWorkers:
     def start(self, assignment: Assignment, parts: Sequence[Part]) -> None:
         """Have all parts done."""
         ray = self._ray
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        near = here(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=near).remote()
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        this_node = affinity(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=this_node).remote()
         self.messages()  # it is there before a worker has anything to say, or is to stop
         as_task = ray.remote(
             num_cpus=self._cpus,
@@ -101,7 +101,7 @@ class RayWorkers:
     def messages(self) -> list[Message]:
         """What the workers have said, at least all that those said which have ended."""
         try:
-            taken: list[Message] = self._ray.get(self._mailbox.take.remote(), timeout=ANSWER)
+            taken: list[Message] = self._ray.get(self._mailbox.take.remote(), timeout=ANSWER_TIMEOUT)
         except self._ray.exceptions.RayError:
             log.debug("", exc_info=True)
             return []
@@ -130,7 +130,7 @@ class RayWorkers:
     def _result(self, ref: Any) -> Report | HlfeatError:
         errors = self._ray.exceptions
         try:
-            result: Report | HlfeatError = self._ray.get(ref, timeout=ANSWER)
+            result: Report | HlfeatError = self._ray.get(ref, timeout=ANSWER_TIMEOUT)
         except errors.TaskCancelledError:
             return InterruptedRunError()
         except errors.RayTaskError as e:
@@ -148,7 +148,7 @@ def _task(assignment: Assignment, part: Part, mailbox: Any) -> Report | HlfeatEr
     import ray
 
     def post(messages: Sequence[Message]) -> bool:
-        stopped: bool = ray.get(mailbox.post.remote(messages), timeout=ANSWER)
+        stopped: bool = ray.get(mailbox.post.remote(messages), timeout=ANSWER_TIMEOUT)
         return stopped
 
     return do_part(assignment, part, post, socket.gethostname())
@@ -194,7 +194,7 @@ def check_address(address: str) -> None:
     if not host or "/" in host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
         raise UsageError(f"RAY_ADDRESS: expected HOST:PORT of a cluster that this machine is a node of, got {address}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECTS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
     except (OSError, UnicodeError) as e:  # the latter of a name that cannot be one
         raise OutputError(f"Ray ({address}): no cluster answers there: {getattr(e, 'strerror', None) or e}") from e
 
