@@ -81,6 +81,9 @@ class TableFetcher:
             clip on this machine. Raises ClipError.
         read_remote: the bytes of a file that a row names instead of having them, by the name and the table's path or
             URL; None for a file on this machine. Raises ClipError.
+
+    Attributes:
+        stopped: whether it is to end soon; what is read from servers looks at it.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class TableFetcher:
         open_remote: Callable[[Clip], tuple[Any, Stamp] | None] = lambda clip: None,
         read_remote: Callable[[str, str], bytes | None] = lambda name, table: None,
     ) -> None:
-        self._open_remote, self._read_remote = open_remote, read_remote
+        self._open_remote, self._read_remote, self.stopped = open_remote, read_remote, False
         self._lock = threading.Lock()  # of the tables
         self._tables: OrderedDict[tuple[str, str], _TablePass] = OrderedDict()
         self._wanted_lock = threading.Lock()
@@ -145,7 +148,8 @@ class TableFetcher:
         return self._tables[key]
 
     def stop(self) -> None:
-        """Nothing is under way for long."""
+        """Have what is read from servers end soon."""
+        self.stopped = True
 
     def close(self) -> None:
         for table in self._tables.values():

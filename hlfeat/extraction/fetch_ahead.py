@@ -62,12 +62,16 @@ class FetchAhead:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fetcher in self._fetchers:
-            fetcher.stop()
+        self.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
         for fetcher in self._fetchers:
             fetcher.close()
+
+    def stop(self) -> None:
+        """Have fetches that are under way end soon: whoever waits for them need not wait for a silent server."""
+        for fetcher in self._fetchers:
+            fetcher.stop()
 
     def __iter__(self) -> Iterator[FetchedClip]:
         return self

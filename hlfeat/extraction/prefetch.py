@@ -100,6 +100,7 @@ class Prefetcher:
         with self._lock:
             self._closed = True
         with self._fetched:
+            self._fetched.stop()  # first, as the threads wait for what is fetched
             self._threads.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[WorkerEvent]:

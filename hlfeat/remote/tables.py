@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Stamp
@@ -71,10 +72,11 @@ def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple
 
 
 def table_fetcher(retries: Retries) -> TableFetcher:
-    """Brings the audio of rows of tables, at URLs too."""
+    """Brings the audio of rows of tables, at URLs too. Its `stop` ends requests that are under way."""
+    while_wanted = replace(retries, stopped=lambda: fetcher.stopped or retries.stopped())
 
     def open_remote(clip: Clip) -> tuple[RangedFile, Stamp] | None:
-        return open_ranged(clip.source, retries) if is_url(clip.path) else None
+        return open_ranged(clip.source, while_wanted) if is_url(clip.path) else None
 
     def read_remote(name: str, table: str) -> bytes | None:
         if is_url(name):
@@ -84,8 +86,9 @@ def table_fetcher(retries: Retries) -> TableFetcher:
         else:
             return None
         try:
-            return read(normal_url(url), retries=retries)
+            return read(normal_url(url), retries=while_wanted)
         except RemoteError as e:
             raise ClipError(e.code, f"{shown_url(name)}: {e}") from e
 
-    return TableFetcher(open_remote, read_remote)
+    fetcher = TableFetcher(open_remote, read_remote)
+    return fetcher

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hlfeat import FeatureStore, collect_inputs, load_audio
-from hlfeat.errors import ClipError, UnreachableError, UsageError
+from hlfeat.errors import ClipError, TooManyFailuresError, UnreachableError, UsageError
 from hlfeat.extraction.options import Options
 from hlfeat.remote import tables
 from hlfeat.remote.retries import Retries
@@ -86,6 +86,19 @@ def test_rows_that_name_files(server: ObjectServer, tmp_path: Path) -> None:
         assert (store["named/files/far.wav"] == store[f"files/{first}"]).all()
         (failure,) = read_failures(tmp_path / out / "failures.jsonl")
         assert (failure.code, failure.message) == ("missing", "s3://named/none.wav?x: no such object")
+
+
+@pytest.mark.parametrize("source", ["s3://silent/data", "s3://silent/clips"])
+def test_a_run_that_ends_does_not_wait_for_a_silent_server(server: ObjectServer, tmp_path: Path, source: str) -> None:
+    put(server, tmp_path, "silent")
+    server.client().put_object(Bucket="silent", Key="clips/a.wav", Body=SOME["s000.wav"])
+    (tmp_path / "bad.wav").write_bytes(bytes(8 << 20))  # a worker takes it alone
+    listed = collect_inputs([str(tmp_path / "bad.wav"), source])
+    server.fail("slow", "/silent/", times=100, seconds=20)
+    begun = time.monotonic()
+    with pytest.raises(TooManyFailuresError):
+        run(listed, tmp_path / "out", config="log-mel", options=Options(quiet=True, on_error="stop"))
+    assert time.monotonic() - begun < 15
 
 
 def test_tables_that_cannot_be_read(server: ObjectServer, tmp_path: Path) -> None:
