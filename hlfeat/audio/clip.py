@@ -109,6 +109,11 @@ class Clip:
         return self.path if self.span is None else self.span.member
 
     @property
+    def source(self) -> str:
+        """What its bytes are brought from: two URLs may be shown alike. It may have secrets, and is shown nowhere."""
+        return self.path if self.url is None else self.url
+
+    @property
     def file(self) -> str:
         """The path of the file on this machine that has its bytes."""
         return self.path if self.copy is None else self.copy.path

@@ -17,7 +17,7 @@ _TAIL = 1 << 20  # samples of all channels that stay, for segments that overlap
 _OPEN = 8  # files at once
 _SEEN = 1024
 
-_Key = tuple[str, int | None, int | None]  # path, offset of a member, row of a table
+_Key = tuple[str, int | None, int | None]  # path or URL, offset of a member, row of a table
 
 
 class OpenFile:
@@ -148,4 +148,4 @@ class SharedPasses:
 
 
 def _key(clip: Clip) -> _Key:
-    return clip.path, None if clip.span is None else clip.span.offset, None if clip.row is None else clip.row.number
+    return clip.source, None if clip.span is None else clip.span.offset, None if clip.row is None else clip.row.number

@@ -79,10 +79,16 @@ class TableFetcher:
     Args:
         open_remote: opens the table of a clip at a URL, and says what its size and modification time are; None for a
             clip on this machine. Raises ClipError.
+        read_remote: the bytes of a file that a row names instead of having them, by the name and the table's path or
+            URL; None for a file on this machine. Raises ClipError.
     """
 
-    def __init__(self, open_remote: Callable[[Clip], tuple[Any, Stamp] | None] = lambda clip: None) -> None:
-        self._open_remote = open_remote
+    def __init__(
+        self,
+        open_remote: Callable[[Clip], tuple[Any, Stamp] | None] = lambda clip: None,
+        read_remote: Callable[[str, str], bytes | None] = lambda name, table: None,
+    ) -> None:
+        self._open_remote, self._read_remote = open_remote, read_remote
         self._lock = threading.Lock()  # of the tables
         self._tables: OrderedDict[tuple[str, str], _TablePass] = OrderedDict()
         self._wanted_lock = threading.Lock()
@@ -93,7 +99,7 @@ class TableFetcher:
 
     def fetch(self, clip: Clip) -> Copy:
         assert clip.row is not None
-        key, number = (clip.path, clip.row.column), clip.row.number
+        key, number = (clip.source, clip.row.column), clip.row.number
         with self._wanted_lock:
             self._wanted.setdefault(key, []).append(number)
         try:
@@ -121,14 +127,16 @@ class TableFetcher:
 
     def _table(self, clip: Clip) -> _TablePass:
         assert clip.row is not None
-        key = clip.path, clip.row.column
+        key = clip.source, clip.row.column
         if key not in self._tables:
             while len(self._tables) >= _OPEN:
                 self._tables.popitem(last=False)[1].close()
             try:
                 source, stamp = self._open_remote(clip) or (clip.path, None)
                 _check_stamp(stamp or _stamp_of(clip.path), clip.row)
-                self._tables[key] = _TablePass(*key, source, stamp)
+                self._tables[key] = _TablePass(
+                    clip.path, clip.row.column, source, stamp, lambda name: self._read_remote(name, clip.source)
+                )
             except UsageError:
                 raise
             except Exception as e:  # pyarrow raises errors of many types
@@ -159,10 +167,13 @@ class _TablePass:
         column: of audio: bytes, or Hugging Face's struct of bytes and path.
         source: the path, or an open file.
         stamp: size and modification time, if it is at a URL.
+        read_remote: the bytes of a file that a row names; None for one on this machine. Raises ClipError.
     """
 
-    def __init__(self, path: str, column: str, source: Any, stamp: Stamp | None) -> None:
-        self._path, self._column, self.stamp = path, column, stamp
+    def __init__(
+        self, path: str, column: str, source: Any, stamp: Stamp | None, read_remote: Callable[[str], bytes | None]
+    ) -> None:
+        self._path, self._column, self.stamp, self._read_remote = path, column, stamp, read_remote
         self._file = open_table(source)
         try:
             self._leaves = audio_leaves(self._file, column)
@@ -261,7 +272,11 @@ class _TablePass:
         if audio is not None and audio[i].is_valid:
             return memoryview(audio[i].as_buffer())
         if path:
-            return _read_file(path, self._path)
+            try:
+                data = self._read_remote(path)
+            except ClipError as e:
+                return e
+            return _read_file(path, self._path) if data is None else data
         return ClipError("bad-row", f"{escape_unprintable(self._path)}:{number}: expected audio, got null")
 
 

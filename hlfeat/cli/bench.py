@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hlfeat.cli.checks import need_matplotlib, need_writable
 from hlfeat.cli.job import InputOptions, collect_clips
 from hlfeat.cli.one_size import (
     AnchorOption,
@@ -36,8 +37,6 @@ from hlfeat.cli.options import (
     VerboseOption,
     WorkersOption,
     epilog,
-    need_matplotlib,
-    need_writable,
 )
 from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import set_up_logging

@@ -7,9 +7,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from hlfeat.cli.checks import local_folder
 from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit, naming_options, quoted
 from hlfeat.cli.extract import Dtype
-from hlfeat.cli.options import QuietOption, VerboseOption, epilog, local_folder
+from hlfeat.cli.options import QuietOption, VerboseOption, epilog
 from hlfeat.cli.process import StopRequest, print_path, set_up_logging
 from hlfeat.config.choices import ConversionFormat
 from hlfeat.errors import InterruptedRunError, UsageError

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hlfeat.cli.checks import need_writable, refuse_own_file
 from hlfeat.cli.errors import EXIT_STATUS, Exit
-from hlfeat.cli.options import VerboseOption, epilog, need_writable, refuse_own_file
+from hlfeat.cli.options import VerboseOption, epilog
 from hlfeat.cli.process import print_line, print_path, set_up_logging
 
 if TYPE_CHECKING:

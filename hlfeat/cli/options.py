@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from hlfeat.cli.errors import EXIT_STATUS, Exit
-from hlfeat.errors import UsageError
 from hlfeat.extraction.options import default_workers
 
 DEFAULT = "eleaf-8g-opt"  # config.loading.DEFAULT_CONFIG, without its imports
@@ -196,7 +195,9 @@ class On(str, Enum):
     ray = "ray"
 
 
-OnOption = Annotated[On | None, typer.Option("--on", help="Have a cluster do the parts, several at once.")]
+OnOption = Annotated[
+    On | None, typer.Option("--on", help="Have a Ray cluster do the parts, several at once (needs hlfeat[ray]).")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove what earlier runs wrote to FOLDER.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done; write nothing.")]
 OverwriteFileOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
@@ -243,54 +244,3 @@ def epilog(examples: str, environment: str = "", exit_status: Mapping[Exit, str]
     return "\n\n".join(  # click wraps a paragraph unless \b precedes it
         f"\b\n{heading}:\n{indent(dedent(text).strip(), '  ')}" for heading, text in sections.items() if text
     )
-
-
-# --- checks before a long computation --------------------------------------------------------------------------
-
-
-def refuse(options: Mapping[str, object], wording: str) -> None:
-    """Raises UsageError for the first of these options that has a value; `wording` says where it belongs."""
-    for option, value in options.items():
-        if value is not None:
-            raise UsageError(f"{option}: {wording}")
-
-
-def local_folder(text: str, option: str = "") -> Path:
-    """A folder of this machine. Raises UsageError for a URL."""
-    from hlfeat.remote.urls import is_url, shown_url
-
-    if is_url(text):
-        raise UsageError(
-            f"{option and option + ' '}{shown_url(text)}: expected a folder on this machine; copy it first"
-        )
-    return Path(text)
-
-
-def need_writable(option: str, path: Path) -> None:
-    """Raises UsageError if no file of that name can be written."""
-    from tempfile import TemporaryFile
-
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: expected a file, found a folder")
-    try:
-        TemporaryFile(dir=path.parent).close()
-    except OSError as e:
-        raise UsageError(f"{option} {path}: cannot be written: {path.parent}: {e.strerror}") from e
-
-
-def refuse_own_file(option: str, path: Path) -> None:
-    """Raises UsageError for a file that a run writes, or has written, into a folder of features or pitch tracks."""
-    from hlfeat.storage.layout import TRACK_SUFFIX, Layout
-
-    for target in (path, path.resolve()):
-        own = Layout.parse(target.name) is not None or target.name.endswith(TRACK_SUFFIX)
-        if own and Layout(target.parent).description.exists():
-            raise UsageError(f"{option} {path}: expected another name, as the folder's own files have such names")
-
-
-def need_matplotlib() -> None:
-    """Raises UsageError if matplotlib is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise UsageError("pictures need matplotlib: pip install 'hlfeat[plot]'")

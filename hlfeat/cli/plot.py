@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hlfeat.cli.checks import need_matplotlib, refuse
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
@@ -16,8 +17,6 @@ from hlfeat.cli.options import (
     VerboseOption,
     WeightsOption,
     epilog,
-    need_matplotlib,
-    refuse,
 )
 from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import print_path, set_up_logging

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hlfeat.cli.checks import local_folder
 from hlfeat.cli.errors import EXIT_STATUS, Exit, in_terms_of_options
-from hlfeat.cli.options import DryRunOption, VerboseOption, epilog, local_folder
+from hlfeat.cli.options import DryRunOption, VerboseOption, epilog
 from hlfeat.cli.process import print_line, set_up_logging
 
 if TYPE_CHECKING:

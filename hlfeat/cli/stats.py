@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hlfeat.cli.checks import refuse, refuse_own_file
 from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
 from hlfeat.cli.job import InputOptions, collect_clips, failures_by_code
 from hlfeat.cli.options import (
@@ -39,8 +40,6 @@ from hlfeat.cli.options import (
     WeightsOption,
     WorkersOption,
     epilog,
-    refuse,
-    refuse_own_file,
 )
 from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import Display, print_path, set_up_logging

@@ -58,7 +58,7 @@ class ClipLoader:
     def load_all(self, clips: Sequence[Clip], cancelled: Cancelled, resample: bool = True) -> list[WorkerEvent]:
         """Neighbouring clips. Segments of one file that follow one another share a pass over it."""
         events: list[WorkerEvent] = []
-        for _, group in groupby(clips, lambda clip: (clip.path, clip.span, clip.row)):
+        for _, group in groupby(clips, lambda clip: (clip.source, clip.span, clip.row)):
             neighbours = list(group)
             with self._passes.hold(neighbours[0]) if neighbours[0].is_segment else nullcontext():
                 events += [self.load(clip, cancelled, resample) for clip in neighbours]

@@ -20,7 +20,7 @@ from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.run_log import SourceFilter
 from hlfeat.extraction.run_report import attach_report
-from hlfeat.extraction.setup import describe_inputs
+from hlfeat.extraction.setup import describe_run
 from hlfeat.partition import WHOLE, Part
 from hlfeat.remote.retries import Retries
 from hlfeat.storage.continuation import Continuation
@@ -37,6 +37,7 @@ def extract_in_parts(work: Work, options: Options, hooks: Hooks) -> Report:
     parts = choose_parts(options, work.place)
     assert parts is not None, "without workers elsewhere, the options say how many parts there are"
     check_parts(work, options, parts)
+    remove_earlier(work, options)
     options = replace(options, parts=None, overwrite=False)
     started, done = time.perf_counter(), list[Report]()
     progress = hooks.progress(len(work.clips), 0, options.quiet)
@@ -78,32 +79,34 @@ def choose_parts(options: Options, out: OutputPlace) -> int | None:
     """
     if isinstance(options.parts, int):
         return options.parts
-    there = None if options.overwrite else number_of_parts(out.folder())
-    if there is None:
+    existing = None if options.overwrite else number_of_parts(out.folder())
+    if existing is None:
         if options.on is not None:
             return None
-        raise UsageError(f"parts: {out} is not in parts yet: expected how many there shall be, got auto")
+        why = "is begun anew" if options.overwrite else "is not in parts yet"
+        raise UsageError(f"parts: {out} {why}: expected how many there shall be, got auto")
     devices = len(options.devices)
-    if there % devices:
-        raise UsageError(f"parts: {out} is in {count(there, 'part')}, which are not those of {devices} devices each")
-    return there // devices
+    if existing % devices:
+        raise UsageError(f"parts: {out} is in {count(existing, 'part')}, which are not those of {devices} devices each")
+    return existing // devices
 
 
 def check_parts(work: Work, options: Options, parts: int) -> None:
-    """Raise the errors that every part would raise; with `options.overwrite`, remove what earlier runs wrote.
-
-    Afterwards the parts are done without `overwrite`, which would remove the work of one another.
-    """
+    """Raise the errors that every part would raise. Nothing is written."""
     pipeline = work.product.prepare(work.config, options.weights, options.stats)
     first = Part(parts * len(options.devices))
+    description = describe_run(pipeline, work.clips, first)
+    Continuation(work.place.folder(), WHOLE if options.overwrite else first).check(description, options.overwrite)
+
+
+def remove_earlier(work: Work, options: Options) -> None:
+    """With `options.overwrite`, remove what earlier runs wrote, at the last moment before the parts begin.
+
+    Afterwards the parts are done without `overwrite`, with which each would remove the others' work.
+    """
     if options.overwrite:
-        Continuation(work.place.folder()).check_options(overwrite=True)
         with OutputDir(work.place, retries=Retries(options.retries)) as output:
             output.catalog.clean(everything=True)
-    description = pipeline.description
-    if first != WHOLE:
-        description = replace(description, inputs=describe_inputs(work.clips))
-    Continuation(work.place.folder(), first).check(description, overwrite=False)
 
 
 @contextmanager

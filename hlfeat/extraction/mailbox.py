@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-EVERY = 0.2  # seconds between two deliveries
+DELIVERY_INTERVAL = 0.2  # seconds between deliveries
 
 
 class Message(NamedTuple):
@@ -92,7 +92,7 @@ class Outbox:
             self._deliver()
 
     def _keep_delivering(self) -> None:
-        while not self._closed.wait(EVERY):
+        while not self._closed.wait(DELIVERY_INTERVAL):
             with suppress(Exception):
                 self._deliver()
 

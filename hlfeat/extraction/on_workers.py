@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
-from hlfeat.extraction.in_parts import check_parts, choose_parts, summed
+from hlfeat.extraction.in_parts import check_parts, choose_parts, remove_earlier, summed
 from hlfeat.extraction.mailbox import Message
 from hlfeat.extraction.one_part import Work
 from hlfeat.extraction.options import Options
@@ -81,15 +81,18 @@ def extract_on_workers(
             check_parts(work, options, parts)
         log.info("%s, %s", count(parts, "part"), workers.describe())
         if not workers.capacity:
-            log.warning("no node has as much: the parts wait until one joins; fewer workers need less")
-        options = replace(options, parts=None, on=None, overwrite=False)
+            log.warning(
+                "no node has what a part takes: the parts wait until such a node joins; fewer workers take less"
+            )
         with _driver_token(work.place) as token:
+            remove_earlier(work, options)
+            options = replace(options, parts=None, on=None, overwrite=False)
             return _drive(workers, work, options, hooks, parts, Assignment.of(work, options, token))
 
 
 @contextmanager
 def _driver_token(place: OutputPlace) -> Iterator[str | None]:
-    """What workers look for in the output; None where it is the same wherever they are."""
+    """The token that workers look for in the output; None of a bucket, which is the same on every machine."""
     if place.local is None:
         yield None
         return

@@ -26,13 +26,12 @@ from hlfeat.extraction.resume import ResumeState, scan_output
 from hlfeat.extraction.run import ClipRun, Hooks, Job
 from hlfeat.extraction.run_log import ONCE
 from hlfeat.extraction.run_report import DirectoryReporter, reason_of, run_report
-from hlfeat.extraction.setup import EngineMaker, describe_inputs, make_engine, make_loader
+from hlfeat.extraction.setup import EngineMaker, describe_run, make_engine, make_loader
 from hlfeat.extraction.sinks import ShardMoments, SinkPlace, StatisticsSink
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import choose_device, on_device
 from hlfeat.nn.weights import UNTRAINED
-from hlfeat.partition import WHOLE
 from hlfeat.precision import float32_precision
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
@@ -66,9 +65,7 @@ def extract_on_device(
     ):
         try:
             with output.place.naming():
-                description = job.pipeline.description
-                if options.part != WHOLE:
-                    description = replace(description, inputs=describe_inputs(inputs.clips))
+                description = describe_run(job.pipeline, inputs.clips, options.part)
                 output.initialise_or_resume(description, options.overwrite)
                 return _extract(job, inputs, output)
         except OSError as e:

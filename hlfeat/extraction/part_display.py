@@ -45,9 +45,9 @@ class PartDisplay:
 
     def __init__(self, hooks: Hooks, progress: Progress, parts: int, devices: int, out: Path | OutputPlace) -> None:
         self._parts, self._devices, self._out = parts, devices, place_of(out)
-        self._progress, self._tell = progress, hooks.finished_shard
-        self._told: set[Path | str] = set()
-        self._before = {shard.index.name for shard in indexed_shards(self._out.folder())}
+        self._progress, self._finished_shard = progress, hooks.finished_shard
+        self._shown: set[Path | str] = set()
+        self._names_before = {shard.index.name for shard in indexed_shards(self._out.folder())}
         self._listener = Listener(replace(hooks, finished_shard=self._show_path), progress)
         self._attempts: dict[int, _Attempt] = {}
 
@@ -73,12 +73,12 @@ class PartDisplay:
             self._listener.take(f"part {message.part}/{self._parts} on {message.node}", message.kind, message.value)
 
     def end(self, part: Part) -> None:
-        """Show what the part has finished and nobody has said."""
+        """Show the shards of the part that a worker finished and died before it could say so."""
         attempt = self._attempts.get(part.index)
         if attempt is not None and attempt.number > 1:
             of_part = set(part.split(self._devices))
             for shard in indexed_shards(self._out.folder(anew=True)):
-                if shard.layout.part in of_part and shard.index.name not in self._before:
+                if shard.layout.part in of_part and shard.index.name not in self._names_before:
                     for path in _paths_of(shard):
                         self._show_path(self._out.shown(path))
 
@@ -88,18 +88,18 @@ class PartDisplay:
             self._progress.add(-before.clips, 0.0, -before.part)
             self._progress.resume(-before.resumed)
             log.warning(
-                "part %d/%d: its worker died or failed; goes on, on %s", message.part, self._parts, message.node
+                "part %d/%d: its worker died or failed; continues on %s", message.part, self._parts, message.node
             )
         self._attempts[message.part] = _Attempt(message.attempt, 1 if before is None else before.number + 1)
 
     def _show_path(self, path: Path | str) -> None:
-        if path not in self._told:
-            self._told.add(path)
-            self._tell(path)
+        if path not in self._shown:
+            self._shown.add(path)
+            self._finished_shard(path)
 
 
 def _paths_of(shard: ShardFiles) -> Iterator[Path]:
-    """What is told of a finished shard: its features, or its pitch tracks."""
+    """The paths that are shown of a finished shard: its features, or its pitch tracks."""
     tracks = indexed_tracks(shard.index)
     yield from (shard.layout.track(id_) for id_ in tracks)
     if not tracks:

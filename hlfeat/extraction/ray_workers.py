@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -26,7 +27,8 @@ from hlfeat.extraction.stop_signals import STOPS
 from hlfeat.partition import Part
 
 RETRIES = 3  # of a part
-ANSWER = 60.0  # seconds in which the mailbox answers
+CONNECT_TIMEOUT = 10.0  # seconds in which a cluster takes a connection
+ANSWER_TIMEOUT = 60.0  # seconds in which the mailbox answers
 
 log = logging.getLogger("hlfeat")
 
@@ -46,7 +48,9 @@ class RayWorkers:
 
     def __init__(self, options: Options) -> None:
         address = os.environ.get("RAY_ADDRESS") or "local"
+        check_address(address)
         self._ray = _import_ray(address)
+        self._running: dict[Any, Part] = {}
         self._cpus = options.workers * len(options.devices)
         self._owns = not self._ray.is_initialized()
         if self._owns:
@@ -57,7 +61,6 @@ class RayWorkers:
         except UsageError:
             self.close()
             raise
-        self._running: dict[Any, Part] = {}
 
     @property
     def capacity(self) -> int:
@@ -73,9 +76,9 @@ class RayWorkers:
     def start(self, assignment: Assignment, parts: Sequence[Part]) -> None:
         """Have all parts done."""
         ray = self._ray
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        near = here(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=near).remote()
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        this_node = affinity(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=this_node).remote()
         self.messages()  # it is there before a worker has anything to say, or is to stop
         as_task = ray.remote(
             num_cpus=self._cpus,
@@ -98,7 +101,7 @@ class RayWorkers:
     def messages(self) -> list[Message]:
         """What the workers have said, at least all that those said which have ended."""
         try:
-            taken: list[Message] = self._ray.get(self._mailbox.take.remote(), timeout=ANSWER)
+            taken: list[Message] = self._ray.get(self._mailbox.take.remote(), timeout=ANSWER_TIMEOUT)
         except self._ray.exceptions.RayError:
             log.debug("", exc_info=True)
             return []
@@ -127,14 +130,14 @@ class RayWorkers:
     def _result(self, ref: Any) -> Report | HlfeatError:
         errors = self._ray.exceptions
         try:
-            result: Report | HlfeatError = self._ray.get(ref, timeout=ANSWER)
+            result: Report | HlfeatError = self._ray.get(ref, timeout=ANSWER_TIMEOUT)
         except errors.TaskCancelledError:
             return InterruptedRunError()
         except errors.RayTaskError as e:
-            text = str(e.cause)
             if isinstance(e.cause, TryAgainError):
-                return OutputError(f"{text}; tried {RETRIES + 1} times")
-            return OutputError([line for line in text.splitlines() if line.strip()][-1])
+                return OutputError(f"{e.cause}; tried {RETRIES + 1} times")
+            lines = [line for line in str(e.cause).splitlines() if line.strip()]
+            return OutputError(": ".join([type(e.cause).__name__, *lines[-1:]]))
         except errors.RayError as e:
             return OutputError(str(e).partition("\n")[0])
         return result
@@ -145,7 +148,7 @@ def _task(assignment: Assignment, part: Part, mailbox: Any) -> Report | HlfeatEr
     import ray
 
     def post(messages: Sequence[Message]) -> bool:
-        stopped: bool = ray.get(mailbox.post.remote(messages), timeout=ANSWER)
+        stopped: bool = ray.get(mailbox.post.remote(messages), timeout=ANSWER_TIMEOUT)
         return stopped
 
     return do_part(assignment, part, post, socket.gethostname())
@@ -173,12 +176,33 @@ def _tasks_on(node: dict[str, float], cpus: int, gpus: int) -> int:
     return int(min(by_cpu, node.get("GPU", 0) // gpus) if gpus else by_cpu)
 
 
+def check_address(address: str) -> None:
+    """See whether anybody listens at the address of a cluster.
+
+    Ray asks for minutes where nobody does, and a signal to stop waits meanwhile.
+
+    Args:
+        address: HOST:PORT; or "local" or "auto", which are not checked.
+
+    Raises:
+        UsageError: it is no such address.
+        OutputError: nobody listens there.
+    """
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+        raise UsageError(f"RAY_ADDRESS: expected HOST:PORT of a cluster that this machine is a node of, got {address}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
+    except (OSError, UnicodeError) as e:  # the latter of a name that cannot be one
+        raise OutputError(f"Ray ({address}): no cluster answers there: {getattr(e, 'strerror', None) or e}") from e
+
+
 def _import_ray(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == "local":  # then Ray listens on loopback only, as it does on a Mac
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    elif "://" in address:
-        raise UsageError(f"RAY_ADDRESS: expected HOST:PORT of a cluster that this machine is a node of, got {address}")
     try:
         import ray
         import ray.util.scheduling_strategies

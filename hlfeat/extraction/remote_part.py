@@ -30,7 +30,7 @@ T = TypeVar("T")
 Post = Callable[[Sequence[Message]], bool]
 
 PATIENCE = STALE + 60  # seconds that a part waits for a run that holds its lock: a dead machine's, at most
-SAME = ("hlfeat", "torch", "torchaudio")  # what must be of one version everywhere
+SAME_VERSIONS = ("hlfeat", "torch", "torchaudio")  # what must be of one version everywhere
 
 log = logging.getLogger("hlfeat")
 
@@ -95,19 +95,19 @@ def do_part(
             work, options = pickle.loads(assignment.payload)
             hooks = forwarding_hooks(outbox.send, lambda: outbox.stopped)
             options = replace(options, part=part)
-            with _worth_another_try(node):
-                return _patiently(lambda: extract_part(work, options, hooks), hooks.stopped, patience)
+            with _retrying(node):
+                return _wait_for_lock(lambda: extract_part(work, options, hooks), hooks.stopped, patience)
     except HlfeatError as e:
         return e
 
 
 @contextmanager
-def _worth_another_try(node: str) -> Iterator[None]:
-    """Say what has happened, and have it tried again, if it is no error that would come again in any case."""
+def _retrying(node: str) -> Iterator[None]:
+    """Log errors that another attempt may not meet, and turn them into TryAgainError. All others pass unchanged."""
     try:
         yield
     except HlfeatError as e:
-        if not _may_pass(e):
+        if not _is_transient(e):
             raise
         log.warning("%s", e)
         raise TryAgainError(f"{e} (on {node})") from e
@@ -117,15 +117,15 @@ def _worth_another_try(node: str) -> Iterator[None]:
         raise TryAgainError(f"{text} (on {node})") from e
 
 
-def _may_pass(error: HlfeatError) -> bool:
-    """Whether the machine, its network or its memory may be to blame."""
+def _is_transient(error: HlfeatError) -> bool:
+    """Whether the cause may be the machine, its network or its memory, so that another attempt can succeed."""
     full = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL_DISK
     return isinstance(error, OutputError) and not isinstance(error, AnotherRunError) and not full
 
 
 def _check_versions(expected: Mapping[str, str], node: str) -> None:
     here = versions()
-    for name in SAME:
+    for name in SAME_VERSIONS:
         if expected.get(name) != here[name]:
             raise UsageError(f"{node} has {name} {here[name]}, the driver {expected.get(name)}: expected the same")
 
@@ -150,18 +150,18 @@ def _in_folder(folder: str | None, node: str) -> Iterator[None]:
         os.chdir(before)
 
 
-def _patiently(run: Callable[[], T], stopped: Callable[[], bool], patience: float) -> T:
+def _wait_for_lock(run: Callable[[], T], stopped: Callable[[], bool], patience: float) -> T:
     """Wait while another run is at work on the part: the one before, which was killed and has not quite ended."""
-    end, told = time.monotonic() + patience, False
+    end, logged = time.monotonic() + patience, False
     while True:
         try:
             return run()
         except AnotherRunError as e:
             if time.monotonic() > end:
                 raise
-            if not told:
+            if not logged:
                 log.info("%s; waiting for it", e)
-                told = True
+                logged = True
         for _ in range(10):
             if stopped():
                 raise InterruptedRunError

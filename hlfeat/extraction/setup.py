@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from hlfeat.nn.build import build
 from hlfeat.nn.extractor import Extractor
 from hlfeat.nn.margins import margin_of
 from hlfeat.nn.weights import load_weights
+from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.description import FeatureShape, HashedFile, HashedInputs, RunDescription
 from hlfeat.storage.shard_writer import ShardPlan
 from hlfeat.versions import versions
@@ -106,6 +108,13 @@ def _band_freqs(extractor: Extractor) -> tuple[float, ...] | None:
     """Hertz of the bands, to six digits: the last ones of float32 differ from machine to machine."""
     freqs = extractor.output_freqs()
     return None if freqs is None else tuple(float(f"{f:.6g}") for f in freqs)
+
+
+def describe_run(pipeline: Pipeline, clips: Sequence[Clip], part: Part) -> RunDescription:
+    """What a run of `part` writes into hlfeat.yaml, with the clips of all parts unless it is the whole."""
+    if part == WHOLE:
+        return pipeline.description
+    return replace(pipeline.description, inputs=describe_inputs(clips))
 
 
 def describe_inputs(clips: Sequence[Clip]) -> HashedInputs:

@@ -308,6 +308,8 @@ def _both(first: Clip, second: Clip) -> str:
         return f"{first} given twice"
     if first.path != second.path:
         return f"{first} and {second}; give the folder above them, or a list of paths"
+    if first.source != second.source:
+        return f"{first} twice, with different secrets, which ids leave out; a manifest can give each an id"
     if first.span == second.span or first.span is None or second.span is None:
         return f"{first} given twice"
     other = f"{escape_unprintable(second.name)} at byte {second.span.offset}"

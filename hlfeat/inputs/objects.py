@@ -116,8 +116,13 @@ def _translated_token(token: re.Match[str]) -> str:
     if text == "?":
         return "[^/]"
     if text[0] == "[" and len(text) > 2:
-        inside = text[1:-1].replace("\\", r"\\").replace("[", r"\[")
-        return f"[^/{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]"
+        inside = re.sub(r"[\\\[&~|]", r"\\\g<0>", text[1:-1])
+        one_of = f"[^/{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]"
+        try:
+            re.compile(one_of)
+        except re.error:  # [z-a]: there is nothing between them
+            return "(?!)"
+        return one_of
     return re.escape(text)
 
 

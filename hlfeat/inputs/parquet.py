@@ -32,6 +32,7 @@ from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow, relative_id
 from hlfeat.audio.copies import Stamp
+from hlfeat.audio.formats import is_apple_double
 from hlfeat.audio.table_rows import NEEDS_PYARROW, audio_leaves, code_of, leaf_of, open_table, reason_of
 from hlfeat.errors import UsageError
 from hlfeat.inputs.audio_column import audio_column_of, is_text
@@ -44,6 +45,7 @@ from hlfeat.inputs.tables import different_names
 from hlfeat.inputs.urls import end_run
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.tables import open_ranged
+from hlfeat.remote.urls import is_url, other_scheme, shown_url
 from hlfeat.text import count, escape_unprintable
 
 PARQUET = (".parquet", ".pq")
@@ -55,6 +57,8 @@ class Parquet(InputKind):
     """A Parquet table, by name."""
 
     def matches(self, argument: Argument) -> bool:
+        if argument.origin is Origin.FOLDER and is_apple_double(argument.path):
+            return False
         return argument.name.lower().endswith(PARQUET)
 
     def clips(self, argument: Argument) -> Iterator[Clip | Skipped]:
@@ -152,12 +156,19 @@ def _of_rows(file: Any, column: str, argument: Argument, stamp: Stamp) -> Iterat
         mean_sizes.append(chunk.total_uncompressed_size // max(1, chunk.num_values))
     for group, rows in _read(file, column, argument.path):
         for i in range(rows.n):
-            number, name = rows.first + i, rows.audio[i]
+            number, name = rows.first + i, _shown_name(rows.audio[i])
             id_ = relative_id(name) if name else ""
             id_ = posixpath.join(argument.prefix, name if id_ == name else id_) if id_ else f"{table}#{number}"
             fault = ("corrupt", rows.error) if rows.error else None
-            row = TableRow(table, number, column, stamp, name or "", mean_sizes[group])
+            row = TableRow(table, number, column, stamp, name, mean_sizes[group])
             yield Clip(id_, path, fault=fault, meta=metadata.row(*_kept(rows, i)), row=row, **at_url)
+
+
+def _shown_name(path: str | None) -> str:
+    """What a row calls its file, which becomes the clip's id. Of a URL, as in ids, without the scheme and secrets."""
+    if path and (is_url(path) or other_scheme(path)):
+        return shown_url(path).partition("://")[2]
+    return path or ""
 
 
 def _kept(rows: _Rows, i: int) -> tuple[tuple[str, ...], tuple[Any, ...]]:

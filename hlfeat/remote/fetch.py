@@ -40,7 +40,7 @@ class ObjectFetcher:
     def fetch(self, clip: Clip) -> Copy:
         if not clip.is_segment and clip.channel is None:
             return self._fetch(clip)
-        source = clip.path, clip.span
+        source = clip.source, clip.span
         with self._lock:
             copy = self._copies.get(source)
             if copy is not None:
@@ -83,10 +83,10 @@ def fetch_copy(clip: Clip, retries: Retries) -> Copy:
     """
     writer, span = CopyWriter(), clip.span
     if span is None:
-        found = transfer(clip.url or clip.path, writer, None, None, retries)
+        found = transfer(clip.source, writer, None, None, retries)
         return writer.copy((writer.size, found.modified))
     check_end(span, span.stamp[0])
-    found = transfer(clip.url or clip.path, writer, span.offset, span.offset + span.size, retries)
+    found = transfer(clip.source, writer, span.offset, span.offset + span.size, retries)
     if found.size is not None and (found.size, found.modified) != span.stamp:
         raise RemoteError("unreadable", "the archive was changed after its members were listed")
     return writer.copy(span.stamp)

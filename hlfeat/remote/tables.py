@@ -12,7 +12,7 @@ from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.objects import read, stat
 from hlfeat.remote.retries import Retries
-from hlfeat.remote.urls import is_url
+from hlfeat.remote.urls import is_url, joined, normal_url, shown_url
 
 
 class RangedFile(io.RawIOBase):
@@ -74,6 +74,18 @@ def table_fetcher(retries: Retries) -> TableFetcher:
     """Brings the audio of rows of tables, at URLs too."""
 
     def open_remote(clip: Clip) -> tuple[RangedFile, Stamp] | None:
-        return open_ranged(clip.url or clip.path, retries) if is_url(clip.path) else None
+        return open_ranged(clip.source, retries) if is_url(clip.path) else None
 
-    return TableFetcher(open_remote)
+    def read_remote(name: str, table: str) -> bytes | None:
+        if is_url(name):
+            url = name
+        elif is_url(table) and not os.path.isabs(name):
+            url = joined(table, name)
+        else:
+            return None
+        try:
+            return read(normal_url(url), retries=retries)
+        except RemoteError as e:
+            raise ClipError(e.code, f"{shown_url(name)}: {e}") from e
+
+    return TableFetcher(open_remote, read_remote)

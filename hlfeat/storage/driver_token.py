@@ -6,6 +6,7 @@ one such process at a time, and so that a file which a killed one has left is kn
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -16,6 +17,10 @@ from uuid import uuid4
 from hlfeat.errors import OutputError
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import AnotherRunError
+
+PATIENCE = (
+    65.0  # seconds: an NFS client that has looked before may believe for 60 that there is no such file (acdirmax)
+)
 
 
 class DriverToken:
@@ -35,13 +40,19 @@ class DriverToken:
         except OSError as e:
             is_file = isinstance(e, FileExistsError | NotADirectoryError)
             reason = "expected a folder, found a file" if is_file else e.strerror
+            if e.errno == errno.ELOOP:
+                raise OutputError(f"{self._path}: expected a regular file, found a link: remove it") from e
             raise OutputError(f"{folder}: cannot be used as output: {reason}") from e
         if file is None:
             raise AnotherRunError(f"{folder}: another run has workers here already")
         self._file = file
-        os.ftruncate(file, 0)
-        os.pwrite(file, self.token.encode(), 0)
-        os.fsync(file)  # a network file system shows it to others
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, self.token.encode(), 0)
+            os.fsync(file)  # a network file system shows it to others
+        except OSError as e:
+            self.__exit__()
+            raise OutputError(f"{self._path}: cannot be written: {e.strerror}") from e
 
     def __enter__(self) -> DriverToken:
         return self
@@ -52,8 +63,8 @@ class DriverToken:
         os.close(self._file)
 
 
-def sees_token(folder: Path, token: str, patience: float = 10.0) -> bool:
-    """Whether the folder, as this machine sees it, has the token; a network may take some seconds to show it."""
+def sees_token(folder: Path, token: str, patience: float = PATIENCE) -> bool:
+    """Whether the folder, as this machine sees it, has the token, at once or after at most `patience` seconds."""
     path, end = Layout(folder).driver, time.monotonic() + patience
     while True:
         with suppress(OSError):
@@ -68,10 +79,11 @@ def remove_abandoned_token(folder: Path) -> None:
     """Remove the file if the process that made it was killed. It stays where there are no locks to say so."""
     path = Layout(folder).driver
     with suppress(OSError):
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            if _has_name(file, path):  # else it would be the file of a process that has begun meanwhile
+                path.unlink()
         finally:
             os.close(file)
 
@@ -79,7 +91,7 @@ def remove_abandoned_token(folder: Path) -> None:
 def _lock(path: Path) -> int | None:
     """Make and lock the file. Returns its descriptor, or None where another process holds the lock."""
     for _ in range(100):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # the latter on CIFS
@@ -87,8 +99,14 @@ def _lock(path: Path) -> int | None:
             return None
         except OSError:  # the file system has no locks, so that whoever is last has the token
             return file
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(file)):
-                return file
+        if _has_name(file, path):
+            return file
         os.close(file)  # the process that had it has just removed it
     return None
+
+
+def _has_name(file: int, path: Path) -> bool:
+    """Whether the open file is still the one of this name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(file))
+    return False

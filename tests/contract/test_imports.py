@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,12 @@ def test_imports_follow_the_contract():
 def test_every_package_is_in_the_contract():
     packages = {package_of(p) for p in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
     assert packages == set(MAY_IMPORT)
+
+
+def test_every_package_is_on_the_page_for_contributors():
+    page = (PACKAGE.parent / "docs/contributing.md").read_text()
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages - set(re.findall(r"^\| `(\w+)/` \| ", page, re.MULTILINE)) == set()
 
 
 def test_imports_inside_nn_run_one_way():

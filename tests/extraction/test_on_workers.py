@@ -18,6 +18,7 @@ from hlfeat.extraction.progress import Progress
 from hlfeat.extraction.remote_part import Assignment, do_part
 from hlfeat.extraction.run import Hooks
 from hlfeat.partition import WHOLE, Part
+from hlfeat.storage.driver_token import DriverToken
 from hlfeat.storage.layout import Layout
 from tests import helpers
 from tests.extraction.runs import contents, parts_by_hand, run, small_work
@@ -95,7 +96,7 @@ def test_how_many_parts(clips, tmp_path, caplog, capacity, there, expected):
         run(clips, out, "output.shard_size=2", options=Options(quiet=True, part=part))
     extract_on_workers(small_work(clips, out), replace(THREE, parts=None), Hooks(), lambda _: here)
     assert contents(out) == parts_by_hand(clips, tmp_path / "want", expected)
-    assert any("wait until one joins" in m for m in caplog.messages) == (capacity == 0)
+    assert any("wait until such a node joins" in m for m in caplog.messages) == (capacity == 0)
 
 
 def test_a_part_that_fails_lets_the_others_finish(clips, tmp_path, caplog):
@@ -109,6 +110,23 @@ def test_a_part_that_fails_lets_the_others_finish(clips, tmp_path, caplog):
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["part 2/3: its disk is broken"]
     extract_on_workers(small_work(clips, out), THREE, Hooks(), lambda _: Here())
     assert contents(out) == parts_by_hand(clips, tmp_path / "want", 3)
+
+
+def test_a_run_without_workers_removes_nothing(clips, tmp_path):
+    """Ray is not installed, or there is no cluster at the address; or another driver has workers at the folder."""
+
+    def no_cluster(_: Options) -> Here:
+        raise OutputError("no cluster")
+
+    out, anew = tmp_path / "out", replace(THREE, overwrite=True)
+    want = parts_by_hand(clips, out, 3)
+    with pytest.raises(OutputError, match="no cluster"):
+        extract_on_workers(small_work(clips, out), anew, Hooks(), no_cluster)
+    with DriverToken(out), pytest.raises(OutputError, match="another run has workers here already"):
+        extract_on_workers(small_work(clips, out), anew, Hooks(), lambda _: Here())
+    assert contents(out) == want
+    extract_on_workers(small_work(clips, out), replace(anew, parts=2), Hooks(), lambda _: Here())
+    assert contents(out) == parts_by_hand(clips, tmp_path / "want", 2)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -157,7 +175,7 @@ def test_a_second_attempt_takes_back_what_the_first_has_counted(clips, tmp_path,
     said("b", "shard", shards[0])
     progress._show_new()
     assert (progress.clips, progress._done, progress._part) == (4, 2, 0.5)
-    assert caplog.messages == ["part 2/2: its worker died or failed; goes on, on moon"]
+    assert caplog.messages == ["part 2/2: its worker died or failed; continues on moon"]
     assert display.begun == {2}
     display.end(Part(2, 2))
     assert told == shards  # the first worker may have finished the others without having said so

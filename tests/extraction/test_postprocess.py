@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import hlfeat
 from hlfeat.cli import config as cli_config
-from hlfeat.cli.job import print_plan
+from hlfeat.cli.dry_run import print_plan
 from hlfeat.config.loading import explained, load_config
 from hlfeat.errors import ClipError, ConfigError, InterruptedRunError, UsageError
 from hlfeat.extraction import setup as extraction_setup
@@ -33,6 +33,7 @@ from hlfeat.inputs.collect import collect_inputs
 from hlfeat.plotting import store_view
 from hlfeat.statistics.dataset_statistics import Statistics
 from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.named_place import place_of
 from tests import helpers
 from tests.extraction.runs import CHEAP, contents, run
 
@@ -368,7 +369,8 @@ def test_the_command_line(hlfeat, clips, tmp_path):
 def test_the_shape_is_said_beforehand(clips, tmp_path, capsys, caplog):
     pooled = load_config("log-mel", ["output.pool=mean+std"])
     with caplog.at_level("INFO", "hlfeat"):
-        print_plan(pooled, FEATURES, collect_inputs([str(clips)], io.BytesIO()).clips, Options(), clips / "none")
+        inputs = collect_inputs([str(clips)], io.BytesIO())
+        print_plan(pooled, FEATURES, inputs.clips, Options(), place_of(clips / "none"))
     assert "a second, pooled by mean+std to [vectors, 160]; nothing was written" in caplog.text
     cli_config.config_check("log-mel", ["output.pool=mean+std"])
     assert "pooled over time by mean+std: [vectors, 160]" in capsys.readouterr().out

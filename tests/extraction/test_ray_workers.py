@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import sys
+from typing import Any
 
 import pytest
 
-from hlfeat.errors import UsageError
-from hlfeat.extraction.ray_workers import _tasks_on, gpus_of
+from hlfeat.errors import OutputError, UsageError
+from hlfeat.extraction import ray_workers
+from hlfeat.extraction.options import Options
+from hlfeat.extraction.ray_workers import RayWorkers, _tasks_on, check_address, gpus_of
+from hlfeat.extraction.remote_part import TryAgainError
+from hlfeat.partition import Part
 from tests import helpers
+
+
+class FakeRay:
+    """A cluster of one node, on which a task has ended with an exception."""
+
+    class exceptions:  # noqa: N801  as Ray calls it
+        class RayError(Exception): ...
+
+        class TaskCancelledError(RayError): ...
+
+        class RayTaskError(RayError):
+            def __init__(self, cause: BaseException | None) -> None:
+                self.cause = cause
+
+    def __init__(self, cause: BaseException | None = None) -> None:
+        self.cause, self.is_down = cause, False
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def wait(self, refs: list[str], **_: object) -> tuple[list[str], list[str]]:
+        return refs, []
+
+    def get(self, ref: str, timeout: float) -> object:
+        raise self.exceptions.RayTaskError(self.cause)
+
+    def shutdown(self) -> None:
+        self.is_down = True
 
 
 @pytest.mark.parametrize(
@@ -43,11 +81,64 @@ def test_without_ray(clips, tmp_path, invoke, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_address_that_is_not_a_nodes(clips, tmp_path, invoke, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", ":6379", "head:port", "head:0", "head:99999"])
+def test_an_address_that_is_not_a_nodes(clips, tmp_path, invoke, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
     done = invoke("extract", clips, "-o", tmp_path / "out", "--on", "ray")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "RAY_ADDRESS: expected HOST:PORT of a cluster that this machine is a node of" in done.stderr
+
+
+def test_no_cluster_at_the_address(clips, tmp_path, invoke, monkeypatch):
+    """Ray itself would try for minutes, during which no signal stops it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
+        done = invoke("extract", clips, "-o", tmp_path / "out", "--on", "ray")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no cluster answers there: Connection refused" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_cluster_at_the_address(host):
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.bind((host.strip("[]"), 0))
+        listening.listen()
+        check_address(f"{host}:{listening.getsockname()[1]}")
+    for without in ("local", "auto"):
+        check_address(without)
+
+
+def test_a_connection_that_was_made_is_ended_where_no_part_can_run(monkeypatch):
+    ray = FakeRay()
+    monkeypatch.setattr(ray_workers, "_import_ray", lambda address: ray)
+    monkeypatch.setattr(ray_workers, "_connect", lambda *_: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UsageError, match=r"^device cuda:1: expected cuda"):
+        RayWorkers(Options(device="cuda:1", on="ray"))
+    assert ray.is_down
+
+
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (TryAgainError("full (on moon)"), r"^full \(on moon\); tried 4 times$"),
+        (ValueError("one\ntwo\n"), "^ValueError: two$"),
+        (MemoryError(), "^MemoryError$"),
+    ],
+)
+def test_what_a_task_raised(monkeypatch, cause, message):
+    ray = FakeRay(cause)
+    monkeypatch.setattr(ray_workers, "_import_ray", lambda address: ray)
+    monkeypatch.setattr(ray_workers, "_connect", lambda *_: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    workers = RayWorkers(Options(device="cpu", on="ray"))
+    workers._running["a task"] = Part(2, 1)
+    ((part, error),) = workers.finished(0)
+    assert (part, type(error)) == (Part(2, 1), OutputError)
+    assert re.search(message, str(error))
 
 
 def test_ray_is_named_in_one_module():

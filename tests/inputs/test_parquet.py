@@ -163,11 +163,11 @@ def test_the_option_needs_a_table(tmp_path):
 
 
 def test_tables_of_a_folder_without_audio_are_labels(tmp_path):
-    write_files(tmp_path / "files", SOME)
+    write_files(tmp_path / "files", {**SOME, "._labels.parquet": b"of macOS"})
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "files" / "labels.parquet")
     inputs = collect_inputs(["files"])
     assert [clip.id for clip in inputs.clips] == list(SOME)
-    assert inputs.skipped == {".parquet": 1}
+    assert inputs.skipped == {".parquet": 1, "._*": 1}
 
 
 # --- ids -----------------------------------------------------------------------------------------------------------
@@ -177,6 +177,13 @@ def test_ids_are_paths_where_they_are_unique():
     rows = [("d/a.wav", b"1"), ("/d//b.wav", b"2"), (None, b"3"), ("same.wav", b"4"), ("same.wav", b"5"), ("", b"6")]
     write_table(Path("t.parquet"), rows)
     assert ids("t.parquet") == ["d/a.wav", "d/b.wav", "t.parquet#2", "t.parquet#3", "t.parquet#4", "t.parquet#5"]
+
+
+def test_ids_have_no_secrets_of_urls():
+    urls = ["https://ann:hidden@host/a.wav?v=2&token=hidden", "s3://bucket/b.wav", "ftp://ann:hidden@host/c.wav"]
+    write_table(Path("t.parquet"), [(url, b"1") for url in urls])
+    assert ids("t.parquet") == ["host/a.wav?v=2", "bucket/b.wav", "host/c.wav"]
+    assert "hidden" not in repr(clips("t.parquet"))
 
 
 def test_ids_of_several_tables_do_not_collide():

@@ -76,7 +76,8 @@ def test_patterns_match_as_those_of_a_shell(tmp_path: Path):
     names = ["a.wav", "b/a.wav", "b/c/a.wav", ".a.wav", "b/.c/a.wav", "[x].wav", "x.wav"]
     for name in names:
         write(tmp_path, name)
-    for pattern in ("*.wav", "**/*.wav", "*/*", "b/**/a.wav", "?.wav", "[ax].wav", "[^a].wav", "[]x].wav"):
+    patterns = ["*.wav", "**/*.wav", "*/*", "b/**/a.wav", "?.wav", "[ax].wav", "[^a].wav", "[]x].wav"]
+    for pattern in (*patterns, "[z-a].wav", "[&|~x].wav"):
         matching = {name for name in names if re.fullmatch(translated(pattern), name)}
         shell = {str(p.relative_to(tmp_path)) for p in tmp_path.glob(pattern.replace("[^", "[!")) if p.is_file()}
         assert matching == {name for name in shell if not any(part[0] == "." for part in name.split("/"))}, pattern

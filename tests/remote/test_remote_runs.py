@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from hlfeat import FeatureStore, Options, collect_inputs, extract, load_config
 from hlfeat.audio import copies
@@ -23,7 +25,7 @@ from hlfeat.remote import systems, transfer
 from hlfeat.remote.fetch import ObjectFetcher
 from hlfeat.remote.retries import Retries
 from tests.conftest import Command, command
-from tests.helpers import eventually, good_clips
+from tests.helpers import eventually, good_clips, tone
 from tests.remote.object_server import ObjectServer
 from tests.remote.web_server import MODIFIED, serving
 
@@ -241,6 +243,30 @@ def test_segments_of_an_object_share_its_bytes(server: ObjectServer, invoke: Com
     fetcher = ObjectFetcher(Retries(0))
     first, second = (fetcher.fetch(Clip(str(i), "s3://speech/a.mp3", start=i, end=i + 1.0)) for i in range(2))
     assert first is second
+
+
+def test_urls_that_differ_in_secrets_alone_are_different_files(invoke: Command, tmp_path: Path):
+    files: dict[str, bytes] = {}
+    for key, hertz in ((1, 200.0), (2, 2000.0)):
+        file = io.BytesIO()
+        soundfile.write(file, tone(1.0, 16000, hertz, 0), 16000, format="MP3")
+        data = file.getvalue().ljust(20_000, b"\0")  # of one size
+        files[f"/get.mp3?key={key}"] = data
+        (tmp_path / f"{key}.mp3").write_bytes(data)
+    with serving(files) as web:
+        for there in (True, False):
+            names = [f"{web.address}/get.mp3?key={key}" if there else f"{key}.mp3" for key in (1, 2)]
+            rows = [f"{name},{i / 4},{i / 4 + 0.25},{key}-{i}" for i in range(4) for key, name in enumerate(names)]
+            (tmp_path / "rows.csv").write_text("\n".join(["path,start,end,id", *rows]))
+            arguments = (tmp_path / "rows.csv", "--root", tmp_path, "-o", tmp_path / str(there), *BASE)
+            assert invoke("extract", *arguments).returncode == 0
+        (tmp_path / "list.txt").write_text("\n".join(f"{web.address}{target}" for target in files))
+        refused = invoke("extract", tmp_path / "list.txt", "-o", tmp_path / "no")
+    assert refused.returncode == 2
+    assert "get.mp3 twice, with different secrets, which ids leave out; a manifest can give" in refused.stderr
+    there, here = (FeatureStore(tmp_path / str(name)) for name in (True, False))
+    for id_ in here.ids:
+        np.testing.assert_array_equal(there[id_], here[id_], err_msg=id_)
 
 
 def test_what_is_too_large_for_memory_comes_in_pieces(

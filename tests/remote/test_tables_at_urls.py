@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hlfeat import collect_inputs, load_audio
+from hlfeat import FeatureStore, collect_inputs, load_audio
 from hlfeat.errors import ClipError, UnreachableError, UsageError
 from hlfeat.extraction.options import Options
 from hlfeat.remote import tables
 from hlfeat.remote.retries import Retries
 from hlfeat.storage.records import read_failures
 from tests.extraction.runs import run
-from tests.inputs.tables_of_audio import sounds, write_table
+from tests.inputs.tables_of_audio import sounds, write_files, write_table
 from tests.remote.object_server import ObjectServer
 
 SOME = sounds(12)
@@ -69,6 +69,23 @@ def test_listing_reads_no_audio(server: ObjectServer, tmp_path: Path, monkeypatc
     monkeypatch.setattr(tables, "read", lambda *arguments: came.append(read(*arguments)) or came[-1])
     assert len(collect_inputs([f"s3://large/{TABLE}"]).clips) == 12
     assert sum(map(len, came)) < 200_000  # of 4.8 MB
+
+
+def test_rows_that_name_files(server: ObjectServer, tmp_path: Path) -> None:
+    """Beside rows that have bytes."""
+    (first, data), second = list(SOME.items())[:2]
+    rows = [second, (f"files/{first}", None), ("s3://named/files/far.wav", None), ("s3://named/none.wav?x", None)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    objects = {f"files/{first}": data, "files/far.wav": data, "t.parquet": table.read_bytes()}
+    server.put("named", objects)
+    write_files(tmp_path / "files", {first: data})
+    for source, out in ((str(table), "here"), ("s3://named/t.parquet", "there")):
+        run(collect_inputs([source]), tmp_path / out, config="log-mel")
+        store = FeatureStore(tmp_path / out)
+        assert list(store.ids) == [second[0], f"files/{first}", "named/files/far.wav"]
+        assert (store["named/files/far.wav"] == store[f"files/{first}"]).all()
+        (failure,) = read_failures(tmp_path / out / "failures.jsonl")
+        assert (failure.code, failure.message) == ("missing", "s3://named/none.wav?x: no such object")
 
 
 def test_tables_that_cannot_be_read(server: ObjectServer, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ class WebServer:
     """The server.
 
     Args:
-        read: the bytes of a file by its path (`/a.wav`); None where there is none.
+        read: the bytes of a file by its path and query (`/get?key=1`), or by its path (`/a.wav`); None where there is
+            none.
         seconds: before each answer.
 
     Attributes:
@@ -68,7 +69,9 @@ class WebServer:
         login = base64.b64encode(f"ann:{self.password}".encode()).decode()
         if self.password and f"Basic {login}" not in head:
             return _message(401)
-        data = self._read(unquote(target.partition("?")[0]))
+        data = self._read(unquote(target))
+        if data is None:
+            data = self._read(unquote(target.partition("?")[0]))
         if data is None:
             return _message(404)
         span = re.search(r"^Range: bytes=(\d+)-(\d*)\r$", head, re.IGNORECASE | re.MULTILINE)
