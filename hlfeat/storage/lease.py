@@ -140,7 +140,10 @@ class Lease:
                 self._renew()
             except RemoteError as e:
                 if not self._lost:
-                    raise OutputError(f"{self._prefix.url}/{self._name}: cannot be renewed: {e}") from e
+                    raise OutputError(
+                        f"{self._prefix.url}/{self._name}: cannot be renewed: {e}; what is finished is kept: run the "
+                        "same command again"
+                    ) from e
         if self._lost:
             raise OutputError(
                 f"{self._prefix.url}/{self._name}: was removed, or taken over by another run, while this one was "

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hlfeat.errors import HlfeatError, UsageError
+from hlfeat.files import disk_error
 from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError
 from hlfeat.remote.urls import is_url, other_scheme, shown_url, unknown_scheme
@@ -94,7 +95,9 @@ class RemotePlace(Place):
         return [self.data(path.name) for path in shard.data if path.name in self._mirror.data]
 
     def lines(self, index: Path) -> IndexLines:
-        return KeptLines(f"{self}/{index.name}", self._kept, self._kept.append(index.read_bytes() + b"\n"))
+        with _room(self.folder):
+            start = self._kept.append(index.read_bytes() + b"\n")
+        return KeptLines(f"{self}/{index.name}", self._kept, start)
 
     def named(self, text: str) -> str:
         return text.replace(str(self.folder), str(self))
@@ -145,16 +148,26 @@ def is_folder(path: str) -> bool:
 def open_place(folder: str | Path) -> Iterator[Place]:
     """Where a feature directory is, to be read inside the context. Errors of the context name it as people do.
 
-    Raises OutputError where a URL cannot be read.
+    Raises OutputError where a URL cannot be read, or there is no room for the copies.
     """
     where = place_of(folder)
     if isinstance(where, Path):
         yield LocalPlace(where)
         return
     with TemporaryDirectory(prefix="hlfeat-") as copies:
-        place = RemotePlace(mirror(where, Path(copies), retries=RETRIES))
+        with _room(Path(copies)):
+            place = RemotePlace(mirror(where, Path(copies), retries=RETRIES))
         try:
             yield place
         except HlfeatError as e:
             e.args = tuple(place.named(arg) if isinstance(arg, str) else arg for arg in e.args)
             raise
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Raises OutputError where there is none on the disk, by the name of its folder."""
+    try:
+        yield
+    except OSError as e:
+        raise disk_error(e, folder.parent) from e

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,6 +259,24 @@ def test_no_room_for_the_staging_folder(server: ObjectServer, tmp_path: Path, mo
     monkeypatch.setattr(shard_writer, "sync", full)
     with pytest.raises(OutputError, match=f"^{tmp_path}/tmp/hlfeat-bucket-[^:]*: no space left on the disk"):
         run(folder)
+    assert "lock" not in str(server.keys("speech"))
+
+
+@pytest.mark.parametrize("command", [("extract",), ("extract", "-n"), ("extract", "--part", "1/1")])
+def test_no_room_for_what_is_in_the_bucket(
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke, command: tuple[str, ...]
+):
+    folder = helpers.good_clips(tmp_path / "clips", 2, longest=0.2)
+    server.put("speech", {})
+    run(folder)
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = invoke(*command, folder, "-o", URL, "-q")
+    assert done.returncode == 1
+    assert re.match(f"hlfeat: error: {tmp_path}/tmp/hlfeat-bucket-[^:]*: no space left on the disk", done.stderr)
     assert "lock" not in str(server.keys("speech"))
 
 

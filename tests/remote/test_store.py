@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import pickle
@@ -377,6 +378,21 @@ def test_verify_finds_what_is_wrong(server: ObjectServer, folders: dict[str, Pat
     done = invoke("inspect", URL)
     assert f"hlfeat: {URL}/stats-00000.json is missing" in done.stderr
     assert tempfile.gettempdir() not in done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("fast")
+def test_no_room_for_the_small_files(
+    server: ObjectServer, folders: dict[str, Path], invoke: Command, monkeypatch: pytest.MonkeyPatch
+):
+    put(server, folders["npy"])
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = invoke("inspect", URL)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"hlfeat: error: {tempfile.gettempdir()}: no space left on the disk")
 
 
 @pytest.mark.usefixtures("fast")
