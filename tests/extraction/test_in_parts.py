@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,16 @@ def test_the_files_are_those_of_parts_by_hand(clips, tmp_path, parts, device):
         counters.append(Progress(*about))
         return counters[-1]
 
-    out = tmp_path / "out"
+    out, start = tmp_path / "out", time.monotonic()
     report = in_parts(clips, out, parts, device=device, finished_shard=told.append, progress=progress)
-    assert contents(out) == parts_by_hand(clips, tmp_path / "want", parts, device=device)
+    spent = time.monotonic() - start
+    assert contents(out) == parts_by_hand(clips, tmp_path / "want", parts * len(device.split(",")))
     assert sorted(told) == sorted(out.glob("*.npy"))
     n = len(hlfeat.FeatureStore(out))
     total = json.loads((out / "report.json").read_text())
     assert (report.clips, report.complete, len(report.failures)) == (n, True, total["failures"])
     assert [(c.total, c.clips) for c in counters] == [(n + total["failures"],) * 2]
-    assert report.seconds["total"] < 60
+    assert 0 < report.seconds["total"] <= spent
     again = in_parts(clips, out, "auto", device=device, progress=progress)
     assert (again.clips, again.clips_before, counters[-1].clips) == (0, n, counters[-1].total)
 

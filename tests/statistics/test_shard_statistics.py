@@ -19,7 +19,7 @@ from hlfeat.extraction.options import Limits, Options
 from hlfeat.partition import WHOLE, Part
 from hlfeat.statistics.moments import moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
-from hlfeat.storage import shard_writer
+from hlfeat.storage import publisher
 from hlfeat.storage.layout import Layout, indexed_shards
 from hlfeat.storage.output_dir import OutputDir
 from tests import helpers
@@ -124,8 +124,8 @@ def test_are_taken_back_and_cleaned_away(clips, tmp_path):
 
 def test_come_after_the_data_and_before_the_index(clips, tmp_path, monkeypatch):
     order = []
-    publish = shard_writer.publish
-    for module in (files, shard_writer):
+    publish = files.publish
+    for module in (files, publisher):
         monkeypatch.setattr(module, "publish", lambda a, b: (order.append(b.name), publish(a, b)))
     run(clips, tmp_path / "out")
     assert [n for n in order if "0000" in n] == ["shard-00000.npy", "stats-00000.json", "shard-00000.jsonl"]
