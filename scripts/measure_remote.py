@@ -22,7 +22,7 @@ import soundfile
 
 import hlfeat
 
-CLIPS, SECONDS, RATE, LAPS, LATENCY = 96, 10.0, 16000, 5, 0.005
+CLIPS, SECONDS, RATE, LAPS, LATENCY = 300, 10.0, 16000, 5, 0.005
 DEFAULT = ["log-mel", "eleaf-8g-opt"]
 ROOT = Path(__file__).parents[1]
 
