@@ -82,8 +82,9 @@ _install() {
     (
         cd -- "$root" || exit
         export PIP_DISABLE_PIP_VERSION_CHECK=1
+        # what is imported is compiled then, which is a part of what there is
         # editable installations without a setup.py came with pip 21.3; the first releases of Python 3.10 have 21.2
         "$venv/bin/python" -m pip install -q 'pip>=21.3' &&
-            "$venv/bin/python" -m pip install -q -c constraints.txt -e ".${extra:+[$extra]}"
+            "$venv/bin/python" -m pip install -q --no-compile -c constraints.txt -e ".${extra:+[$extra]}"
     ) || { printf 'error: the installation failed; what pip said is above\n' >&2; return 1; }
 }

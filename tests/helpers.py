@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import soundfile
 from hlfeat.audio import pyav
 
 ROOT = Path(__file__).parent.parent
+THOROUGH = os.environ.get("HLFEAT_TESTS") == "thorough"  # many more cases than CI has time for
 GOLDEN = ROOT / "tests" / "golden"
 
 KINDS = [

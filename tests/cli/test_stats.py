@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hlfeat as package
@@ -50,6 +50,7 @@ def same(a: Statistics, b: Statistics) -> None:
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-12)
 
 
+@settings(max_examples=settings.default.max_examples // 2)  # most of a second each
 @given(
     n=st.integers(1, 8),
     of=st.integers(1, 3),

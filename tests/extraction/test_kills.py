@@ -45,7 +45,6 @@ from tests.extraction import runs
 from tests.extraction.runs import CHEAP, contents, files_below
 
 KILLS = int(os.environ.get("HLFEAT_KILLS", "20"))
-THOROUGH = os.environ.get("HLFEAT_TESTS") == "thorough"
 ONE = Options(quiet=True, workers=2)
 
 
@@ -171,7 +170,7 @@ def killed_anywhere(tmp: Path, out: Path, go: Callable[[Path], None]) -> tuple[M
 LONG_IS_SHORT = Limits(long_samples=8000, window_samples=4000)  # clips of half a second are computed in windows
 
 
-@pytest.mark.parametrize("form", ["npy", "pt"])
+@pytest.mark.parametrize("form", ["npy", "pt"] if helpers.THOROUGH else ["npy"])
 def test_killed_at_every_moment(tmp_path, form):
     folder = mixed_clips(tmp_path / "clips", 6)
     go = partial(run, folder, form=form, limits=LONG_IS_SHORT)
@@ -191,7 +190,7 @@ def test_killed_twice(tmp_path):
         run(folder, first.out, shard=2)
     want = contents(first.out)
     for i, (one, left) in enumerate(first):
-        if not THOROUGH and i % 4 != 2:
+        if not helpers.THOROUGH and i % 6 != 2:
             continue
         again = Moments(left, tmp_path / "again")
         with changes(left, again.take):
@@ -216,7 +215,7 @@ def test_files_reach_the_disk_before_their_names_do(tmp_path):
     assert names == [f"shard-0000{i}.{e}.tmp" for i in range(len(names) // 2) for e in ("npy", "jsonl")]
 
 
-@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("first", [1, 2] if helpers.THOROUGH else [2])
 def test_parts_killed_at_every_moment(tmp_path, first):
     folder = mixed_clips(tmp_path / "clips", 3, seconds=0.5)
     parts = Part(2, first), Part(2, 3 - first)

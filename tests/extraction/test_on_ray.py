@@ -77,15 +77,22 @@ def cluster(settings: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def tasks(parent: int | None = None) -> dict[int, int]:
-    """The processes of this module's workers that do a part, and which part; those of one parent, or all."""
-    found = {}
+    """The processes of this module's workers that do a part, and which part; those of one parent, or all.
+
+    A worker forks processes of the same name, which are left out: the death of one costs a worker nothing.
+    """
+    parts, parents = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             part = re.match(rb"ray::hlfeat part (\d+)/", (path / "cmdline").read_bytes())
-            here = part and os.readlink(path / "cwd") == os.getcwd()  # others may run these tests too
-            if part and here and parent in (None, int((path / "stat").read_text().rpartition(")")[2].split()[1])):
-                found[int(path.name)] = int(part[1])
-    return found
+            if part and os.readlink(path / "cwd") == os.getcwd():  # others may run these tests too
+                parts[int(path.name)] = int(part[1])
+                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    return {
+        pid: part
+        for pid, part in parts.items()
+        if pid in parents and parents[pid] not in parts and parent in (None, parents[pid])
+    }
 
 
 def wait_for_a_shard(out: str, parent: int | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests import helpers
 from tests.interpreter import compiled
 
 pytest.importorskip("triton")
@@ -105,7 +106,7 @@ def few_bytes_and_instructions_for_the_work(capability: int, kernels: list[Facts
     assert seen == 6
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [80, 90] if helpers.THOROUGH else [90])
 def test_kernels_are_lean(capability, tmp_path):
     """One test for all that is counted: compiling them takes most of a minute."""
     kernels = compiled("tests.compile_kernels", capability, tmp_path)
