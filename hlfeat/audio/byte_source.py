@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from hlfeat.audio.clip import Clip, Span
+from hlfeat.audio.seekable import SeekableFile
 from hlfeat.errors import ClipError
 
 MAX_COPY = 64 << 20  # bytes of a member that is copied; a larger one is read through Python
@@ -23,30 +24,16 @@ PIECE = 1 << 20
 LONG_PATH = 1024  # bytes, beyond what libsndfile takes
 
 
-class Range(io.RawIOBase):
+class Range(SeekableFile):
     """A range of an open file, from its own position 0; other readers of the file are not disturbed.
 
     An error of the file system ends the reading and is kept in `error`: libsndfile's callbacks could not report it.
     """
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
-        self.descriptor, self.offset, self.size = descriptor, offset, size
-        self.position = 0
+        super().__init__(size)
+        self.descriptor, self.offset = descriptor, offset
         self.error: OSError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        self.position = max(0, start + offset)
-        return self.position
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer)[: max(0, self.size - self.position)]

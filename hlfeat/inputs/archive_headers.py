@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
-
+from hlfeat.audio.seekable import SeekableFile
 from hlfeat.inputs.tar_members import MAX_HEADER
 from hlfeat.remote.objects import read
 from hlfeat.remote.retries import Retries
@@ -12,7 +10,7 @@ from hlfeat.remote.retries import Retries
 _LEAST, _MOST = 1 << 14, 1 << 20  # bytes that are asked for at once
 
 
-class RemoteHeaders(io.RawIOBase):
+class RemoteHeaders(SeekableFile):
     """As HeaderFile, for an archive at a URL. It holds one block, in which there may be the next headers too.
 
     Blocks are larger where members are small, and smaller where nothing else in a block was of use.
@@ -26,39 +24,26 @@ class RemoteHeaders(io.RawIOBase):
     """
 
     def __init__(self, url: str, size: int, retries: Retries) -> None:
-        self._url, self._size, self._retries = url, size, retries
-        self._position = self._first = 0  # of the file, and that its block begins with
+        super().__init__(size)
+        self._url, self._retries = url, retries
+        self._first = 0  # byte of the file, with which its block begins
         self._block, self._at_once = b"", 1 << 16
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER:
             raise ValueError(f"a header of {size} bytes")
-        end = min(self._position + size, self._size)
-        if end <= self._position:
+        end = min(self.position + size, self.size)
+        if end <= self.position:
             return b""
-        if not self._first <= self._position <= end <= self._first + len(self._block):
+        if not self._first <= self.position <= end <= self._first + len(self._block):
             self._fetch(end)
-        data = self._block[self._position - self._first : end - self._first]
-        self._position = end
+        data = self._block[self.position - self._first : end - self._first]
+        self.position = end
         return data
 
     def _fetch(self, end: int) -> None:
         """Have a block that begins at the position and reaches to `end` at least."""
-        useful = 0 <= self._position - self._first <= len(self._block)
+        useful = 0 <= self.position - self._first <= len(self._block)
         self._at_once = min(_MOST, self._at_once * 2) if useful else max(_LEAST, self._at_once // 4)
-        stop = min(self._size, max(end, self._position + self._at_once))
-        self._block, self._first = read(self._url, self._position, stop, self._retries), self._position
+        stop = min(self.size, max(end, self.position + self._at_once))
+        self._block, self._first = read(self._url, self.position, stop, self._retries), self.position

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Stamp
+from hlfeat.audio.seekable import SeekableFile
 from hlfeat.audio.table_rows import TableFetcher
 from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
@@ -16,7 +16,7 @@ from hlfeat.remote.retries import Retries
 from hlfeat.remote.urls import is_url, joined, normal_url, shown_url
 
 
-class RangedFile(io.RawIOBase):
+class RangedFile(SeekableFile):
     """An object at a URL as a file to seek in. Each `read` is a request, and raises ClipError where it fails.
 
     Args:
@@ -26,31 +26,18 @@ class RangedFile(io.RawIOBase):
     """
 
     def __init__(self, url: str, size: int, retries: Retries) -> None:
-        self._url, self._size, self._retries, self._position = url, size, retries, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
+        super().__init__(size)
+        self._url, self._retries = url, retries
 
     def read(self, size: int | None = -1, /) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._position + size, self._size)
-        if end <= self._position:
+        end = self.size if size is None or size < 0 else min(self.position + size, self.size)
+        if end <= self.position:
             return b""
         try:
-            data = read(self._url, self._position, end, self._retries)
+            data = read(self._url, self.position, end, self._retries)
         except RemoteError as e:
             raise ClipError(e.code, str(e)) from e
-        self._position = end
+        self.position = end
         return data
 
 
