@@ -5,15 +5,14 @@ pytest -m cluster       starts a cluster of two nodes on this machine
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -25,6 +24,7 @@ from hlfeat.partition import WHOLE
 from tests import helpers
 from tests.conftest import command
 from tests.docs.test_jobs import file_of
+from tests.extraction import ray_nodes
 from tests.extraction.runs import contents
 from tests.helpers import eventually
 
@@ -35,7 +35,7 @@ SETTINGS = ["output.shard_size=2", "frontend.n_filters=40"]
 CONFIG = load_config("leaf", SETTINGS)  # slow enough to be at work still
 TYPED = ["extract", "clips", "-c", "leaf", *(word for s in SETTINGS for word in ("--set", s))]
 TYPED += ["--workers", "1", "--device", "cpu", "--on", "ray", "--parts", str(PARTS)]
-ON_RAY = Options(on="ray", parts=PARTS, workers=1, quiet=True, device="cpu")
+TIMEOUT = 120  # seconds in which a run ends
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,17 +63,11 @@ def settings() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def cluster(settings: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head and another node, of one CPU each, as if they were two machines."""
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    settings.setenv("RAY_ADDRESS", cluster.address)
-    cluster.other_node = cluster.add_node(**node)
-    yield cluster
+def nodes(settings: pytest.MonkeyPatch) -> Iterator[ray_nodes.Nodes]:
+    with ray_nodes.two_nodes() as nodes:
+        settings.setenv("RAY_ADDRESS", nodes.address)
+        yield nodes
     settings.delenv("RAY_ADDRESS")
-    cluster.shutdown()
 
 
 def tasks(parent: int | None = None) -> dict[int, int]:
@@ -107,34 +101,32 @@ def wait_for_a_shard(out: str, parent: int | None = None) -> int:
     return found[0]
 
 
-def extract(out: str, meanwhile: Callable[[], object]) -> None:
-    """A run in this process: it is complete, and tells each path once."""
-    told: list[Path] = []
-    thread = threading.Thread(target=meanwhile)
-    thread.start()
-    report = hlfeat.extract(CONFIG, ["clips"], out, ON_RAY, finished_shard=told.append)
-    thread.join()
-    assert (report.complete, report.parts) == (True, PARTS)
-    assert contents(Path(out)) == contents(Path("by-hand"))
-    assert sorted(told) == sorted(Path(out).glob("*.npy"))
-
-
 def start(out: str) -> subprocess.Popen[str]:
-    """The command, in a group of processes of its own, when it has finished its first shard."""
-    run = subprocess.Popen(
+    """The command, in a group of processes of its own."""
+    return subprocess.Popen(
         [command(), *TYPED, "-o", out],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    wait_for_a_shard(out)
-    return run
+
+
+def check_end(run: subprocess.Popen[str], out: str) -> str:
+    """A run is complete but for the broken clip, and prints each path once; what it says of it all."""
+    printed, said = run.communicate(timeout=TIMEOUT)
+    assert run.returncode == 3, said
+    assert contents(Path(out)) == contents(Path("by-hand"))
+    assert sorted(printed.splitlines()) == sorted(map(str, Path(out).glob("*.npy")))
+    report = json.loads(Path(out, "report.json").read_text())
+    assert (report["complete"], report["parts"]) == (True, PARTS)
+    return said
 
 
 def test_a_run_that_is_stopped_without_a_cluster(settings):
     """The signal reaches the driver and all that it has started, as from a job's scheduler. Parts go on anywhere."""
     run = start("stopped")
+    wait_for_a_shard("stopped")
     os.killpg(run.pid, signal.SIGTERM)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
@@ -151,26 +143,26 @@ def test_the_cluster_of_the_docs_is_one_to_ray(settings):
     validate_config(prepare_config(file_of("ray-cluster.yaml")))
 
 
-def test_a_worker_is_killed(cluster, caplog):
-    extract("worker", lambda: os.kill(wait_for_a_shard("worker"), signal.SIGKILL))
-    assert sum("its worker died or failed" in message for message in caplog.messages) == 1
+def test_a_worker_is_killed(nodes):
+    run = start("worker")
+    os.kill(wait_for_a_shard("worker"), signal.SIGKILL)
+    assert check_end(run, "worker").count("its worker died or failed") == 1
 
 
-def test_the_driver_is_killed(cluster):
+def test_the_driver_is_killed(nodes):
     first = start("driver")
+    wait_for_a_shard("driver")
     first.kill()
     first.communicate()
-    again = subprocess.run([command(), *TYPED, "-o", "driver"], capture_output=True, text=True, check=False)
-    assert again.returncode == 3, again.stderr
+    again = start("driver")
+    _, said = again.communicate(timeout=TIMEOUT)
+    assert again.returncode == 3, said
     assert contents(Path("driver")) == contents(Path("by-hand"))
-    assert len(re.findall(r" in [\d.]+ s \([\d.]+ times real time\)", again.stderr)) == 1  # beside how far it is
+    assert len(re.findall(r" in [\d.]+ s \([\d.]+ times real time\)", said)) == 1  # beside how far it is
 
 
-def test_a_node_is_killed(cluster, caplog, capfd):
-    def kill() -> None:
-        wait_for_a_shard("node", cluster.other_node.all_processes["raylet"][0].process.pid)
-        cluster.remove_node(cluster.other_node, allow_graceful=False)
-
-    extract("node", kill)
-    assert capfd.readouterr().out == ""  # which has the paths of shards
-    assert sum("its worker died or failed" in message for message in caplog.messages) == 1
+def test_a_node_is_killed(nodes):
+    run = start("node")
+    wait_for_a_shard("node", nodes.other)
+    nodes.remove_other()
+    assert check_end(run, "node").count("its worker died or failed") == 1
