@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from hlfeat.extraction import one_device
+from hlfeat.extraction.worker_pool import ThreadPool
 from tests import helpers, in_process
 from tests.command_server import install, start
 from tests.remote import object_server
@@ -75,6 +77,17 @@ def hlfeat(command_server: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process, of which there are thousands, read clips in threads, as they do on a Mac.
+
+    To fork a process as large as this one takes longer than such a run. Commands have processes, and so have tests of
+    them, which are marked.
+    """
+    if request.node.get_closest_marker("processes") is None:
+        monkeypatch.setattr(one_device, "make_pool", ThreadPool)
 
 
 @pytest.fixture

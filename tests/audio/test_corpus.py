@@ -12,7 +12,10 @@ import pytest
 from hlfeat import FeatureStore
 
 CORPUS = Path(os.environ.get("HLFEAT_CORPUS", "nowhere"))
-pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason="HLFEAT_CORPUS names no folder of recordings")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not CORPUS.is_dir(), reason="HLFEAT_CORPUS names no folder of recordings"),
+]
 
 
 def test_mixed_formats_rates_channels_and_names(hlfeat, tmp_path):

@@ -14,6 +14,8 @@ import pytest
 
 from tests.contract import directories
 
+pytestmark = pytest.mark.processes
+
 PINNED = json.loads(directories.PINNED.read_text(encoding="utf-8"))
 VALUES = dict(np.load(directories.VALUES))
 REFERENCE = os.environ.get("HLFEAT_CONTRACT_REFERENCE")

@@ -17,7 +17,10 @@ import soundfile
 
 from tests import helpers
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux"),
+]
 
 # what every Python process does first that finds it on its path: reading audio of 12,345 Hz is the end of it
 CRASH = """

@@ -32,6 +32,8 @@ from tests.extraction.runs import run
 
 LONG = 12000  # samples; longer clips are computed in windows
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

@@ -244,6 +244,7 @@ def test_the_index_is_that_of_the_clips_alone(mixed, tmp_path, limits, channels)
 MODES = ("zeros", "reflect", "context")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["logtbn", "stack", "instance", "pcen", "log-mel"])
 @pytest.mark.parametrize("edges", ["reflect", "context"])
 def test_bytes_do_not_depend_on_batches_and_workers(mixed, tmp_path, name, edges):

@@ -152,6 +152,7 @@ def test_the_same_bytes_for_any_number_of_workers_and_every_time(clips, tmp_path
         assert contents(out) == first
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("form", ["npy", "pt"])
 def test_stopped_anywhere_and_resumed_gives_the_same_bytes(clips, tmp_path, form):
     helpers.broken_clips(clips / "broken")
@@ -334,6 +335,7 @@ def test_a_failure_whose_file_is_gone(clips, tmp_path):
         assert [f["id"] for f in run(missing, out, options=options).failures] == ["bad.wav", "other.wav"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("config", ["eleaf-8g-opt", "eleaf-pcen", "log-mel"])
 @pytest.mark.parametrize("form", ["npy", "pt"])
 def test_long_clips_are_computed_piece_by_piece(tmp_path, computer, config, form):

@@ -231,6 +231,7 @@ def test_long_clips_are_pooled_piece_by_piece(tmp_path, computer, config, pool):
         np.testing.assert_allclose(pieces[id_], y, atol=tolerance * np.abs(y).max())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("pool", ["mean+std", "window:0.3,0.1"])
 def test_the_same_bytes_for_any_workers_and_after_stops(clips, tmp_path, pool):
     helpers.broken_clips(clips / "broken")

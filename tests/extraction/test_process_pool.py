@@ -27,7 +27,10 @@ from hlfeat.extraction.streaming import Step
 from hlfeat.statistics.moments import no_moments
 from tests.extraction.runs import contents, run
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux"),
+]
 
 
 def info_of(clip: Clip) -> ClipInfo:

@@ -133,9 +133,8 @@ def test_come_after_the_data_and_before_the_index(clips, tmp_path, monkeypatch):
 
 def test_a_directory_of_an_earlier_version_goes_on_without(clips, tmp_path):
     out = tmp_path / "out"
-    asked = []
     with pytest.raises(InterruptedRunError):
-        run(clips, out, "output.shard_size=3", stopped=lambda: (asked.append(1), len(asked) > 9)[1])
+        run(clips, out, "output.shard_size=3", stopped=lambda: any(out.glob("shard-*.jsonl")))
     before = sorted(p.stem for p in out.glob("shard-*.jsonl"))
     assert before
     for path in out.glob("stats-*"):
