@@ -161,7 +161,9 @@ def _scan_shards(output: OutputDir, request: _Request) -> _Finished:
     if redone:
         log.info("%s changed since: %d in the same shards are computed again", count(changed, "clip"), clips_redone)
     elif changed:
-        log.warning("%d finished clips have changed since; with the option update they are computed again", changed)
+        log.warning(
+            "%s changed since; with the option update what changed is computed again", count(changed, "finished clip")
+        )
     _take_over_metadata(output, request, finished)
     return finished
 
@@ -175,8 +177,8 @@ def _take_over_metadata(output: OutputDir, request: _Request, finished: _Finishe
         log.info("the metadata of %s has changed since: the index has it now", count(changed, "finished clip"))
     elif changed:
         log.warning(
-            "the metadata of %d finished clips has changed since; with the option update the index takes it over",
-            changed,
+            "the metadata of %s has changed since; with the option update the index takes it over",
+            count(changed, "finished clip"),
         )
 
 

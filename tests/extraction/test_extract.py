@@ -246,7 +246,7 @@ def test_another_file_under_the_id_of_a_finished_clip(clips, tmp_path, caplog):
         run(Inputs([Clip(first.id, str(tmp_path / "other.wav"))]), tmp_path / "out")
     Path(first.path).write_bytes((tmp_path / "other.wav").read_bytes())
     run(inputs, tmp_path / "out")
-    assert "1 finished clips have changed since; with the option update they are computed again" in caplog.text
+    assert "1 finished clip changed since; with the option update what changed is computed again" in caplog.text
 
 
 def test_update_redoes_what_has_changed_in_its_place(clips, tmp_path):

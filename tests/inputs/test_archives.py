@@ -511,7 +511,7 @@ def test_an_archive_that_was_mended_fails_no_more(tmp_path, caplog):
     archive.write_bytes(content)
     report = run(collect(archive), tmp_path / "out")
     assert (report.clips, report.clips_before, report.failures) == (2, 3, [])
-    assert "3 finished clips have changed since" in caplog.text
+    assert "3 finished clips changed since" in caplog.text
 
 
 def test_another_member_or_archive_under_the_id_of_a_finished_clip(tmp_path):

@@ -89,7 +89,7 @@ def test_a_server_that_fails_now_and_then_changes_no_byte(
     server.client().put_object(Bucket="speech", Key="clips/d0/plain 0.wav", Body=b"changed")
     before = len(server.requests())
     changed = invoke("extract", "s3://speech/clips", "-o", tmp_path / "there", *BASE, "--shard-size", 3)
-    assert "1 finished clips have changed since" in changed.stderr
+    assert "1 finished clip changed since" in changed.stderr
     assert not [r for r in server.requests()[before:] if "clips/d" in r]  # the listing says it
 
 
