@@ -49,8 +49,8 @@ from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.setup import make_engine, make_loader, make_shard_plan, prepare
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.extractor import Extractor
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import Layout, ShardFiles
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 from hlfeat.text import count
 

@@ -22,9 +22,10 @@ from hlfeat.files import json_lines, write_atomically
 from hlfeat.statistics.moments import Moments, moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.catalog import ShardCatalog
+from hlfeat.storage.failure_record import FailureRecord
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import Layout, ShardFiles, own_files
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.storage.run_parts import read_report
 from hlfeat.storage.shard_writer import ShardWriter

@@ -23,8 +23,8 @@ from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, Export, cast
 from hlfeat.errors import UsageError
 from hlfeat.files import json_lines, write_atomically
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.metadata import meta_of
-from hlfeat.storage.records import IndexEntry
 from hlfeat.text import as_unicode
 
 _SPACE = re.compile(r"\s")

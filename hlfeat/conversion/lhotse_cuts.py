@@ -25,7 +25,7 @@ from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.conversion.target import Conversion, Export, cast
 from hlfeat.errors import UsageError
 from hlfeat.files import TEMPORARY, publish, sync, sync_folder
-from hlfeat.storage.records import IndexEntry
+from hlfeat.storage.index_entry import IndexEntry
 
 MANIFESTS = ("recordings", "supervisions", "features", "cuts")  # the last says that all are there
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from hlfeat.conversion.metadata import GENDER, LANGUAGE, SPEAKER, TEXT, first_of
 from hlfeat.conversion.target import Conversion
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.metadata import meta_of
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.times import timing_of
 
 _NAMED = {"text": TEXT, "speaker": SPEAKER, "language": LANGUAGE, "gender": GENDER}

@@ -18,9 +18,9 @@ from hlfeat.conversion.plan import Plan
 from hlfeat.conversion.source import Source, SourceClip
 from hlfeat.errors import UsageError
 from hlfeat.files import TEMPORARY, json_lines, write_atomically
+from hlfeat.storage.failure_record import FailureRecord
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
-from hlfeat.storage.records import FailureRecord
 
 
 @dataclass(frozen=True)

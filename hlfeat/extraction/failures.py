@@ -9,7 +9,7 @@ from hlfeat.errors import TooManyFailuresError, UnreachableError
 from hlfeat.extraction.events import FailedClip
 from hlfeat.extraction.options import Options
 from hlfeat.extraction.run_log import facts
-from hlfeat.storage.records import FailureRecord
+from hlfeat.storage.failure_record import FailureRecord
 from hlfeat.text import escape_unprintable
 
 log = logging.getLogger("hlfeat")

@@ -16,9 +16,10 @@ from hlfeat.extraction.failures import UNREACHABLE
 from hlfeat.inputs.base import is_missing
 from hlfeat.inputs.rows import BAD_ROW
 from hlfeat.remote.urls import is_url
+from hlfeat.storage.failure_record import FailureRecord
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import shard_number
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.text import count, escape_unprintable
 
 log = logging.getLogger("hlfeat")

@@ -17,7 +17,7 @@ from hlfeat.extraction.run import ClipRun
 from hlfeat.files import disk_error
 from hlfeat.inputs.collect import Inputs
 from hlfeat.nn.device import device_name, peak_memory
-from hlfeat.storage.records import FailureRecord
+from hlfeat.storage.failure_record import FailureRecord
 from hlfeat.versions import versions
 
 AT_WORK = "it is at work, or was killed"  # why a run whose end nobody has reported is not complete

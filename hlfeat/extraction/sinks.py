@@ -19,9 +19,9 @@ from hlfeat.extraction.failures import Failures
 from hlfeat.statistics.moments import Moments, no_moments
 from hlfeat.statistics.moments_sum import MomentsSum
 from hlfeat.statistics.shard_statistics import ShardStatistics
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.output_dir import OutputDir
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 
 log = logging.getLogger("hlfeat")

@@ -17,8 +17,8 @@ from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.remote.urls import is_url
 from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.text import count, escape_unprintable
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from hlfeat.storage.feature_dir import FeatureDir
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
-from hlfeat.storage.records import IndexEntry
 
 
 @dataclass(frozen=True)

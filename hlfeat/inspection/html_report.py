@@ -20,8 +20,8 @@ from hlfeat.inspection.clip_choice import chosen_clips
 from hlfeat.inspection.html_clips import EXCERPT_SECONDS, ONE_VECTOR, Room, card_of, row_of, text_of
 from hlfeat.inspection.summary import Inspection, histogram
 from hlfeat.inspection.text import summary_facts
+from hlfeat.storage.failure_record import FailureRecord
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.records import FailureRecord
 from hlfeat.text import count, duration
 
 MOST_LISTED = 2000  # clips, and failures, that are listed

@@ -16,8 +16,8 @@ from hlfeat.statistics.moments import Moments, moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
-from hlfeat.storage.records import IndexEntry
 
 WHOLE_BYTES = 16 << 20  # of a clip's features that are summed at once, as the run has done; of longer ones by piece
 

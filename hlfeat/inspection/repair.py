@@ -22,9 +22,9 @@ from hlfeat.inspection.verify import ShardCheck
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.catalog import ShardCatalog
 from hlfeat.storage.description import has_its_fingerprint
+from hlfeat.storage.failure_record import FailureRecord, salvage_failures
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.layout import Layout, ShardFiles, own_files
-from hlfeat.storage.records import FailureRecord, salvage_failures
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.storage.track_dir import TrackDir
 from hlfeat.text import count, escape_unprintable

@@ -11,10 +11,11 @@ import numpy as np
 from hlfeat.errors import OutputError
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
+from hlfeat.storage.failure_record import FailureRecord
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
-from hlfeat.storage.records import FailureRecord, IndexEntry
 from hlfeat.storage.run_dir import RunDir
 from hlfeat.storage.track_dir import TrackDir
 from hlfeat.text import escape_unprintable

@@ -10,9 +10,10 @@ from typing import Any
 from hlfeat.errors import OutputError
 from hlfeat.files import json_lines
 from hlfeat.partition import WHOLE
+from hlfeat.storage.failure_record import FailureRecord, read_failures
+from hlfeat.storage.index_entry import IndexEntry, read_index, read_index_lines
 from hlfeat.storage.layout import FileName, Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.publisher import LOCAL, Publisher
-from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index, read_index_lines
 from hlfeat.storage.track_files import check_tracks, indexed_tracks, is_track, remove_tracks, track_checksum
 
 _REMOVED_LAST = "description"  # it is the sign that the other files are hlfeat's

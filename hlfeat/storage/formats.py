@@ -16,7 +16,7 @@ from zipfile import is_zipfile
 import numpy as np
 
 from hlfeat.errors import OUT_OF_FILES, OutputError
-from hlfeat.storage.records import IndexEntry
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.remote_array import RemoteArray
 from hlfeat.storage.remote_file import DataFile, RemoteFile, size_of
 

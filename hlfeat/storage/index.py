@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from hlfeat.errors import OutputError
+from hlfeat.storage.index_entry import read_index_offsets
 from hlfeat.storage.index_lines import IndexLines
 from hlfeat.storage.layout import ShardFiles, indexed_shards
 from hlfeat.storage.place import Place
-from hlfeat.storage.records import read_index_offsets
 from hlfeat.storage.remote_file import DataFile, RemoteFile
 
 NEIGHBOURS = 2500  # ids on either side, in sorted order, among which the nearest are looked for

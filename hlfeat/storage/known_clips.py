@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hlfeat.errors import OutputError
+from hlfeat.storage.failure_record import read_failures
+from hlfeat.storage.index_entry import read_index
 from hlfeat.storage.layout import indexed_shards, own_files
 from hlfeat.storage.output_place import OutputPlace
-from hlfeat.storage.records import read_failures, read_index
 
 
 def known_ids(folder: Path) -> set[str]:

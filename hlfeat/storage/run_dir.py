@@ -11,9 +11,10 @@ from typing import Any
 from hlfeat.errors import UsageError
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.description import read_description
+from hlfeat.storage.failure_record import FailureRecord, read_failures
+from hlfeat.storage.index_entry import IndexEntry, read_index
 from hlfeat.storage.layout import Layout, ShardFiles, indexed_shards, own_files
 from hlfeat.storage.place import LocalPlace, Place
-from hlfeat.storage.records import FailureRecord, IndexEntry, read_failures, read_index
 from hlfeat.storage.run_parts import is_complete
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from hlfeat.files import TEMPORARY, sync
 from hlfeat.storage.formats import FORMATS, FeatureWriter
+from hlfeat.storage.index_entry import IndexEntry, index_bytes
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.publisher import LOCAL, Publisher
-from hlfeat.storage.records import IndexEntry, index_lines
 
 
 class ShardWriter:
@@ -95,7 +95,7 @@ class ShardWriter:
         self._publish()
         if statistics is not None:
             self._publisher.write(self.files.statistics, statistics)
-        self._publisher.write(self.files.index, index_lines(self.entries) if index is None else index)
+        self._publisher.write(self.files.index, index_bytes(self.entries) if index is None else index)
         return self.path
 
     def _publish(self) -> None:

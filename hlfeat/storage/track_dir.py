@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hlfeat.errors import OutputError, UsageError
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.place import Place
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.run_dir import RunDir
 
 _PIECE = 1 << 20  # bytes that are read at once

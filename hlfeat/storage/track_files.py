@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hlfeat.errors import OutputError
 from hlfeat.files import TEMPORARY
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import TRACK_SUFFIX, Layout
-from hlfeat.storage.records import IndexEntry
 
 _PIECE = 1 << 20  # bytes that are read at once
 

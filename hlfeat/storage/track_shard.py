@@ -18,8 +18,8 @@ from typing import IO
 
 from hlfeat.errors import ClipError
 from hlfeat.files import TEMPORARY, publish, sync, sync_folder
+from hlfeat.storage.index_entry import IndexEntry, index_bytes
 from hlfeat.storage.layout import Layout, ShardFiles, track_name
-from hlfeat.storage.records import IndexEntry, index_lines
 from hlfeat.storage.track_files import remove_tracks, temporary_of
 
 _AT_ONCE = 32  # files that are synced together: disks take many requests in the time of one
@@ -96,7 +96,7 @@ class TrackShard:
     def _write_line(self, start: int, entry: IndexEntry) -> None:
         """Write the last line of the draft, or write it again: it is no shorter then, and begins the same."""
         self._draft.seek(start)
-        self._draft.write(index_lines([entry]))
+        self._draft.write(index_bytes([entry]))
         self._draft.flush()
 
     def _cut(self, start: int) -> None:

@@ -39,7 +39,7 @@ from hlfeat.extraction.options import DEFAULT_LIMITS, Limits, Options
 from hlfeat.extraction.pitch_tracks import PitchTracks
 from hlfeat.inputs.collect import Inputs, collect_inputs
 from hlfeat.partition import WHOLE, Part
-from hlfeat.storage.records import read_failures
+from hlfeat.storage.failure_record import read_failures
 from tests import helpers
 from tests.extraction import runs
 from tests.extraction.runs import CHEAP, contents, files_below

@@ -31,8 +31,8 @@ from hlfeat.inspection.tracks import inspect_tracks
 from hlfeat.inspection.verify import verify_tracks
 from hlfeat.nn.pitch import pitch
 from hlfeat.partition import WHOLE, Part
+from hlfeat.storage.failure_record import read_failures
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.records import read_failures
 from hlfeat.storage.track_dir import TrackDir
 from tests import helpers
 from tests.extraction import runs

@@ -27,7 +27,7 @@ from hlfeat.extraction.fetch_ahead import FetchAhead
 from hlfeat.extraction.options import Options
 from hlfeat.inputs import parquet
 from hlfeat.inputs.collect import Inputs, collect_inputs
-from hlfeat.storage.records import read_failures
+from hlfeat.storage.failure_record import read_failures
 from tests.extraction.runs import QUIET, contents, run
 from tests.in_process import invoke
 from tests.inputs.tables_of_audio import (

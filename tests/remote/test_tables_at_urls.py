@@ -12,7 +12,7 @@ from hlfeat.errors import ClipError, TooManyFailuresError, UnreachableError, Usa
 from hlfeat.extraction.options import Options
 from hlfeat.remote import tables
 from hlfeat.remote.retries import Retries
-from hlfeat.storage.records import read_failures
+from hlfeat.storage.failure_record import read_failures
 from tests.extraction.runs import run
 from tests.inputs.tables_of_audio import sounds, write_files, write_table
 from tests.remote.object_server import ObjectServer

@@ -10,8 +10,8 @@ import pytest
 import hlfeat
 from hlfeat import partition
 from hlfeat.storage import collate, layout, shard_writer, split, store, times
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import Layout, ShardFiles
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 
 

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from hlfeat.errors import OutputError
 from hlfeat.files import json_lines
-from hlfeat.storage.records import (
-    FailureRecord,
-    IndexEntry,
-    index_lines,
-    read_failures,
-    read_index,
-    read_index_offsets,
-)
+from hlfeat.storage.failure_record import FailureRecord, read_failures
+from hlfeat.storage.index_entry import IndexEntry, index_bytes, read_index, read_index_offsets
 
 LINE = (
     '{"id": "a.tar/b.wav", "path": "a.tar", "shard": "shard-00000.npy", "row": 3, "frames": 4, "duration": 0.5, '
@@ -66,7 +60,7 @@ ENTRIES = st.builds(
 @given(st.lists(ENTRIES, max_size=4))
 def test_index_lines_are_what_json_makes_of_them(entries):
     """In UTF-8, each on one line for any program: others than JSON's know more ends of lines."""
-    data = index_lines(entries)
+    data = index_bytes(entries)
     assert data == json_lines(entry.as_dict() for entry in entries)
     lines = data.decode().splitlines()
     assert [repr(json.loads(line)) for line in lines] == [
@@ -78,7 +72,7 @@ def test_letters_are_as_they_are_and_bytes_of_names_survive(tmp_path):
     """Escapes are read too: earlier versions wrote them for every letter beyond ASCII."""
     path = tmp_path / "index"
     entry = IndexEntry("Müritz/тест", "caf\udce9.wav", "s.npy", 0, 1, 1.0, decoder="\x85\u2028")
-    path.write_bytes(index_lines([entry]) + json.dumps(entry.as_dict()).encode() + b"\n" + index_lines([entry]))
+    path.write_bytes(index_bytes([entry]) + json.dumps(entry.as_dict()).encode() + b"\n" + index_bytes([entry]))
     assert "Müritz/тест".encode() in path.read_bytes()
     assert rb'"caf\udce9.wav"' in path.read_bytes()
     assert rb'"\u0085\u2028"' in path.read_bytes()
@@ -92,7 +86,7 @@ def test_letters_are_as_they_are_and_bytes_of_names_survive(tmp_path):
 
 def test_an_index_line_of_what_json_does_not_know():
     with pytest.raises(TypeError, match="int64 is not JSON serializable"):
-        index_lines([IndexEntry("a", "a", size=np.int64(1))])  # type: ignore[arg-type]
+        index_bytes([IndexEntry("a", "a", size=np.int64(1))])  # type: ignore[arg-type]
 
 
 @given(ENTRIES, TEXT, st.integers(), st.integers(), st.integers())

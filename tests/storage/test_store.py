@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from hlfeat import FeatureStore, collate
 from hlfeat.errors import OutputError
 from hlfeat.files import write_atomically
+from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import Layout, ShardFiles
-from hlfeat.storage.records import IndexEntry
 from hlfeat.storage.shard_writer import ShardWriter
 
 FEATURES = {f"d/{i}.wav": np.random.default_rng(i).normal(size=(3 + i, 2, 5)).astype(np.float32) for i in range(7)}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hlfeat.errors import ClipError
 from hlfeat.storage import track_shard
 from hlfeat.storage.catalog import ShardCatalog
+from hlfeat.storage.index_entry import IndexEntry, read_index
 from hlfeat.storage.layout import Layout, ShardFiles, track_name
-from hlfeat.storage.records import IndexEntry, read_index
 from hlfeat.storage.track_shard import TrackShard
 
 HOSTILE = [
