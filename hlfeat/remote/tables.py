@@ -7,42 +7,17 @@ from dataclasses import replace
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Stamp
-from hlfeat.audio.seekable import SeekableFile
 from hlfeat.audio.table_rows import TableFetcher
 from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.objects import read, stat
+from hlfeat.remote.ranged_file import RangedFile
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.urls import is_url, joined, normal_url, shown_url
 
 
-class RangedFile(SeekableFile):
-    """An object at a URL as a file to seek in. Each `read` is a request, and raises ClipError where it fails.
-
-    Args:
-        url: of the object.
-        size: in bytes.
-        retries: of each request.
-    """
-
-    def __init__(self, url: str, size: int, retries: Retries) -> None:
-        super().__init__(size)
-        self._url, self._retries = url, retries
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        end = self.size if size is None or size < 0 else min(self.position + size, self.size)
-        if end <= self.position:
-            return b""
-        try:
-            data = read(self._url, self.position, end, self._retries)
-        except RemoteError as e:
-            raise ClipError(e.code, str(e)) from e
-        self.position = end
-        return data
-
-
 def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple[RangedFile, Stamp]:
-    """An object, with its size and modification time. Raises ClipError.
+    """An object, with its size and modification time. Raises ClipError, also where it is read.
 
     Args:
         stamp: the size and the time, if they are known.
@@ -55,7 +30,14 @@ def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple
             stamp = found.size, found.modified
     except RemoteError as e:
         raise ClipError(e.code, str(e)) from e
-    return RangedFile(url, stamp[0], retries), stamp
+
+    def fetch(start: int, end: int) -> bytes:
+        try:
+            return read(url, start, end, retries)
+        except RemoteError as e:
+            raise ClipError(e.code, str(e)) from e
+
+    return RangedFile(stamp[0], fetch), stamp
 
 
 def table_fetcher(retries: Retries) -> TableFetcher:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Literal
 from hlfeat.errors import OutputError
 from hlfeat.remote.folders import read_range
 from hlfeat.remote.objects import stat
+from hlfeat.remote.ranged_file import RangedFile
 from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.remote.urls import scheme_of, shown_url
 
@@ -68,7 +68,9 @@ class RemoteFile:
 
     def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
         """To be read in order, with few requests and in bounded memory."""
-        return io.BufferedReader(_Ranges(self.opened()), READ_AHEAD)
+        file = self.opened()
+        assert file.size is not None
+        return io.BufferedReader(RangedFile(file.size, file.read), READ_AHEAD)
 
     @contextmanager
     def copied(self) -> Iterator[Path]:
@@ -89,33 +91,6 @@ class RemoteFile:
 
     def _changed(self) -> OutputError:
         return OutputError(f"{self}: has changed since it was opened")
-
-
-class _Ranges(io.RawIOBase):
-    """The bytes of a remote file whose size is known."""
-
-    def __init__(self, file: RemoteFile) -> None:
-        assert file.size is not None
-        self._file, self._size, self._place = file, file.size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._file.read(self._place, max(self._place, min(self._place + len(buffer), self._size)))
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
 
 
 DataFile = Path | RemoteFile  # the features of a shard
