@@ -91,11 +91,11 @@ def _archive_at_url(argument: Argument, url: str) -> Iterator[Clip | Skipped]:
     try:
         stamp = argument.listed
         if stamp is None:
-            found = stat_object(url, argument.retries)
+            found = stat_object(url, argument.reading.retries)
             if found.is_folder or found.size is None:
                 raise RemoteError("unreadable", "expected a file whose size its server says")
             stamp = found.size, found.modified
-        file = RemoteHeaders(url, stamp[0], argument.retries)
+        file = RemoteHeaders(url, stamp[0], argument.reading.retries)
         file.read(1)  # whether its server sends parts of files
     except RemoteError as e:
         if argument.origin in GIVEN or e.code == "unreachable":

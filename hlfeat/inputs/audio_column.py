@@ -18,7 +18,7 @@ def audio_column_of(schema: Any, argument: Argument) -> str | None:
 
     Raises UsageError where that is not clear, or the column cannot be one of audio.
     """
-    path, wanted = escape_unprintable(argument.path), argument.audio_column
+    path, wanted = escape_unprintable(argument.path), argument.reading.audio_column
     in_folder = argument.origin is Origin.FOLDER
     if wanted is None:
         columns = _columns_that_look_like_audio(schema)

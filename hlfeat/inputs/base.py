@@ -23,8 +23,6 @@ from hlfeat.remote.objects import read
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.urls import is_url, name_of, normal_url, shown_url
 
-NO_RETRIES = Retries(0)
-
 
 class Origin(Enum):
     """Where a path was read."""
@@ -38,8 +36,20 @@ class Origin(Enum):
 GIVEN = frozenset({Origin.ARGUMENT, Origin.MANIFEST})  # named by the user: an error in it stops the run
 
 
+class Reading(NamedTuple):
+    """How all inputs of a run are read.
+
+    Attributes:
+        retries: how often what is asked of a URL is asked again.
+        audio_column: the name of the column of audio in tables of Parquet; None: the one that looks like it.
+    """
+
+    retries: Retries = Retries(0)
+    audio_column: str | None = None
+
+
 class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is one for each file of a folder
-    """A path that stands for clips. `Argument.of` makes one.
+    """A path that stands for clips. `Argument.of` makes one, and `entry` one that it leads to.
 
     Attributes:
         path: as written, or "-".
@@ -48,13 +58,12 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         id: of the clip, if the path is one file.
         prefix: the ids of clips inside it (a folder's files, an archive's members) begin with it.
         parents: device and inode of the folders that were entered on the way to it.
+        url: what is fetched, where it is a URL: `path` has no secrets.
+        listed: size (bytes) and modification time (nanoseconds since 1970; None: not known) of an object in a folder.
+        reading: how it is read, and all that it leads to.
         stdin: what "-" stands for.
         null: paths of a list end with NUL instead of a newline.
         root: what paths in it are relative to.
-        url: what is fetched, where it is a URL: `path` has no secrets.
-        listed: size (bytes) and modification time (nanoseconds since 1970; None: not known) of an object in a folder.
-        retries: how often what is asked of a URL is asked again.
-        audio_column: the name of the column of audio in tables of Parquet; None: the one that looks like it.
     """
 
     path: str
@@ -63,13 +72,12 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     id: str
     prefix: str = ""
     parents: tuple[tuple[int, int], ...] = ()
+    url: str | None = None
+    listed: Stamp | None = None
+    reading: Reading = Reading()
     stdin: BinaryIO | None = None
     null: bool = False
     root: Root = NO_ROOT
-    url: str | None = None
-    listed: Stamp | None = None
-    retries: Retries = NO_RETRIES
-    audio_column: str | None = None
 
     @classmethod
     def of(
@@ -79,37 +87,30 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         id_: str,
         prefix: str = "",
         parents: tuple[tuple[int, int], ...] = (),
-        stdin: BinaryIO | None = None,
-        null: bool = False,
-        root: Root = NO_ROOT,
-        retries: Retries = NO_RETRIES,
-        audio_column: str | None = None,
+        listed: Stamp | None = None,
+        reading: Reading = Reading(),  # noqa: B008
     ) -> Argument:
+        """One at a path or a URL."""
         if "://" in path and is_url(path):
-            return cls.at(path, origin, id_, prefix, null, root, None, retries, audio_column)
+            url = normal_url(path)
+            return cls(shown_url(url), origin, None, id_, prefix, parents, url, listed, reading)
         try:
             status = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL in the path
             status = None
-        return cls(path, origin, status, id_, prefix, parents, stdin, null, root, None, None, retries, audio_column)
+        return cls(path, origin, status, id_, prefix, parents, None, None, reading)
 
-    @classmethod
-    def at(
-        cls,
-        url: str,
+    def entry(
+        self,
+        path: str,
         origin: Origin,
         id_: str,
         prefix: str = "",
-        null: bool = False,
-        root: Root = NO_ROOT,
+        parents: tuple[tuple[int, int], ...] = (),
         listed: Stamp | None = None,
-        retries: Retries = NO_RETRIES,
-        audio_column: str | None = None,
     ) -> Argument:
-        """One at a URL."""
-        url = normal_url(url)
-        shown = shown_url(url)
-        return cls(shown, origin, None, id_, prefix, (), None, null, root, url, listed, retries, audio_column)
+        """A line of this list, or an entry of this folder, which is read as this is."""
+        return Argument.of(path, origin, id_, prefix, parents, listed, self.reading)
 
     @property
     def secret_url(self) -> str | None:
@@ -131,7 +132,7 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         if self.url is None:
             return None
         with asking(self.path):
-            return read(self.url, retries=self.retries)
+            return read(self.url, retries=self.reading.retries)
 
     @property
     def is_folder(self) -> bool:

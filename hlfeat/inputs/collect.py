@@ -11,13 +11,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from hlfeat.audio.clip import Clip
 from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
 from hlfeat.inputs.audio_folder import AudioFolder
-from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped, is_missing
+from hlfeat.inputs.base import Argument, InputKind, Origin, Reading, Skipped, is_missing
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.objects import ObjectPattern, Objects
 from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow, with_distinct_ids
@@ -154,7 +154,7 @@ def collect_inputs(
     """
     inputs, kinds = Inputs(), set[type[InputKind]]()
     top = Root(None if root is None else os.fspath(root))
-    for argument in _arguments(paths, manifests, _Reading(stdin, null, top, Retries(retries), audio_column)):
+    for argument in _arguments(paths, manifests, stdin, null, top, Reading(Retries(retries), audio_column)):
         kind, first = kind_of(argument), len(inputs.clips)
         file = argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive | Parquet)
         if file and is_missing(argument.path):
@@ -224,30 +224,22 @@ def kind_of(argument: Argument) -> InputKind:
     )
 
 
-class _Reading(NamedTuple):
-    """How inputs are read; the attributes are those of `Argument`."""
-
-    stdin: BinaryIO | None
-    null: bool
-    root: Root
-    retries: Retries
-    audio_column: str | None
-
-
-def _arguments(paths: Sequence[str], manifests: Sequence[str], of: _Reading) -> Iterator[Argument]:
-    root = of.root
+def _arguments(
+    paths: Sequence[str], manifests: Sequence[str], stdin: BinaryIO | None, null: bool, root: Root, reading: Reading
+) -> Iterator[Argument]:
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
         _check_scheme(path)
         id_ = root.below(path) or posixpath.basename(shown_url(path).rstrip("/"))
-        argument = Argument.of(path, Origin.ARGUMENT, id_, **of._asdict())
+        argument = Argument.of(path, Origin.ARGUMENT, id_, reading=reading)
         is_folder = argument.is_folder or argument.url is not None
-        yield argument._replace(prefix=root.below(f"{path}/") or "") if is_folder else argument
+        prefix = root.below(f"{path}/") or "" if is_folder else ""
+        yield argument._replace(prefix=prefix, stdin=stdin, null=null, root=root)
     for path in manifests:
         _check_scheme(path)
-        id_ = posixpath.basename(shown_url(path))
-        yield Argument.of(path, Origin.MANIFEST, id_, **of._replace(stdin=None)._asdict())
+        argument = Argument.of(path, Origin.MANIFEST, posixpath.basename(shown_url(path)), reading=reading)
+        yield argument._replace(null=null, root=root)
 
 
 def _check_scheme(path: str) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hlfeat.audio.clip import Clip, relative_id
+from hlfeat.audio.copies import Stamp
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.urls import asking, end_run
@@ -42,13 +43,13 @@ class ObjectPattern(InputKind):
         rest = pattern.removeprefix(folder).rstrip("/")
         matching = re.compile(rf"{translated(rest)}(?:/.*)?", re.DOTALL)
         with asking(argument.path):
-            listed = list(list_prefix(folder, rest[: first.start() - len(folder)], argument.retries))
+            listed = list(list_prefix(folder, rest[: first.start() - len(folder)], argument.reading.retries))
         found = [o for o in listed if matching.fullmatch(o.url.removeprefix(folder))]
         if found:
             yield from _entries(found, folder, argument, hidden=rest.startswith(".") or "/." in rest)
             return
         with asking(argument.path, {"missing": "no object matches"}):  # it may be the name of one: take 1 [mono].wav
-            yield _one(argument, stat(argument.url, argument.retries))
+            yield _one(argument, stat(argument.url, argument.reading.retries))
 
 
 class Objects(InputKind):
@@ -74,12 +75,12 @@ class Objects(InputKind):
         if is_web(url) and "*" in url:
             missing += f"; {_NO_LISTING}"
         try:
-            found = stat(url, argument.retries)
+            found = stat(url, argument.reading.retries)
             if not found.is_folder:
                 yield _one(argument, found)
                 return
             folder = url.rstrip("/") + "/"
-            listed = list(list_prefix(folder, "", argument.retries))
+            listed = list(list_prefix(folder, "", argument.reading.retries))
         except RemoteError as e:
             if argument.origin is Origin.ARGUMENT or e.code == "unreachable":
                 end_run(argument.path, e, missing if str(e) == "no such object" else None)
@@ -127,8 +128,12 @@ def _translated_token(token: re.Match[str]) -> str:
 
 
 def _one(argument: Argument, found: RemoteObject) -> Clip:
-    listed = None if found.size is None else (found.size, found.modified)
-    return Clip(argument.id, argument.path, url=argument.secret_url, listed=listed)
+    return Clip(argument.id, argument.path, url=argument.secret_url, listed=_stamp_of(found))
+
+
+def _stamp_of(found: RemoteObject) -> Stamp | None:
+    """Size and modification time; None where the server does not say the size."""
+    return None if found.size is None else (found.size, found.modified)
 
 
 def _entries(
@@ -150,16 +155,7 @@ def _entries(
             hidden_folders.add(name)
             continue
         id_ = "/".join(filter(None, (argument.prefix, relative_id("/".join(parts)))))
-        listed_as = None if found.size is None else (found.size, found.modified)
-        yield Argument.at(
-            found.url,
-            Origin.FOLDER,
-            id_,
-            id_,
-            listed=listed_as,
-            retries=argument.retries,
-            audio_column=argument.audio_column,
-        )
+        yield argument.entry(found.url, Origin.FOLDER, id_, id_, listed=_stamp_of(found))
 
 
 def _objects_only(listed: list[RemoteObject]) -> Iterator[RemoteObject]:

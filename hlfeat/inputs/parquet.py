@@ -67,7 +67,7 @@ class Parquet(InputKind):
             yield Clip(argument.id, argument.path)  # decoding it will say why it cannot be read
             return
         if find_spec("pyarrow") is None:
-            if argument.origin is not Origin.FOLDER or argument.audio_column is not None:
+            if argument.origin is not Origin.FOLDER or argument.reading.audio_column is not None:
                 raise UsageError(f"{path}: {NEEDS_PYARROW}")
             yield Skipped(argument.path)  # may be labels of the clips beside it
             return
@@ -94,7 +94,7 @@ class Parquet(InputKind):
 def _source(argument: Argument) -> tuple[Any, Stamp]:
     """What pyarrow is to open, and the table's size and modification time."""
     if argument.url is not None:
-        return open_ranged(argument.url, argument.retries, argument.listed)
+        return open_ranged(argument.url, argument.reading.retries, argument.listed)
     info = os.stat(argument.path) if argument.status is None else argument.status
     return argument.path, (info.st_size, info.st_mtime_ns)
 
