@@ -22,7 +22,7 @@ from hlfeat.audio.decoder import Decoder, TruncatedError
 from hlfeat.audio.formats import MAX_RATE, MIN_RATE
 from hlfeat.audio.passes import OpenFile, SharedPasses
 from hlfeat.audio.sndfile import SndfileDecoder
-from hlfeat.audio.table_rows import read_row
+from hlfeat.audio.table_fetcher import read_row
 from hlfeat.errors import ClipError
 
 BLOCK_SAMPLES = 1 << 20  # samples of all channels read at once

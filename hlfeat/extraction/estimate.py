@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.reader import Reader
-from hlfeat.audio.table_rows import TableFetcher
+from hlfeat.audio.table_fetcher import TableFetcher
 from hlfeat.config.config import Config
 from hlfeat.errors import ClipError
 from hlfeat.extraction.product import Product

@@ -10,7 +10,7 @@ Times beside bytes are metadata: data sets have cut their recordings into rows, 
 were (`begin_time` of GigaSpeech and AMI). To cut the rows at these times again would be wrong.
 
 Here only the other columns are read, and `path`: a data set of 100 GB is listed within seconds. The audio is read when
-it is needed (hlfeat/audio/table_rows.py).
+it is needed (hlfeat/audio/table_fetcher.py).
 
 The id of a row is its path, if no other row of the run has it, else `table#number`. All other columns but those with
 bytes are metadata.
@@ -33,7 +33,7 @@ from typing import Any
 from hlfeat.audio.clip import Clip, TableRow, relative_id
 from hlfeat.audio.copies import Stamp
 from hlfeat.audio.formats import is_apple_double
-from hlfeat.audio.table_rows import NEEDS_PYARROW, audio_leaves, code_of, leaf_of, open_table, reason_of
+from hlfeat.audio.table_file import NEEDS_PYARROW, audio_leaves, code_of, leaf_of, open_table, reason_of
 from hlfeat.errors import UsageError
 from hlfeat.inputs.audio_column import audio_column_of, is_text
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped

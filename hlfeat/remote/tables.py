@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Stamp
-from hlfeat.audio.table_rows import TableFetcher
+from hlfeat.audio.table_fetcher import TableFetcher
 from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.objects import read, stat

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hlfeat import FeatureStore, load_audio
 from hlfeat.audio import table_rows
 from hlfeat.audio.clip import Clip, TableRow
-from hlfeat.audio.table_rows import TableFetcher
+from hlfeat.audio.table_fetcher import TableFetcher
 from hlfeat.errors import ClipError, InterruptedRunError, UsageError
 from hlfeat.extraction.fetch_ahead import FetchAhead
 from hlfeat.extraction.options import Options
@@ -418,8 +418,8 @@ def test_any_rows_in_any_order_by_several_threads(tmp_path_factory, groups, batc
 def test_each_row_group_is_read_once(tmp_path, monkeypatch, step):
     groups = [[bytes([g, i]) * 500 for i in range(40)] for g in range(5)]
     listed = write_bytes(tmp_path / "t.parquet", groups)[::step]
-    begun, begin = [], table_rows._TablePass._begin
-    monkeypatch.setattr(table_rows._TablePass, "_begin", lambda self, group: (begun.append(group), begin(self, group)))
+    begun, begin = [], table_rows.TableRows._begin
+    monkeypatch.setattr(table_rows.TableRows, "_begin", lambda self, group: (begun.append(group), begin(self, group)))
     monkeypatch.setattr(table_rows, "BATCH_BYTES", 3000)
     with FetchAhead(listed, [TableFetcher()], at_once=16, most_bytes=1 << 20) as ahead:
         for fetched_clip in ahead:
@@ -455,8 +455,8 @@ def test_a_run_that_was_stopped_goes_on_with_its_row_group(tmp_path, monkeypatch
         run(
             table, tmp_path / "out", shard, config="log-mel", finished_shard=done.append, stopped=lambda: len(done) >= 5
         )
-    begun, begin = [], table_rows._TablePass._begin
-    monkeypatch.setattr(table_rows._TablePass, "_begin", lambda self, group: (begun.append(group), begin(self, group)))
+    begun, begin = [], table_rows.TableRows._begin
+    monkeypatch.setattr(table_rows.TableRows, "_begin", lambda self, group: (begun.append(group), begin(self, group)))
     run(table, tmp_path / "out", shard, config="log-mel")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert min(begun) >= 3
