@@ -12,7 +12,6 @@ import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.formats import has_audio_name
@@ -20,10 +19,11 @@ from hlfeat.errors import UsageError
 from hlfeat.inputs.base import Argument, InputKind, Origin
 from hlfeat.inputs.columns import Columns
 from hlfeat.inputs.manifests import read_json_row
-from hlfeat.inputs.parquet import PARQUET, add_files, column_names
+from hlfeat.inputs.parquet import PARQUET
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.rows import RowClips, clip_of_row
 from hlfeat.inputs.tables import add_rows, header_of
+from hlfeat.inputs.tables_of_files import add_files, column_names
 from hlfeat.inputs.text_files import open_text
 from hlfeat.text import count, escape_unprintable
 
@@ -54,11 +54,9 @@ class AudioFolder(InputKind):
                         rows.add(number, _json_clip, rows, line)
         else:
             add_files(rows, FILE_NAME, _COLUMNS)
-        clips = list(rows.clips())
+        clips = list(rows.clips(prefix=argument.prefix))
         _warn_of_others(argument.path, path, clips)
-        for clip in clips:
-            inside = argument.prefix and clip.fault is None
-            yield replace(clip, id=posixpath.join(argument.prefix, clip.id)) if inside else clip
+        yield from clips
 
 
 def _json_clip(rows: RowClips, line: str) -> Clip:

@@ -25,8 +25,8 @@ import logging
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,11 +37,9 @@ from hlfeat.audio.table_file import NEEDS_PYARROW, audio_leaves, code_of, leaf_o
 from hlfeat.errors import UsageError
 from hlfeat.inputs.audio_column import audio_column_of, is_text
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
-from hlfeat.inputs.columns import ColumnError, Columns, understand_columns
 from hlfeat.inputs.metadata import MetadataPool
-from hlfeat.inputs.rows import RowClips, clip_of_row
-from hlfeat.inputs.table_values import TooLargeError, has_bytes, json_values, without_large
-from hlfeat.inputs.tables import different_names
+from hlfeat.inputs.row_batches import read_rows
+from hlfeat.inputs.tables_of_files import clips_of_files
 from hlfeat.inputs.urls import end_run
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.tables import open_ranged
@@ -99,34 +97,9 @@ def _source(argument: Argument) -> tuple[Any, Stamp]:
     return argument.path, (info.st_size, info.st_mtime_ns)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of a table: all that is known of them without reading audio.
-
-    Attributes:
-        first: number of the first row; n: how many there are.
-        audio: for each row, its path; None or "" where it has none.
-        names, values: of the other columns, each with a value for each row.
-        error: why they cannot be read.
-    """
-
-    first: int
-    n: int
-    audio: Sequence[str | None]
-    names: tuple[str, ...] = ()
-    values: Sequence[Sequence[Any]] = ()
-    error: str = ""
-
-    def row(self, i: int) -> tuple[Any, ...]:
-        return tuple([column[i] for column in self.values])
-
-
 def _clips(file: Any, column: str, argument: Argument, stamp: Stamp) -> Iterator[Clip]:
-    kind = file.schema_arrow.field(column).type
-    if is_text(kind):
-        yield from _of_files(file, column, argument, _columns_of_files(file, column, argument))
-    elif not _has_audio(file, column):
-        yield from _of_files(file, column, argument, Columns(paths=(column,)))
+    if is_text(file.schema_arrow.field(column).type) or not _has_audio(file, column):
+        yield from clips_of_files(file, column, argument)
     else:
         yield from _of_rows(file, column, argument, stamp)
 
@@ -154,14 +127,14 @@ def _of_rows(file: Any, column: str, argument: Argument, stamp: Stamp) -> Iterat
     for group in range(file.metadata.num_row_groups):
         chunk = leaf_of(file, group, leaf)
         mean_sizes.append(chunk.total_uncompressed_size // max(1, chunk.num_values))
-    for group, rows in _read(file, column, argument.path):
+    for group, rows in read_rows(file, column, argument.path):
         for i in range(rows.n):
             number, name = rows.first + i, _shown_name(rows.audio[i])
             id_ = relative_id(name) if name else ""
             id_ = posixpath.join(argument.prefix, name if id_ == name else id_) if id_ else f"{table}#{number}"
             fault = ("corrupt", rows.error) if rows.error else None
             row = TableRow(table, number, column, stamp, name, mean_sizes[group])
-            yield Clip(id_, path, fault=fault, meta=metadata.row(*_kept(rows, i)), row=row, **at_url)
+            yield Clip(id_, path, fault=fault, meta=metadata.row(*rows.others(i)), row=row, **at_url)
 
 
 def _shown_name(path: str | None) -> str:
@@ -169,128 +142,6 @@ def _shown_name(path: str | None) -> str:
     if path and (is_url(path) or other_scheme(path)):
         return shown_url(path).partition("://")[2]
     return path or ""
-
-
-def _kept(rows: _Rows, i: int) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    values = rows.row(i)
-    large = any(type(value) is TooLargeError for value in values)
-    return without_large(rows.names, values) if large else (rows.names, values)
-
-
-def _columns_of_files(file: Any, column: str, argument: Argument) -> Columns:
-    """What the columns beside one of paths mean. Raises UsageError for those that are not understood."""
-    names = tuple(name for name in file.schema_arrow.names if name != column)
-    try:
-        return replace(understand_columns(names), paths=(column,))
-    except ColumnError as e:
-        raise UsageError(f"{escape_unprintable(argument.path)}: {escape_unprintable(str(e))}") from e
-
-
-def _of_files(file: Any, column: str, argument: Argument, columns: Columns) -> Iterator[Clip]:
-    """A clip for each row, which names a file, or a segment of one."""
-    clips = RowClips(argument.path, argument.root, argument.url)
-    _add_files(clips, file, column, columns)
-    for clip in clips.clips():
-        inside = argument.prefix and clip.fault is None
-        yield replace(clip, id=posixpath.join(argument.prefix, clip.id)) if inside else clip
-
-
-def add_files(clips: RowClips, column: str, columns: Columns) -> None:
-    """Add the rows of a table of paths. Raises UsageError where it cannot be read.
-
-    Args:
-        clips: where they go, with the path of the table.
-        column: of paths.
-        columns: what its columns mean.
-    """
-    try:
-        file = open_table(clips.path)
-    except Exception as e:  # pyarrow raises errors of many types
-        raise UsageError(f"{escape_unprintable(clips.path)}: the table cannot be read: {reason_of(e)}") from e
-    with file:
-        _add_files(clips, file, column, columns)
-
-
-def column_names(path: str) -> tuple[str, ...]:
-    """The columns of text of a table; nothing where it cannot be read, or pyarrow is not installed."""
-    try:
-        with open_table(path) as file:
-            return tuple(field.name for field in file.schema_arrow if is_text(field.type))
-    except Exception:
-        return ()
-
-
-def _add_files(clips: RowClips, file: Any, column: str, columns: Columns) -> None:
-    def clip_at(rows: _Rows, i: int) -> Clip:
-        names, values = _kept(rows, i)
-        row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        others = {name: value for name, value in zip(names, values, strict=True) if name not in columns}
-        if rows.audio[i]:
-            row[column] = rows.audio[i]
-        return clip_of_row(clips, row, columns, clips.metadata.of(others))
-
-    for _, rows in _read(file, column, clips.path):
-        for i in range(rows.n):
-            if rows.error:
-                raise UsageError(f"{escape_unprintable(clips.path)}: {rows.error}")
-            clips.add(rows.first + i, clip_at, rows, i)
-
-
-def _read(file: Any, column: str, path: str) -> Iterator[tuple[int, _Rows]]:
-    """The row groups of a table without the bytes of the audio, some rows at a time."""
-    schema, source, path = file.schema_arrow, path, escape_unprintable(path)
-    paths = [leaf for leaf in audio_leaves(file, column) if leaf != column and leaf.endswith(".path")]
-    if is_text(schema.field(column).type):
-        paths = [column]
-    others = [field.name for field in schema if field.name != column and not has_bytes(field.type)]
-    left_out = [field.name for field in schema if field.name != column and has_bytes(field.type)]
-    if left_out:
-        log.debug("%s: columns with bytes in them are no metadata: %s", path, escape_unprintable(", ".join(left_out)))
-    first, large = 0, Counter[str]()
-    for group in range(file.metadata.num_row_groups):
-        n = file.metadata.row_group(group).num_rows
-        if not paths and not others:
-            yield group, _Rows(first, n, [""] * n)
-        else:
-            end = first
-            try:
-                batches = file.iter_batches(
-                    _BATCH_ROWS, row_groups=[group], columns=[*paths, *others], use_threads=False
-                )
-                for batch in batches:
-                    rows = _rows_of(batch, column, end)
-                    large.update(
-                        name
-                        for name, values in zip(rows.names, rows.values, strict=True)
-                        for value in values
-                        if type(value) is TooLargeError
-                    )
-                    yield group, rows
-                    end += rows.n
-                if end != first + n:
-                    raise ValueError(f"expected {n} rows, got {end - first}")
-            except Exception as e:
-                if code_of(e) == "unreachable":
-                    end_run(source, RemoteError("unreachable", reason_of(e)))
-                rest = first + n - end
-                yield group, _Rows(end, rest, [""] * rest, error=f"the row group cannot be read: {reason_of(e)}")
-        first += n
-    for name, times in large.items():
-        log.debug("%s: %s of %s too large to be metadata", path, count(times, "value"), escape_unprintable(name))
-
-
-def _rows_of(batch: Any, column: str, first: int) -> _Rows:
-    names, values = [], []
-    audio: Sequence[str | None] = [""] * batch.num_rows
-    for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        if name != column:
-            names.append(name)
-            values.append(json_values(array))
-        elif is_text(array.type):
-            audio = array.to_pylist()
-        else:
-            audio = array.field("path").to_pylist()
-    return _Rows(first, batch.num_rows, audio, different_names(names), values)
 
 
 def with_distinct_ids(clips: list[Clip]) -> list[Clip]:

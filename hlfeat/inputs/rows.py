@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from hlfeat.audio.clip import Clip, relative_id
@@ -84,11 +86,12 @@ class RowClips:
         """Add a row that cannot be used."""
         self._entries.append(_BadRow(line, error))
 
-    def clips(self, named: bool = True) -> Iterator[Clip]:
+    def clips(self, named: bool = True, prefix: str = "") -> Iterator[Clip]:
         """All of them, in order. Those of bad rows have ids that no other clip of the manifest has.
 
         Args:
             named: whether the ids of bad rows are those in them, where there are some, or all made of lines.
+            prefix: of the ids of clips that can be used: the folder that the manifest was found in.
 
         Raises:
             UsageError: no row looks like one of a manifest.
@@ -99,7 +102,8 @@ class RowClips:
         taken = set(self._lines)
         for entry in self._entries:
             if isinstance(entry, Clip):
-                yield entry
+                inside = prefix and entry.fault is None
+                yield replace(entry, id=posixpath.join(prefix, entry.id)) if inside else entry
                 continue
             error = entry.error
             id_ = error.clip_id
