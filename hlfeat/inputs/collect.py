@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,9 +17,10 @@ from hlfeat.errors import UsageError
 from hlfeat.inputs.archives import Archive
 from hlfeat.inputs.audio_folder import AudioFolder
 from hlfeat.inputs.base import Argument, InputKind, Origin, Reading, Skipped, is_missing
+from hlfeat.inputs.distinct_ids import refuse_duplicates, warn_of_unicode_forms, with_distinct_ids
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.objects import ObjectPattern, Objects
-from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow, with_distinct_ids
+from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
@@ -186,7 +186,7 @@ def collect_inputs(
         skipped = inputs.describe_skipped()
         raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
     need_schemes(inputs.clips)
-    _warn_of_unicode_forms(_refuse_duplicates(inputs.clips))
+    warn_of_unicode_forms(refuse_duplicates(inputs.clips))
     return inputs
 
 
@@ -261,48 +261,3 @@ def _no_such_input(path: str) -> str:
     with suppress(OSError, ValueError), os.scandir(folder or ".") as entries:
         names = [entry.name for entry in islice(entries, _MOST_COMPARED)]
     return f"{name}: no such file or folder{escape_unprintable(nearest(base, names))}"
-
-
-def _refuse_duplicates(clips: Iterable[Clip]) -> dict[str, Clip]:
-    """The clips by their ids. Raises UsageError for two of the same."""
-    first_with: dict[str, Clip] = {}
-    for clip in clips:
-        first = first_with.setdefault(clip.id, clip)
-        if first is not clip:
-            raise UsageError(f"two clips with the id {escape_unprintable(clip.id)}: {_both(first, clip)}")
-    return first_with
-
-
-def _warn_of_unicode_forms(by_id: Mapping[str, Clip]) -> None:
-    """Say which ids look the same: macOS writes letters with accents as two characters (NFD), others as one (NFC)."""
-    decomposed = [id_ for id_ in by_id if not id_.isascii() and not unicodedata.is_normalized("NFC", id_)]
-    composed: dict[str, str] = {}
-    alike = []
-    for id_ in decomposed:
-        form = unicodedata.normalize("NFC", id_)
-        first = form if form in by_id else composed.setdefault(form, id_)
-        if first != id_:
-            alike.append((first, id_))
-    if alike:
-        first, second = (ascii(id_)[1:-1] for id_ in alike[0])
-        names = "name differs" if len(alike) == 1 else "names differ"
-        log.warning(
-            "%d %s from another one in its Unicode form only, and stands for another clip: %s and %s",
-            len(alike),
-            names,
-            first,
-            second,
-        )
-
-
-def _both(first: Clip, second: Clip) -> str:
-    if first.row is not None and second.row is not None and first.row == second.row and first.path == second.path:
-        return f"{first} given twice"
-    if first.path != second.path:
-        return f"{first} and {second}; give the folder above them, or a list of paths"
-    if first.source != second.source:
-        return f"{first} twice, with different secrets, which ids leave out; a manifest can give each an id"
-    if first.span == second.span or first.span is None or second.span is None:
-        return f"{first} given twice"
-    other = f"{escape_unprintable(second.name)} at byte {second.span.offset}"
-    return f"{first} at byte {first.span.offset} and {other}"

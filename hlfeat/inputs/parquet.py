@@ -24,9 +24,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -130,8 +128,9 @@ def _of_rows(file: Any, column: str, argument: Argument, stamp: Stamp) -> Iterat
     for group, rows in read_rows(file, column, argument.path):
         for i in range(rows.n):
             number, name = rows.first + i, _shown_name(rows.audio[i])
-            id_ = relative_id(name) if name else ""
-            id_ = posixpath.join(argument.prefix, name if id_ == name else id_) if id_ else f"{table}#{number}"
+            below = relative_id(name) if name else ""
+            below = name if below == name else below  # one text in memory where both are the same
+            id_ = posixpath.join(argument.prefix, below) if below else f"{table}#{number}"
             fault = ("corrupt", rows.error) if rows.error else None
             row = TableRow(table, number, column, stamp, name, mean_sizes[group])
             yield Clip(id_, path, fault=fault, meta=metadata.row(*rows.others(i)), row=row, **at_url)
@@ -142,15 +141,6 @@ def _shown_name(path: str | None) -> str:
     if path and (is_url(path) or other_scheme(path)):
         return shown_url(path).partition("://")[2]
     return path or ""
-
-
-def with_distinct_ids(clips: list[Clip]) -> list[Clip]:
-    """The clips of a run. Of rows that have the same path, also in several tables, none has it for its id."""
-    times = Counter(clip.id for clip in clips if clip.row is not None)
-    return [
-        replace(clip, id=f"{clip.row.table}#{clip.row.number}") if clip.row is not None and times[clip.id] > 1 else clip
-        for clip in clips
-    ]
 
 
 def skipped_without_pyarrow(skipped: Mapping[str, int]) -> None:
