@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,15 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
     if e.errno in OUT_OF_FILES:
         return OutputError("too many open files: raise the limit (ulimit -n), and run the same command again")
     return OutputError(f"{folder}: cannot be written: {e.strerror or e}")
+
+
+@contextmanager
+def disk_errors_of(folder: Path) -> Iterator[None]:
+    """Turns an OSError of this block, which writes into a folder, into an OutputError."""
+    try:
+        yield
+    except OSError as e:
+        raise disk_error(e, folder) from e
 
 
 def hash_file(path: Path) -> str:

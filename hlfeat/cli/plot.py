@@ -158,18 +158,18 @@ def _draw_sheet(folder: str, ids: list[str] | None, channel: int, pitch: bool | 
     from hlfeat.inspection.clip_choice import evenly_spaced
     from hlfeat.plotting.sheets import profile_figure, sheet_figure
     from hlfeat.plotting.store_view import is_one_vector, profiles, stored
-    from hlfeat.storage.place import name_of
+    from hlfeat.storage.place import shown_folder
     from hlfeat.storage.store import FeatureStore
     from hlfeat.text import count, escape_unprintable
 
     store = FeatureStore(folder)
     if not len(store):
-        raise OutputError(f"{name_of(folder)}: holds no features")
+        raise OutputError(f"{shown_folder(folder)}: holds no features")
     chosen = list(dict.fromkeys(ids)) if ids else [store.ids[i] for i in evenly_spaced(len(store), CLIPS)]
     if len(chosen) > MOST_ON_A_SHEET:
         raise UsageError(f"--id: expected at most {MOST_ON_A_SHEET} clips on a sheet, got {len(chosen)}")
     logging.getLogger("hlfeat").debug("%s of %d", count(len(chosen), "clip"), len(store))
-    title = f"{escape_unprintable(name_of(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
+    title = f"{escape_unprintable(shown_folder(folder))}: {len(chosen)} of {count(len(store), 'clip')}"
     if is_one_vector(store):
         if pitch:
             raise UsageError("--pitch: expected features of frames, got a vector for each clip")

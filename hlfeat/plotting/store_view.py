@@ -22,7 +22,7 @@ from hlfeat.plotting.columns import Columns
 from hlfeat.plotting.images import Grid, Image, Profile
 from hlfeat.plotting.pitch_line import confident_hertz, line_of, wants_pitch
 from hlfeat.storage.layout import Layout
-from hlfeat.storage.place import name_of
+from hlfeat.storage.place import shown_folder
 from hlfeat.storage.store import FeatureStore
 from hlfeat.storage.times import is_one_vector as one_vector
 from hlfeat.storage.times import window_seconds
@@ -45,7 +45,7 @@ def stored(store: FeatureStore, ids: Sequence[str], channel: int = 0, pitch: boo
     source = _Source.of(store, channel)
     if one_vector(source.pool):
         raise UsageError(
-            f"{name_of(store.folders[0])}: expected frames to draw, has one vector for each clip ({source.pool})"
+            f"{shown_folder(store.folders[0])}: expected frames to draw, has one vector for each clip ({source.pool})"
         )
     if pitch is None and store.description.get("stats"):
         pitch = False  # a salience that is normalised row by row is none
@@ -154,7 +154,7 @@ def _modules_of(store: FeatureStore, described: bool) -> tuple[Config, Extractor
     Args:
         described: whether hlfeat.yaml has the frequencies.
     """
-    path = f"{name_of(store.folders[0])}/{Layout(Path()).description}"
+    path = f"{shown_folder(store.folders[0])}/{Layout(Path()).description}"
     data = store.description.get("config")
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: there is no configuration in it")

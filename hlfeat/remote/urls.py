@@ -53,6 +53,16 @@ def unknown_scheme(url: str) -> str:
     return f"expected a path or a URL of s3, gs, hf, http or https, got {other_scheme(url)}://"
 
 
+def url_of_path(path: str) -> str | None:
+    """The URL that was made a path, which leaves one of its two slashes; None for others.
+
+    >>> url_of_path("s3:/bucket/a.wav"), url_of_path("s3://bucket/a.wav"), url_of_path("a.wav")
+    ('s3://bucket/a.wav', None, None)
+    """
+    url = re.sub(r"^(\w+):/(?!/)", r"\1://", path)
+    return url if url != path and is_url(url) else None
+
+
 def is_web(url: str) -> bool:
     """Whether it is of a web server, which lists nothing, and where `?` begins a query."""
     return scheme_of(url) in _WEB

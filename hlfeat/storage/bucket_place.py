@@ -31,7 +31,7 @@ from hlfeat.storage.heartbeat import HeldError
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import AnotherRunError
 from hlfeat.storage.output_place import OpenPlace
-from hlfeat.storage.place import REMEDY
+from hlfeat.storage.place import REMEDY, rename
 from hlfeat.storage.staging import Staging
 
 log = logging.getLogger("hlfeat")
@@ -122,7 +122,7 @@ class BucketPlace:
         except HlfeatError as e:
             local = isinstance(e.__cause__, OSError) and not isinstance(e.__cause__, FileNotFoundError)
             if self._folder and not local:  # a disk of this machine may be full
-                e.args = tuple(a.replace(self._folder, self._url) if isinstance(a, str) else a for a in e.args)
+                rename(e, self._folder, self._url)
             if e.remedy == "repair":
                 e.args, e.remedy = (f"{e}; {REMEDY}",), ""
             raise

@@ -11,7 +11,7 @@ from hlfeat.errors import UsageError
 from hlfeat.partition import Part
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.s3_writes import split_url
-from hlfeat.remote.urls import EXTRAS, shown_url
+from hlfeat.remote.urls import shown_url, url_of_path
 from hlfeat.storage.bucket_place import BucketPlace
 from hlfeat.storage.layout import Layout
 from hlfeat.storage.lock import DirectoryLock
@@ -19,7 +19,6 @@ from hlfeat.storage.output_place import OpenPlace, OutputPlace
 from hlfeat.storage.publisher import LOCAL
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_URL_AS_PATH = re.compile(f"({'|'.join(EXTRAS)}):/[^/]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def place_of(out: str | Path | OutputPlace, retries: Retries = Retries()) -> Out
     if not isinstance(out, str | Path):
         return out
     expected = f"{shown_url(str(out))}: expected a folder or s3://BUCKET/PREFIX"
-    if _URL_AS_PATH.match(str(out)):
+    if url_of_path(str(out)):
         if isinstance(out, Path):
             raise UsageError(f"{expected}, a URL as text: as a path it has lost a slash")
         raise UsageError(f"{expected}, with two slashes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hlfeat.errors import HlfeatError, UsageError
-from hlfeat.files import disk_error
+from hlfeat.files import disk_errors_of
 from hlfeat.remote.objects import stat
 from hlfeat.remote.retries import RemoteError
-from hlfeat.remote.urls import is_url, other_scheme, shown_url, unknown_scheme
+from hlfeat.remote.urls import is_url, other_scheme, shown_url, unknown_scheme, url_of_path
 from hlfeat.storage.index_lines import IndexLines, KeptLines, LinesOfFile, UnnamedFile
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.mirror import Mirror, mirror
@@ -46,9 +45,9 @@ class Place(ABC):
     def lines(self, index: Path) -> IndexLines:
         """The lines of an index, as long as they are wanted."""
 
-    @abstractmethod
     def named(self, text: str) -> str:
         """A message about a file in `folder`, with the name that people know it by."""
+        return text.replace(str(self.folder), str(self))
 
 
 class LocalPlace(Place):
@@ -68,9 +67,6 @@ class LocalPlace(Place):
 
     def lines(self, index: Path) -> IndexLines:
         return LinesOfFile(index)
-
-    def named(self, text: str) -> str:
-        return text
 
 
 class RemotePlace(Place):
@@ -95,15 +91,12 @@ class RemotePlace(Place):
         return [self.data(path.name) for path in shard.data if path.name in self._mirror.data]
 
     def lines(self, index: Path) -> IndexLines:
-        with _room(self.folder):
+        with disk_errors_of(self.folder.parent):
             start = self._kept.append(index.read_bytes() + b"\n")
         return KeptLines(f"{self}/{index.name}", self._kept, start)
 
-    def named(self, text: str) -> str:
-        return text.replace(str(self.folder), str(self))
 
-
-def place_of(folder: str | Path) -> str | Path:
+def path_or_url(folder: str | Path) -> str | Path:
     """A folder of this machine as a path, and a URL as text without a slash at its end.
 
     Raises UsageError for a URL that was a path (one of its two slashes is left), or cannot be read.
@@ -114,22 +107,22 @@ def place_of(folder: str | Path) -> str | Path:
         if not is_url(url):
             raise UsageError(f"{text}: expected the URL of a folder")
         return url
-    as_url = re.sub(r"^(\w+):/(?!/)", r"\1://", text)
-    if not (is_url(as_url) or other_scheme(text)) or Path(folder).exists():
+    as_url = url_of_path(text)
+    if not (as_url or other_scheme(text)) or Path(folder).exists():
         return Path(folder)
     if other_scheme(text):
         raise UsageError(f"{text}: {unknown_scheme(text)}")
     raise UsageError(f"{text}: expected the URL as text, {as_url}: a path has one slash of the two")
 
 
-def name_of(folder: str | Path) -> str:
+def shown_folder(folder: str | Path) -> str:
     """What messages call a folder, or the URL of one: without the secrets that it may have."""
     return shown_url(str(folder))
 
 
 def holds_features(folder: str) -> bool:
     """Whether a folder, of this machine or at a URL, is known to have features or pitch tracks in it."""
-    where = place_of(folder)
+    where = path_or_url(folder)
     if isinstance(where, Path):
         return Layout(where).description.exists()
     try:
@@ -150,24 +143,20 @@ def open_place(folder: str | Path) -> Iterator[Place]:
 
     Raises OutputError where a URL cannot be read, or there is no room for the copies.
     """
-    where = place_of(folder)
+    where = path_or_url(folder)
     if isinstance(where, Path):
         yield LocalPlace(where)
         return
     with TemporaryDirectory(prefix="hlfeat-") as copies:
-        with _room(Path(copies)):
+        with disk_errors_of(Path(copies).parent):
             place = RemotePlace(mirror(where, Path(copies), retries=RETRIES))
         try:
             yield place
         except HlfeatError as e:
-            e.args = tuple(place.named(arg) if isinstance(arg, str) else arg for arg in e.args)
+            rename(e, str(place.folder), str(place))
             raise
 
 
-@contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    """Raises OutputError where there is none on the disk, by the name of its folder."""
-    try:
-        yield
-    except OSError as e:
-        raise disk_error(e, folder.parent) from e
+def rename(error: HlfeatError, folder: str, name: str) -> None:
+    """Have the message of an error call a folder by the name that people know it by."""
+    error.args = tuple(arg.replace(folder, name) if isinstance(arg, str) else arg for arg in error.args)

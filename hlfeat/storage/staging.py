@@ -13,13 +13,13 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from hlfeat.errors import OutputError
-from hlfeat.files import disk_error
+from hlfeat.files import disk_errors_of
 from hlfeat.remote.s3_writes import Listed, S3Prefix
 from hlfeat.storage.layout import FileName, Layout
 
@@ -65,22 +65,14 @@ class Staging:
         """Note an object, of which nothing is here but its name and size."""
         self.tags[name] = tag
         self._copied.pop(name, None)
-        with self._room(), open(self.folder / name, "wb") as f:
+        with disk_errors_of(self.folder), open(self.folder / name, "wb") as f:
             f.truncate(size)
 
     def keep(self, name: str, tag: str, data: bytes) -> None:
         """Note an object, and have a copy."""
         self.tags[name] = self._copied[name] = tag
-        with self._room():
+        with disk_errors_of(self.folder):
             (self.folder / name).write_bytes(data)
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Raises OutputError where there is none on the disk."""
-        try:
-            yield
-        except OSError as e:
-            raise disk_error(e, self.folder) from e
 
     def has(self, name: str, data: bytes) -> bool:
         """Whether the object has these bytes, as far as is known here."""

@@ -19,7 +19,7 @@ from hlfeat.storage.description import band_freqs, read_description_dict
 from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.index import Index
 from hlfeat.storage.metadata import meta_of
-from hlfeat.storage.place import name_of, open_place, place_of
+from hlfeat.storage.place import open_place, path_or_url, shown_folder
 from hlfeat.storage.selection import Selection
 from hlfeat.storage.split import assign_groups
 from hlfeat.storage.store_checks import check_alike, dtype_of, row_shape_of
@@ -90,7 +90,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     """
 
     def __init__(self, folder: str | Path, *folders: str | Path) -> None:
-        self.folders = tuple(map(place_of, (folder, *folders)))
+        self.folders = tuple(map(path_or_url, (folder, *folders)))
         with ExitStack() as stack:
             places = [stack.enter_context(open_place(folder)) for folder in self.folders]
             described: list[tuple[str, dict[str, Any]]] = []
@@ -118,7 +118,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
     @property
     def _names(self) -> list[str]:
         """What messages call the folders."""
-        return list(map(name_of, self.folders))
+        return list(map(shown_folder, self.folders))
 
     @property
     def ids(self) -> Ids:
