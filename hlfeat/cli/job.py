@@ -97,8 +97,8 @@ EXIT_STATUS_OF_RUNS = {
     Exit.INTERRUPTED: "interrupted; the same command resumes the run",
 }
 RUN_ENVIRONMENT = """
-    CUDA_VISIBLE_DEVICES            GPUs for cuda:0, ...
-    RAY_ADDRESS                     the cluster of --on ray, HOST:PORT
+  CUDA_VISIBLE_DEVICES              GPUs for cuda:0, ...
+  RAY_ADDRESS                       the cluster of --on ray, HOST:PORT
   With --part auto only:
     SLURM_ARRAY_TASK_ID, ...        the task of an array
     RANK, WORLD_SIZE, LOCAL_RANK    the process of torchrun, and its GPU

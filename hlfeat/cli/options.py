@@ -93,14 +93,19 @@ RootOption = Annotated[
 ]
 AudioColumnOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The column of audio in .parquet inputs; default: the one that looks like it."),
+    typer.Option(
+        metavar="NAME",
+        help="The column of .parquet inputs that has the audio; default: the only one that looks like audio.",
+    ),
 ]
 
 
 RetriesOption = Annotated[
     int,
     typer.Option(
-        min=0, metavar="N", help="Ask a URL again so often where the connection breaks or its server is busy."
+        min=0,
+        metavar="N",
+        help="Times that a request to a URL is made again, if its connection breaks or its server is busy.",
     ),
 ]
 
@@ -113,7 +118,7 @@ class OnTruncated(str, Enum):
 
 
 OnTruncatedOption = Annotated[
-    OnTruncated, typer.Option(help="Of a recording that was cut short: fail, or keep what is there.")
+    OnTruncated, typer.Option(help="What to do at a recording that was cut short: fail it, or keep what is there.")
 ]
 MaxFailuresOption = Annotated[
     int | None, typer.Option(min=0, metavar="N", help="Stop when more than N clips have failed.")
@@ -184,7 +189,9 @@ def parse_parts(text: str) -> Any:
 PartsOption = Annotated[
     Any,
     typer.Option(
-        metavar="N|auto", parser=parse_parts, help="Do all of N parts; auto: as many as the folder is in already."
+        metavar="N|auto",
+        parser=parse_parts,
+        help="Divide the clips into N parts and do them all; auto: as many as FOLDER has.",
     ),
 ]
 

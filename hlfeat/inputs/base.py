@@ -40,8 +40,8 @@ class Reading(NamedTuple):
     """How all inputs of a run are read.
 
     Attributes:
-        retries: how often what is asked of a URL is asked again.
-        audio_column: the name of the column of audio in tables of Parquet; None: the one that looks like it.
+        retries: how often a request to a URL is made again.
+        audio_column: the name of the column of audio in tables of Parquet; None: the only one that looks like audio.
     """
 
     retries: Retries = Retries(0)

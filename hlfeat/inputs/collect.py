@@ -130,7 +130,7 @@ def collect_inputs(
         manifests: manifests, lists or archives that are read as such or refused.
         root: a folder that relative paths of lists and manifests are relative to. Ids of what is below it are relative
             to it too, also of files and folders among the paths.
-        retries: how often what is asked of a URL is asked again.
+        retries: how often a request to a URL is made again, if its connection breaks or its server is busy.
         audio_column: the name of the column of audio in Parquet tables (hlfeat/inputs/parquet.py); None: the only one
             that looks like it.
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from hlfeat.remote.errors import RemoteError
-from hlfeat.remote.objects import call_s3, read
+from hlfeat.remote.objects import listed_by_s3, read
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.systems import RemoteObject, file_system, split_s3
 from hlfeat.remote.urls import scheme_of
@@ -31,13 +31,9 @@ def _s3_folder(url: str, retries: Retries) -> Iterator[RemoteObject]:
     bucket, key = split_s3(system, url.rstrip("/"))
     place = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
     top = f"{url.rstrip('/')}/".removesuffix(place["Prefix"])
-    more: dict[str, str] | None = {}
-    while more is not None:
-        page = retries.call(partial(call_s3, system, "list_objects_v2", retries, **place, **more), url)
-        for info in page.get("Contents", []):
-            if info["Key"] != place["Prefix"]:  # the empty object that some programs make for a folder
-                yield RemoteObject(f"{top}{info['Key']}", info["Size"], tag=info.get("ETag"))
-        more = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else None
+    for info in listed_by_s3(system, url, place, retries):
+        if info["Key"] != place["Prefix"]:  # the empty object that some programs make for a folder
+            yield RemoteObject(f"{top}{info['Key']}", info["Size"], tag=info.get("ETag"))
 
 
 def _folder(url: str, retries: Retries) -> Iterator[RemoteObject]:

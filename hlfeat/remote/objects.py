@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -80,16 +80,27 @@ def list_prefix(folder: str, start: str = "", retries: Retries = _DEFAULT) -> It
 
 
 def _list_s3(folder: str, start: str, retries: Retries) -> Iterator[RemoteObject]:
-    """By S3's API, page by page: a page that fails is asked for again, and not the thousands before it."""
     system = file_system(folder)
     bucket, key = split_s3(system, folder)
     place = {"Bucket": bucket, "Prefix": key + start}
     top = folder.removesuffix(key)
+    for info in listed_by_s3(system, folder, place, retries):
+        yield described(top + info["Key"], {**info, "size": info["Size"]})
+
+
+def listed_by_s3(system: Any, url: str, place: Mapping[str, str], retries: Retries) -> Iterator[Mapping[str, Any]]:
+    """What S3 says of the objects in a place, in the order of their keys. Raises RemoteError.
+
+    A page that fails is asked for again, and not the thousands of objects before it.
+
+    Args:
+        url: for the log.
+        place: Bucket, Prefix and maybe Delimiter, as S3's API has them.
+    """
     more: dict[str, str] | None = {}
     while more is not None:
-        page = retries.call(partial(call_s3, system, "list_objects_v2", retries, **place, **more), folder)
-        for info in page.get("Contents", []):
-            yield described(top + info["Key"], {**info, "size": info["Size"]})
+        page = retries.call(partial(call_s3, system, "list_objects_v2", retries, **place, **more), url)
+        yield from page.get("Contents", [])
         more = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else None
 
 

@@ -22,7 +22,9 @@ _CHANGED = "the object was changed while it was read"
 class Sink(Protocol):
     """Where bytes go, such as a CopyWriter. Called by fsspec's thread."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -47,11 +49,11 @@ class BytesSink:
         self.data.clear()
 
 
-def transfer(url: str, sink: Any, start: int | None, end: int | None, retries: Retries) -> RemoteObject:
+def transfer(url: str, sink: Sink, start: int | None, end: int | None, retries: Retries) -> RemoteObject:
     """Bring an object, or some of its bytes, into a sink. Returns what the server says of the object.
 
     Args:
-        sink: a Sink, which is empty.
+        sink: that is empty.
         start, end: of the bytes; None: those of the object.
 
     Raises RemoteError, also where there are fewer bytes; what the sink raises.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hlfeat.errors import OutputError
-from hlfeat.remote import folders
+from hlfeat.remote import objects
 from hlfeat.remote.folders import list_folder
 from hlfeat.remote.retries import RemoteError, Retries
 from hlfeat.storage.mirror import mirror
@@ -86,5 +86,5 @@ def test_a_long_folder_is_listed_to_its_end(server: ObjectServer, monkeypatch: p
     put(server)
     server.client().put_object(Bucket="speech", Key="features/", Body=b"")  # as consoles make a folder
     names = sorted((*SMALL, *DATA, *(name for name in OTHERS if "/" not in name)))
-    monkeypatch.setattr(folders, "call_s3", partial(folders.call_s3, MaxKeys=3))
+    monkeypatch.setattr(objects, "call_s3", partial(objects.call_s3, MaxKeys=3))
     assert [found.url.removeprefix("s3://speech/features/") for found in list_folder("s3://speech/features")] == names
