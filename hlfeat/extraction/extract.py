@@ -64,10 +64,11 @@ def extract(
         What the run did. Clips that could not be used are in `report.failures` and in failures.jsonl.
 
     Raises:
-        UsageError: the output holds other features, or is at no URL that one can write to; an impossible option; no
+        UsageError: the output holds other features, or is a URL that cannot be written to; an impossible option; no
             clip, or two of one id.
         OutputError: the output cannot be written.
         TooManyFailuresError: more clips failed than `options` allow.
+        UnreachableError: the servers of twenty clips in a row do not answer; what is finished is kept.
         InterruptedRunError: `stopped` returned True.
 
     >>> import tempfile

@@ -18,6 +18,7 @@ from hlfeat.extraction.clock import Clock
 from hlfeat.extraction.contributors import distinct, earlier_versions, version_notes
 from hlfeat.extraction.failures import Failures
 from hlfeat.extraction.fetch_ahead import Fetcher
+from hlfeat.extraction.finished_shards import Request
 from hlfeat.extraction.options import Limits, Options
 from hlfeat.extraction.process_pool import make_pool
 from hlfeat.extraction.product import FEATURES, Product
@@ -147,15 +148,7 @@ def _extract(job: Job, inputs: Inputs, output: OutputDir) -> Report:
     started, clock, options = time.perf_counter(), Clock(), job.options
     clips = inputs.clips[options.part.slice(len(inputs.clips))]
     order = _order_of(clips)
-    state = scan_output(
-        output,
-        clips,
-        order,
-        each=job.each,
-        update=options.update,
-        retry_failed=options.retry_failed,
-        manifests=inputs.manifests,
-    )
+    state = scan_output(output, Request(clips, order, job.each, options.update, options.retry_failed, inputs.manifests))
     if len(state.todo) < len(clips):
         failed_before = sum(failure.id in order for failure in state.standing)
         of_them = f"; {failed_before} of them failed" if failed_before else ""

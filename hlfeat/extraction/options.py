@@ -40,7 +40,7 @@ class Options:
         quiet: show no progress.
         weights, stats: files of trained weights, and of statistics to normalise by.
         on_truncated: what to do with a recording that was cut short or never finished: "fail", or "keep" what is there.
-        retries: how often what is asked of a URL is asked again, where the connection breaks or the service is busy.
+        retries: how often a request to a URL is made again, if its connection breaks or its server is busy.
         tf32: let an NVIDIA GPU multiply in TF32, which keeps 10 bits of float32's 23; resampling never does.
 
     Raises:
