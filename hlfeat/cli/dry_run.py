@@ -67,15 +67,15 @@ def _print_size(
     from hlfeat.extraction.run_log import facts
     from hlfeat.text import count, duration, escape_unprintable, size
 
-    found = estimate(config, product, pipeline, clips)
-    if clips and not found.asked:
+    estimated = estimate(config, product, pipeline, clips)
+    if clips and not estimated.asked:
         log.info("all clips at URLs are too large to look into: no estimate")
         return
-    if not found.opened:
-        log.info("none of %s can be opened", count(found.asked, "clip"))
+    if not estimated.opened:
+        log.info("none of %s can be opened", count(estimated.asked, "clip"))
         return
-    if not found.answered:
-        log.info("none of %s says how long its clip is", count(found.opened, "header"))
+    if not estimated.answered:
+        log.info("none of %s says how long its clip is", count(estimated.opened, "header"))
         return
     folder = out.folder()
     free = None if out.local is None else free_bytes(out.local)
@@ -83,17 +83,17 @@ def _print_size(
     if options.overwrite:  # what is there goes before the first shard is written
         free, written = None if free is None else free + written_bytes(folder), 0
     there = f", {size(written)} of which are there" if written else ""
-    of = f"; from {count(found.asked, 'header')}" if found.asked < len(clips) else ""
+    of = f"; from {count(estimated.asked, 'header')}" if estimated.asked < len(clips) else ""
     room = "" if free is None else f"; {size(free)} are free"
     log.info(
         "about %s for about %s of audio%s%s%s",
-        size(found.size),
-        duration(found.seconds),
+        size(estimated.size),
+        duration(estimated.seconds),
         there,
         room,
         of,
-        extra=facts(bytes=found.size, hours=found.seconds / 3600, bytes_there=written, bytes_free=free),
+        extra=facts(bytes=estimated.size, hours=estimated.seconds / 3600, bytes_there=written, bytes_free=free),
     )
-    if free is not None and found.size - written > free:
-        place, missing = escape_unprintable(str(out)), size(found.size - written)
+    if free is not None and estimated.size - written > free:
+        place, missing = escape_unprintable(str(out)), size(estimated.size - written)
         log.warning("%s: about %s do not fit, %s are free", place, missing, size(free))

@@ -26,7 +26,7 @@ from hlfeat.inputs.archive_headers import RemoteHeaders
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.tar_members import HeaderFile, list_members
 from hlfeat.inputs.urls import end_run
-from hlfeat.remote.objects import stat as stat_object
+from hlfeat.remote.objects import stamp_of_file
 from hlfeat.remote.retries import RemoteError
 from hlfeat.text import count, escape_unprintable
 
@@ -89,12 +89,7 @@ def _archive_at_url(argument: Argument, url: str) -> Iterator[Clip | Skipped]:
         yield replace(whole, fault=("unsupported", f"a compressed archive: {_REASON}"))
         return
     try:
-        stamp = argument.listed
-        if stamp is None:
-            found = stat_object(url, argument.reading.retries)
-            if found.is_folder or found.size is None:
-                raise RemoteError("unreadable", "expected a file whose size its server says")
-            stamp = found.size, found.modified
+        stamp = argument.listed or stamp_of_file(url, argument.reading.retries)
         file = RemoteHeaders(url, stamp[0], argument.reading.retries)
         file.read(1)  # whether its server sends parts of files
     except RemoteError as e:

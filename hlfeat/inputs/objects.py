@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from hlfeat.audio.clip import Clip, relative_id
-from hlfeat.audio.copies import Stamp
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import Argument, InputKind, Origin, Skipped
 from hlfeat.inputs.urls import asking, end_run
@@ -44,9 +43,9 @@ class ObjectPattern(InputKind):
         matching = re.compile(rf"{translated(rest)}(?:/.*)?", re.DOTALL)
         with asking(argument.path):
             listed = list(list_prefix(folder, rest[: first.start() - len(folder)], argument.reading.retries))
-        found = [o for o in listed if matching.fullmatch(o.url.removeprefix(folder))]
-        if found:
-            yield from _entries(found, folder, argument, hidden=rest.startswith(".") or "/." in rest)
+        matched = [o for o in listed if matching.fullmatch(o.url.removeprefix(folder))]
+        if matched:
+            yield from _entries(matched, folder, argument, hidden=rest.startswith(".") or "/." in rest)
             return
         with asking(argument.path, {"missing": "no object matches"}):  # it may be the name of one: take 1 [mono].wav
             yield _one(argument, stat(argument.url, argument.reading.retries))
@@ -75,9 +74,9 @@ class Objects(InputKind):
         if is_web(url) and "*" in url:
             missing += f"; {_NO_LISTING}"
         try:
-            found = stat(url, argument.reading.retries)
-            if not found.is_folder:
-                yield _one(argument, found)
+            entry = stat(url, argument.reading.retries)
+            if not entry.is_folder:
+                yield _one(argument, entry)
                 return
             folder = url.rstrip("/") + "/"
             listed = list(list_prefix(folder, "", argument.reading.retries))
@@ -127,13 +126,8 @@ def _translated_token(token: re.Match[str]) -> str:
     return re.escape(text)
 
 
-def _one(argument: Argument, found: RemoteObject) -> Clip:
-    return Clip(argument.id, argument.path, url=argument.secret_url, listed=_stamp_of(found))
-
-
-def _stamp_of(found: RemoteObject) -> Stamp | None:
-    """Size and modification time; None where the server does not say the size."""
-    return None if found.size is None else (found.size, found.modified)
+def _one(argument: Argument, entry: RemoteObject) -> Clip:
+    return Clip(argument.id, argument.path, url=argument.secret_url, listed=entry.stamp)
 
 
 def _entries(
@@ -146,7 +140,7 @@ def _entries(
     """
     by_parts = sorted((o.url.removeprefix(folder).split("/"), o) for o in _objects_only(listed))
     hidden_folders = set()
-    for parts, found in by_parts:
+    for parts, entry in by_parts:
         depth = next((i for i, name in enumerate(parts[:-1], 1) if name.startswith(".")), None)
         if depth is not None and not hidden:
             name = shown_url(folder) + "/".join(parts[:depth])
@@ -155,9 +149,9 @@ def _entries(
             hidden_folders.add(name)
             continue
         id_ = "/".join(filter(None, (argument.prefix, relative_id("/".join(parts)))))
-        yield argument.entry(found.url, Origin.FOLDER, id_, id_, listed=_stamp_of(found))
+        yield argument.entry(entry.url, Origin.FOLDER, id_, id_, listed=entry.stamp)
 
 
 def _objects_only(listed: list[RemoteObject]) -> Iterator[RemoteObject]:
     """Without the empty objects that some programs make for folders."""
-    return (found for found in listed if not found.is_folder and not found.url.endswith("/"))
+    return (entry for entry in listed if not entry.is_folder and not entry.url.endswith("/"))

@@ -83,11 +83,11 @@ def fetch_copy(clip: Clip, retries: Retries) -> Copy:
     """
     writer, span = CopyWriter(), clip.span
     if span is None:
-        found = transfer(clip.source, writer, None, None, retries)
-        return writer.copy((writer.size, found.modified))
+        whole = transfer(clip.source, writer, None, None, retries)
+        return writer.copy((writer.size, whole.modified))
     check_end(span, span.stamp[0])
-    found = transfer(clip.source, writer, span.offset, span.offset + span.size, retries)
-    if found.size is not None and (found.size, found.modified) != span.stamp:
+    archive = transfer(clip.source, writer, span.offset, span.offset + span.size, retries)
+    if archive.stamp not in (None, span.stamp):
         raise RemoteError("unreadable", "the archive was changed after its members were listed")
     return writer.copy(span.stamp)
 

@@ -22,7 +22,7 @@ def list_folder(url: str, retries: Retries = _DEFAULT) -> list[RemoteObject]:
     Raises RemoteError: "missing" of a bucket that is not there.
     """
     listed = _s3_folder(url, retries) if scheme_of(url) == "s3" else _folder(url, retries)
-    return sorted(listed, key=lambda found: found.url)
+    return sorted(listed, key=lambda entry: entry.url)
 
 
 def _s3_folder(url: str, retries: Retries) -> Iterator[RemoteObject]:
@@ -41,10 +41,10 @@ def _folder(url: str, retries: Retries) -> Iterator[RemoteObject]:
 
     def request() -> list[dict[str, Any]]:
         try:
-            found: list[dict[str, Any]] = file_system(url).ls(top, detail=True)
+            infos: list[dict[str, Any]] = file_system(url).ls(top, detail=True)
         except FileNotFoundError:
             return []
-        return found
+        return infos
 
     for info in retries.call(request, top):
         name = info["name"].rpartition("/")[2]

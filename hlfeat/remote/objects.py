@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from hlfeat.audio.copies import Stamp
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.systems import RemoteObject, described, file_system, split_s3
@@ -13,7 +14,7 @@ from hlfeat.remote.transfer import BytesSink, stat_web, transfer
 from hlfeat.remote.urls import is_web, scheme_of
 from hlfeat.remote.waiting import result_of
 
-__all__ = ["RemoteObject", "file_system", "list_below", "list_prefix", "read", "stat"]
+__all__ = ["RemoteObject", "file_system", "list_below", "list_prefix", "read", "stamp_of_file", "stat"]
 
 _DEFAULT = Retries()
 
@@ -25,6 +26,14 @@ def stat(url: str, retries: Retries = _DEFAULT) -> RemoteObject:
     if scheme_of(url) == "s3":
         return _stat_s3(url, retries)
     return described(url, retries.call(lambda: file_system(url).info(url), url))
+
+
+def stamp_of_file(url: str, retries: Retries = _DEFAULT) -> Stamp:
+    """Size and modification time of a file. Raises RemoteError, also where its server does not say the size."""
+    stamp = None if (info := stat(url, retries)).is_folder else info.stamp
+    if stamp is None:
+        raise RemoteError("unreadable", "expected a file whose size its server says")
+    return stamp
 
 
 def _stat_s3(url: str, retries: Retries) -> RemoteObject:
@@ -75,8 +84,8 @@ def list_prefix(folder: str, start: str = "", retries: Retries = _DEFAULT) -> It
     """
     if scheme_of(folder) == "s3":
         return _list_s3(folder, start, retries)
-    found = retries.call(lambda: _find(folder), folder)
-    return (described(_with_scheme(path, folder), info) for path, info in sorted(found.items()))
+    infos = retries.call(lambda: _find(folder), folder)
+    return (described(_with_scheme(path, folder), info) for path, info in sorted(infos.items()))
 
 
 def _list_s3(folder: str, start: str, retries: Retries) -> Iterator[RemoteObject]:
@@ -110,8 +119,8 @@ def call_s3(system: Any, call: str, retries: Retries, **arguments: Any) -> Any:
 
 
 def _find(folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = file_system(folder).find(folder, detail=True)
-    return found
+    infos: dict[str, Any] = file_system(folder).find(folder, detail=True)
+    return infos
 
 
 def _with_scheme(path: str, like: str) -> str:

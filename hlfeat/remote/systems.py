@@ -14,6 +14,7 @@ from inspect import signature
 from types import MethodType
 from typing import Any
 
+from hlfeat.audio.copies import Stamp
 from hlfeat.errors import UsageError
 from hlfeat.remote.urls import EXTRAS, is_web, scheme_of
 
@@ -42,6 +43,11 @@ class RemoteObject:
     modified: int | None = None
     tag: str | None = None
     is_folder: bool = False
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Size and modification time; None where the server does not say the size."""
+        return None if self.size is None else (self.size, self.modified)
 
 
 def need_installed(scheme: str) -> None:

@@ -10,7 +10,7 @@ from hlfeat.audio.copies import Stamp
 from hlfeat.audio.table_fetcher import TableFetcher
 from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
-from hlfeat.remote.objects import read, stat
+from hlfeat.remote.objects import read, stamp_of_file
 from hlfeat.remote.ranged_file import RangedFile
 from hlfeat.remote.retries import Retries
 from hlfeat.remote.urls import is_url, joined, normal_url, shown_url
@@ -23,11 +23,7 @@ def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple
         stamp: the size and the time, if they are known.
     """
     try:
-        if stamp is None:
-            found = stat(url, retries)
-            if found.is_folder or found.size is None:
-                raise RemoteError("unreadable", "expected a file whose size its server says")
-            stamp = found.size, found.modified
+        stamp = stamp or stamp_of_file(url, retries)
     except RemoteError as e:
         raise ClipError(e.code, str(e)) from e
 

@@ -82,10 +82,10 @@ class RemotePlace(Place):
         return shown_url(self._mirror.url)
 
     def data(self, name: str) -> RemoteFile:
-        found = self._mirror.data.get(name)
-        if found is None:
+        entry = self._mirror.data.get(name)
+        if entry is None:
             return RemoteFile(f"{self._mirror.url}/{name}")
-        return RemoteFile(found.url, found.size, found.tag)
+        return RemoteFile(entry.url, entry.size, entry.tag)
 
     def data_of(self, shard: ShardFiles) -> list[DataFile]:
         return [self.data(path.name) for path in shard.data if path.name in self._mirror.data]

@@ -54,12 +54,12 @@ class Staging:
 
     def update(self, objects: Mapping[str, Listed]) -> None:
         """Note what there is; names that no run gives are left out."""
-        listed = {name: found for name, found in objects.items() if _name_of(name) is not None}
+        listed = {name: entry for name, entry in objects.items() if _name_of(name) is not None}
         for name in self.tags.keys() - listed.keys():
             self.forget(name)
-        for name, found in listed.items():
-            if self.tags.get(name) != found.tag:
-                self.hold_place(name, found.tag, found.size if _is_data(name) else 0)
+        for name, entry in listed.items():
+            if self.tags.get(name) != entry.tag:
+                self.hold_place(name, entry.tag, entry.size if _is_data(name) else 0)
 
     def hold_place(self, name: str, tag: str, size: int) -> None:
         """Note an object, of which nothing is here but its name and size."""
