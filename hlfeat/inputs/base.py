@@ -40,10 +40,12 @@ class Reading(NamedTuple):
     """How all inputs of a run are read.
 
     Attributes:
+        root: what paths in lists and manifests are relative to.
         retries: how often a request to a URL is made again.
         audio_column: the name of the column of audio in tables of Parquet; None: the only one that looks like audio.
     """
 
+    root: Root = NO_ROOT
     retries: Retries = Retries(0)
     audio_column: str | None = None
 
@@ -63,7 +65,6 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
         reading: how it is read, and all that it leads to.
         stdin: what "-" stands for.
         null: paths of a list end with NUL instead of a newline.
-        root: what paths in it are relative to.
     """
 
     path: str
@@ -77,7 +78,6 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     reading: Reading = Reading()
     stdin: BinaryIO | None = None
     null: bool = False
-    root: Root = NO_ROOT
 
     @classmethod
     def of(
@@ -111,6 +111,11 @@ class Argument(NamedTuple):  # half the time of a frozen dataclass, and there is
     ) -> Argument:
         """A line of this list, or an entry of this folder, which is read as this is."""
         return Argument.of(path, origin, id_, prefix, parents, listed, self.reading)
+
+    @property
+    def root(self) -> Root:
+        """What paths in it are relative to."""
+        return self.reading.root
 
     @property
     def secret_url(self) -> str | None:

@@ -153,8 +153,8 @@ def collect_inputs(
     'skipped 1 file (not an audio extension): .pdf 1'
     """
     inputs, kinds = Inputs(), set[type[InputKind]]()
-    top = Root(None if root is None else os.fspath(root))
-    for argument in _arguments(paths, manifests, stdin, null, top, Reading(Retries(retries), audio_column)):
+    reading = Reading(Root(None if root is None else os.fspath(root)), Retries(retries), audio_column)
+    for argument in _arguments(paths, manifests, stdin, null, reading):
         kind, first = kind_of(argument), len(inputs.clips)
         file = argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive | Parquet)
         if file and is_missing(argument.path):
@@ -171,8 +171,8 @@ def collect_inputs(
             else:
                 inputs.skipped[entry.kind] += 1
         if isinstance(kind, (*_MANIFESTS, PathList, StandardInput)):
-            beside = argument._replace(root=Root(argument.path)) if isinstance(kind, AudioFolder) else argument
-            unfound = nothing_found(beside, inputs.clips[first:])
+            root_of_paths = Root(argument.path) if isinstance(kind, AudioFolder) else argument.root
+            unfound = nothing_found(argument, inputs.clips[first:], root_of_paths)
             inputs.unfound += [] if unfound is None else [unfound]
     skipped_without_pyarrow(inputs.skipped)
     if audio_column is not None and Parquet not in kinds:
@@ -225,8 +225,9 @@ def kind_of(argument: Argument) -> InputKind:
 
 
 def _arguments(
-    paths: Sequence[str], manifests: Sequence[str], stdin: BinaryIO | None, null: bool, root: Root, reading: Reading
+    paths: Sequence[str], manifests: Sequence[str], stdin: BinaryIO | None, null: bool, reading: Reading
 ) -> Iterator[Argument]:
+    root = reading.root
     for path in paths:
         if not path.strip("/"):
             raise UsageError(f"expected a file, a folder, a list or -, got {path!r}")
@@ -235,11 +236,11 @@ def _arguments(
         argument = Argument.of(path, Origin.ARGUMENT, id_, reading=reading)
         is_folder = argument.is_folder or argument.url is not None
         prefix = root.below(f"{path}/") or "" if is_folder else ""
-        yield argument._replace(prefix=prefix, stdin=stdin, null=null, root=root)
+        yield argument._replace(prefix=prefix, stdin=stdin, null=null)
     for path in manifests:
         _check_scheme(path)
         argument = Argument.of(path, Origin.MANIFEST, posixpath.basename(shown_url(path)), reading=reading)
-        yield argument._replace(null=null, root=root)
+        yield argument._replace(null=null)
 
 
 def _check_scheme(path: str) -> None:

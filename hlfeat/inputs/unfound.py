@@ -11,6 +11,7 @@ from hlfeat.audio.clip import Clip
 from hlfeat.audio.formats import has_audio_name
 from hlfeat.errors import UsageError
 from hlfeat.inputs.base import Argument, is_missing
+from hlfeat.inputs.root import Root
 from hlfeat.text import count, escape_unprintable
 
 
@@ -32,17 +33,18 @@ class Unfound:
             raise self.error
 
 
-def nothing_found(argument: Argument, clips: Sequence[Clip]) -> Unfound | None:
+def nothing_found(argument: Argument, clips: Sequence[Clip], root: Root) -> Unfound | None:
     """What is to be said of a list or a manifest none of whose files exists; None if one does.
 
     Args:
         clips: what it stands for.
+        root: what its paths are relative to.
     """
     files = [clip.path for clip in clips if clip.fault is None]
     if not files or not all(map(is_missing, files)):
         return None
     message = f"{argument.path}: none of its {count(len(files), 'path')} exists, such as {files[0]}"
-    relative = [] if argument.root.folder is not None else [path for path in files if not os.path.isabs(path)]
+    relative = [] if root.folder is not None else [path for path in files if not os.path.isabs(path)]
     if relative:
         message += f"; looked in {_places(argument, relative)}"
     cells = re.split(r"[,;\t|]", files[0])

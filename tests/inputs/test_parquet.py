@@ -307,6 +307,17 @@ def test_a_column_of_paths_is_a_manifest(tmp_path):
 # --- damage --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("given", ["tables", "tables.txt"])
+def test_paths_of_a_table_in_a_folder_or_a_list_are_relative_to_the_root(given: str):
+    write_files(Path("audio"), {"a.wav": b"1"})
+    Path("audio/tables").mkdir()
+    pq.write_table(pa.table({"audio": ["a.wav"]}), "audio/tables/t.parquet")
+    Path("tables.txt").write_text("tables/t.parquet\n")
+    path = "audio/tables" if given == "tables" else given
+    (clip,) = collect_inputs([path], root="audio", audio_column="audio").clips
+    assert (clip.path, clip.fault) == ("audio/a.wav", None)
+
+
 def test_a_table_that_cannot_be_opened(tmp_path):
     table = write_table(tmp_path / "ds" / "t.parquet", list(SOME.items()))
     data = table.read_bytes()
