@@ -75,7 +75,8 @@ def choose_parts(options: Options, out: OutputPlace) -> int | None:
 
     Each part may be divided among devices: the files are those of so many times more parts.
 
-    Raises UsageError where the folder's parts are asked for, and it has none, or such as the devices cannot have made.
+    Raises UsageError where `options.parts` is "auto", and the folder has no parts, or some that these devices cannot
+    have made.
     """
     if isinstance(options.parts, int):
         return options.parts
@@ -84,7 +85,7 @@ def choose_parts(options: Options, out: OutputPlace) -> int | None:
         if options.on is not None:
             return None
         why = "is begun anew" if options.overwrite else "is not in parts yet"
-        raise UsageError(f"parts: {out} {why}: expected how many there shall be, got auto")
+        raise UsageError(f"parts: {out} {why}: expected a number of parts, got auto")
     devices = len(options.devices)
     if existing % devices:
         raise UsageError(f"parts: {out} is in {count(existing, 'part')}, which are not those of {devices} devices each")

@@ -64,7 +64,7 @@ def test_a_folder_that_has_parts_keeps_their_number(clips, tmp_path):
         in_parts(clips, out, "auto", device="cpu,cpu,cpu")
     in_parts(clips, out, "auto")
     assert contents(out) == parts_by_hand(clips, tmp_path / "want", 4)
-    with pytest.raises(UsageError, match=r"parts: .* is begun anew: expected how many there shall be, got auto"):
+    with pytest.raises(UsageError, match=r"parts: .* is begun anew: expected a number of parts, got auto"):
         in_parts(clips, out, "auto", overwrite=True)
     assert contents(out) == parts_by_hand(clips, tmp_path / "want", 4)
     in_parts(clips, out, 2, overwrite=True)
