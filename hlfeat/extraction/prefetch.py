@@ -62,8 +62,8 @@ class Prefetcher:
     """Has a pool work on clips, ahead of the iteration over its results, which come in order.
 
     A new chunk of clips is begun while fewer than two for each worker are being worked on and less than
-    `limits.look_ahead_bytes` wait, with the copies of long clips. A thread waits for each chunk, and begins a new one as it is finished, so that the
-    pool stays busy whatever the consumer does.
+    `limits.look_ahead_bytes` wait, with the copies of long clips. A thread waits for each chunk, and begins a new one
+    as it is finished, so that the pool stays busy whatever the consumer does.
 
     Args:
         clips: in order.
