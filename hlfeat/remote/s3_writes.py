@@ -91,9 +91,9 @@ class S3Prefix:
         prefix._may_change = may_change
         return prefix
 
-    def list(self) -> dict[str, Listed]:
-        """What there is, by name, without what lies deeper."""
-        return dict(self._listed())
+    def list(self, wanted: Callable[[str], object]) -> dict[str, Listed]:
+        """What there is of names that are wanted, without what lies deeper: a prefix may have millions of others."""
+        return {name: listed for name, listed in self._listed() if wanted(name)}
 
     def _listed(self) -> Iterator[tuple[str, Listed]]:
         more: dict[str, str] | None = {}
