@@ -113,7 +113,7 @@ def test_what_is_no_servers_fault_is_raised():
 
 def test_a_service_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch):
     waits: list[float] = []
-    monkeypatch.setattr(Retries, "_wait", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr(Retries, "_wait", lambda self, seconds, stays: waits.append(seconds))
 
     def busy() -> None:
         raise of_web(503, **{"retry-after": "7"})
