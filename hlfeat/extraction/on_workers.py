@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError
+from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError, TooManyFailuresError, UsageError
 from hlfeat.extraction.in_parts import check_parts, choose_parts, remove_earlier, summed
 from hlfeat.extraction.mailbox import Message
 from hlfeat.extraction.one_part import Work
@@ -20,6 +20,7 @@ from hlfeat.extraction.remote_part import Assignment
 from hlfeat.extraction.report import Report
 from hlfeat.extraction.run import Hooks
 from hlfeat.extraction.run_report import attach_report
+from hlfeat.nn.device import check_device_name
 from hlfeat.partition import WHOLE, Part
 from hlfeat.storage.driver_token import DriverToken
 from hlfeat.storage.output_place import OutputPlace
@@ -65,17 +66,23 @@ class Workers(Protocol):
 def extract_on_workers(
     work: Work, options: Options, hooks: Hooks, connect: Callable[[Options], Workers] = RayWorkers
 ) -> Report:
-    """Have all parts done by workers. A part that fails does not end the others.
+    """Have all parts done by workers. A part that fails does not end the others, unless too many clips have failed.
 
     Args:
         connect: finds workers for parts with these options.
 
-    Raises OutputError if parts have failed.
+    Raises:
+        OutputError: parts have failed.
+        TooManyFailuresError: one of them had more failed clips than the options allow.
     """
+    for name in options.devices:
+        check_device_name(name)
     parts = choose_parts(options, work.place)
     if parts is not None:
         check_parts(work, options, parts)
     with closing(connect(options)) as workers:
+        if hooks.stopped():  # before anything is removed
+            raise InterruptedRunError
         if parts is None:
             parts = max(1, workers.capacity)
             check_parts(work, options, parts)
@@ -105,10 +112,11 @@ def _drive(workers: Workers, work: Work, options: Options, hooks: Hooks, parts: 
     progress = hooks.progress(len(work.clips), 0, options.quiet)
     display = PartDisplay(hooks, progress, parts, len(options.devices), work.place)
     deadline: float | None = None
+    too_many: TooManyFailuresError | None = None
     try:
         workers.start(assignment, WHOLE.split(parts))
         while len(results) < parts:
-            if deadline is None and hooks.stopped():
+            if deadline is None and (too_many is not None or hooks.stopped()):
                 deadline = time.monotonic() + GRACE
                 workers.stop(display.begun)
             elif deadline is not None and time.monotonic() > deadline:
@@ -119,7 +127,9 @@ def _drive(workers: Workers, work: Work, options: Options, hooks: Hooks, parts: 
             for part, result in ended:
                 results[part] = result
                 display.end(part)
-                if isinstance(result, HlfeatError) and not isinstance(result, InterruptedRunError):
+                if isinstance(result, TooManyFailuresError) and too_many is None:
+                    too_many = result  # which ends the run, and is told at its end
+                elif isinstance(result, HlfeatError) and not (deadline and isinstance(result, InterruptedRunError)):
                     log.error("part %s: %s", part, result)
     finally:
         progress.close()
@@ -127,7 +137,7 @@ def _drive(workers: Workers, work: Work, options: Options, hooks: Hooks, parts: 
     if len(reports) == parts:
         return summed(reports, time.perf_counter() - started)
     failed = [result for result in results.values() if isinstance(result, HlfeatError)]
-    error = _error_of(failed, parts, deadline is not None)
+    error = too_many or _error_of(failed, parts, deadline is not None)
     attach_report(error, [*(r.as_dict() for r in reports), *(e.report for e in failed if e.report is not None)])
     raise error
 
@@ -136,4 +146,5 @@ def _error_of(failed: Sequence[HlfeatError], parts: int, stopped: bool) -> Hlfea
     """What ends the run, where parts have failed or were stopped."""
     if stopped:
         return InterruptedRunError()
-    return OutputError(f"{len(failed)} of {count(parts, 'part')} failed; what is finished is kept: run the same again")
+    again = "" if all(isinstance(error, UsageError) for error in failed) else ": run the same again"
+    return OutputError(f"{len(failed)} of {count(parts, 'part')} failed; what is finished is kept{again}")

@@ -42,6 +42,7 @@ from hlfeat.storage.output_place import OutputPlace
 from hlfeat.versions import versions
 
 log = logging.getLogger("hlfeat")
+_GRACE = 5.0  # seconds in which a run that is to stop makes requests to its bucket again
 
 
 def extract_on_device(
@@ -62,7 +63,7 @@ def extract_on_device(
     """
     with (
         _prepare_job(config, options, hooks, limits, product, engine_maker) as job,
-        OutputDir(out, options.part, Retries(options.retries, stopped=hooks.stopped)) as output,
+        OutputDir(out, options.part, Retries(options.retries, stopped=hooks.stopped, grace=_GRACE)) as output,
     ):
         try:
             with output.place.naming():

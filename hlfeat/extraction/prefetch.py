@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +14,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from hlfeat.audio.clip import Clip
+from hlfeat.audio.copies import Copy
 from hlfeat.extraction.events import FailedClip, LoadedClip, WorkerEvent
 from hlfeat.extraction.fetch_ahead import FetchAhead, FetchedClip, Fetcher
 from hlfeat.extraction.options import Limits
@@ -61,8 +62,8 @@ class Prefetcher:
     """Has a pool work on clips, ahead of the iteration over its results, which come in order.
 
     A new chunk of clips is begun while fewer than two for each worker are being worked on and less than
-    `limits.look_ahead_bytes` wait. A thread waits for each chunk, and begins a new one as it is finished, so that the
-    pool stays busy whatever the consumer does.
+    `limits.look_ahead_bytes` wait, with the copies of long clips. A thread waits for each chunk, and begins a new one
+    as it is finished, so that the pool stays busy whatever the consumer does.
 
     Args:
         clips: in order.
@@ -89,7 +90,7 @@ class Prefetcher:
         self.map = PoolMap(self._threads, pool)
         self._lock = threading.RLock()
         self._queue: deque[Future[list[WorkerEvent]]] = deque()
-        self._in_work = self._waiting_bytes = 0
+        self._in_work, self._waiting = 0, _Waiting()
         self._closed = False
 
     def __enter__(self) -> Prefetcher:
@@ -106,19 +107,18 @@ class Prefetcher:
     def __iter__(self) -> Iterator[WorkerEvent]:
         while self._queue:
             for event in self._queue.popleft().result():
-                if event.nbytes:
-                    self._begin_more(-event.nbytes)
+                with self._lock:
+                    if self._waiting.remove(event):
+                        self._begin_more()
                 yield event
             self._begin_more()
 
-    def _begin_more(self, waiting_bytes: int = 0, finished: int = 0) -> None:
+    def _begin_more(self) -> None:
         with self._lock:
-            self._waiting_bytes += waiting_bytes
-            self._in_work -= finished
             while (
                 not self._closed
                 and self._in_work < 2 * self._pool.workers
-                and self._waiting_bytes < self._limits.look_ahead_bytes
+                and self._waiting.bytes < self._limits.look_ahead_bytes
             ):
                 chunk = next(self._upcoming, None)
                 if chunk is None:
@@ -138,7 +138,11 @@ class Prefetcher:
         finally:
             for fetched in chunk:
                 fetched.release()
-            self._begin_more(sum(event.nbytes for event in events), finished=1)
+            with self._lock:
+                self._in_work -= 1
+                for event in events:
+                    self._waiting.add(event)
+                self._begin_more()
         return events
 
 
@@ -150,6 +154,36 @@ def _hold_copy(clip: Clip, event: WorkerEvent) -> WorkerEvent:
         return replace(event, clip=replace(clip, copy=None))
     long = isinstance(event, LoadedClip) and event.long
     return replace(event, info=replace(event.info, clip=clip if long else replace(clip, copy=None)))
+
+
+class _Waiting:
+    """The bytes of events that wait, and of the copies that they hold, which several may share."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._holders: Counter[Copy] = Counter()
+
+    def add(self, event: WorkerEvent) -> None:
+        copy = _held_copy(event)
+        if copy is not None:
+            self._holders[copy] += 1
+        self.bytes += event.nbytes + (copy.size if copy is not None and self._holders[copy] == 1 else 0)
+
+    def remove(self, event: WorkerEvent) -> int:
+        """Returns how many bytes are fewer."""
+        copy, fewer = _held_copy(event), event.nbytes
+        if copy is not None:
+            self._holders[copy] -= 1
+            if not self._holders[copy]:
+                del self._holders[copy]
+                fewer += copy.size
+        self.bytes -= fewer
+        return fewer
+
+
+def _held_copy(event: WorkerEvent) -> Copy | None:
+    copy = event.info.clip.copy if isinstance(event, LoadedClip) else None
+    return copy if isinstance(copy, Copy) else None
 
 
 class PoolMap:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import socket
-import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from hlfeat.errors import HlfeatError, InterruptedRunError, OutputError, UsageError
 from hlfeat.extraction.mailbox import Mailbox, Message
 from hlfeat.extraction.options import Options, default_workers
+from hlfeat.extraction.ray_guest import signals_kept, silenced
 from hlfeat.extraction.remote_part import Assignment, TryAgainError, do_part
 from hlfeat.extraction.report import Report
-from hlfeat.extraction.stop_signals import STOPS
 from hlfeat.partition import Part
+from hlfeat.text import count
 
 RETRIES = 3  # of a part
 CONNECT_TIMEOUT = 10.0  # seconds in which a cluster takes a connection
@@ -42,7 +41,7 @@ class RayWorkers:
         options: with `workers` and `device` of each part.
 
     Raises:
-        UsageError: Ray is not installed; devices that no task can have.
+        UsageError: Ray is not installed; devices that no task can have, or that this machine lacks where it is alone.
         OutputError: there is no cluster at the address.
     """
 
@@ -52,15 +51,21 @@ class RayWorkers:
         self._ray = _import_ray(address)
         self._running: dict[Any, Part] = {}
         self._cpus = options.workers * len(options.devices)
-        self._owns = not self._ray.is_initialized()
-        if self._owns:
-            _connect(self._ray, address, self._cpus)
-        self._nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        try:
-            self._gpus = gpus_of(options.devices, any(node.get("GPU", 0) for node in self._nodes))
-        except UsageError:
-            self.close()
-            raise
+        with ExitStack() as connection:
+            owns = not self._ray.is_initialized()
+            if owns:
+                connection.enter_context(silenced(self._ray))
+                connection.callback(self._ray.shutdown)  # of what has started, if something ends the start
+                _connect(self._ray, address, self._cpus)
+            self._nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            gpus = sum(node.get("GPU", 0) for node in self._nodes)
+            self._gpus = gpus_of(options.devices, gpus > 0)
+            if owns and address == "local" and gpus < self._gpus:  # no node can join, and the parts would wait for ever
+                raise UsageError(
+                    f"device {options.device}: expected {count(self._gpus, 'GPU')}, and Ray finds {gpus:g} on this "
+                    "machine; RAY_ADDRESS names a cluster"
+                )
+            self._connection = connection.pop_all()
 
     @property
     def capacity(self) -> int:
@@ -124,15 +129,14 @@ class RayWorkers:
     def close(self) -> None:
         """End the workers that are left, and the connection, or the cluster of this machine."""
         self.kill()
-        if self._owns:
-            self._ray.shutdown()
+        self._connection.close()
 
     def _result(self, ref: Any) -> Report | HlfeatError:
         errors = self._ray.exceptions
         try:
             result: Report | HlfeatError = self._ray.get(ref, timeout=ANSWER_TIMEOUT)
         except errors.TaskCancelledError:
-            return InterruptedRunError()
+            return InterruptedRunError("its task was cancelled")
         except errors.RayTaskError as e:
             if isinstance(e.cause, TryAgainError):
                 return OutputError(f"{e.cause}; tried {RETRIES + 1} times")
@@ -215,35 +219,9 @@ def _connect(ray: Any, address: str, cpus: int) -> None:
     more: dict[str, Any] = {}
     if address == "local":
         more = {"num_cpus": max(cpus, default_workers()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    with _signals_kept():
+    with signals_kept(ray):
         try:
-            _silence(ray)
             ray.init(address=address, log_to_driver=False, configure_logging=False, **more)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
             reason = " ".join(str(e).split())
             raise OutputError(f"Ray ({address}): {reason or type(e).__name__}") from e
-
-
-def _silence(ray: Any) -> None:
-    """Ray prints what happens to its processes to standard output, which has the paths of shards."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    if hasattr(ray._private.worker, "print_to_stdstream"):
-        ray._private.worker.print_to_stdstream = lambda data, *_, **__: log.debug("Ray: %s", data.get("lines"))
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray answers SIGTERM itself, and would end the process.
-
-    What Ray starts here is to live until it is told to end, even if a signal reaches all processes, as it does where a
-    terminal is closed or a job's time is over.
-    """
-    handlers = {number: signal.getsignal(number) for number in STOPS}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)

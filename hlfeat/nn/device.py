@@ -95,12 +95,17 @@ def _capabilities() -> Mapping[str, Any]:
     return torch.cpu.get_capabilities()
 
 
+def check_device_name(name: str) -> None:
+    """Raises UsageError for what is the name of no device, on whichever machine."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
+        raise UsageError(f"device {name}: expected auto, cpu, cuda, cuda:N or mps")
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
-        raise UsageError(f"device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    check_device_name(name)
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()

@@ -34,7 +34,8 @@ class LocalError(Exception):
         self.error = error
 
 
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 509})  # status of answers that another try may not get
+# Status of answers that another try may not get; those from 520 are of proxies.
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 509, *range(520, 600)})
 # Codes of S3's answers, whose status may say something else: 400 of a request that timed out.
 _BUSY_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})

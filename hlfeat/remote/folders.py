@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,19 @@ from hlfeat.remote.waiting import result_of
 _DEFAULT = Retries()
 
 
-def list_folder(url: str, retries: Retries = _DEFAULT) -> list[RemoteObject]:
+def list_folder(
+    url: str, retries: Retries = _DEFAULT, wanted: Callable[[str], object] = lambda name: True
+) -> list[RemoteObject]:
     """The objects right in a folder, in the order of names, without those in folders below it; none if there is none.
+
+    Args:
+        wanted: whether an object of this name is; of others, of which there may be millions, nothing is kept.
 
     Raises RemoteError: "missing" of a bucket that is not there.
     """
     listed = _s3_folder(url, retries) if scheme_of(url) == "s3" else _folder(url, retries)
-    return sorted(listed, key=lambda entry: entry.url)
+    kept = (entry for entry in listed if wanted(entry.url.rpartition("/")[2]))
+    return sorted(kept, key=lambda entry: entry.url)
 
 
 def _s3_folder(url: str, retries: Retries) -> Iterator[RemoteObject]:

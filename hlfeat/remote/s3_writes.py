@@ -28,9 +28,10 @@ from hlfeat.remote.systems import file_system
 ANY = "*"  # in place of a tag: whatever is there
 _TOKEN = "hlfeat-write"  # the key of the metadata
 _WHOLE = 32 << 20  # bytes that are uploaded in one request
-_PART = 16 << 20  # bytes of each part of what is larger
+_PART = 16 << 20  # bytes of each part of what is larger, at least
+_PARTS = 10_000  # of an upload: S3 takes no more
 _AT_ONCE = 4  # parts
-_ATTEMPTS = 5  # each ends because another request for the object was at work
+_ATTEMPTS = 6  # each ends because another request for the object is at work, which may be this run's own
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 _CHANGES = frozenset({"put_object", "delete_object", "create_multipart_upload", "complete_multipart_upload"})
 
@@ -62,7 +63,7 @@ def split_url(url: str) -> tuple[str, str] | None:
     """
     scheme, _, place = url.partition("://")
     bucket, _, key = place.partition("/")
-    return (bucket, key.strip("/")) if scheme.lower() == "s3" and _BUCKET.fullmatch(bucket) else None
+    return (bucket, key.rstrip("/")) if scheme.lower() == "s3" and _BUCKET.fullmatch(bucket) else None
 
 
 class S3Prefix:
@@ -90,9 +91,9 @@ class S3Prefix:
         prefix._may_change = may_change
         return prefix
 
-    def list(self) -> dict[str, Listed]:
-        """What there is, by name, without what lies deeper."""
-        return dict(self._listed())
+    def list(self, wanted: Callable[[str], object]) -> dict[str, Listed]:
+        """What there is of names that are wanted, without what lies deeper: a prefix may have millions of others."""
+        return {name: listed for name, listed in self._listed() if wanted(name)}
 
     def _listed(self) -> Iterator[tuple[str, Listed]]:
         more: dict[str, str] | None = {}
@@ -148,15 +149,16 @@ class S3Prefix:
         self, name: str, path: Path, size: int, condition: Mapping[str, str], metadata: Mapping[str, str]
     ) -> str:
         upload = {"UploadId": self._call_on(name, "create_multipart_upload", Metadata=metadata)["UploadId"]}
+        part_bytes = max(_PART, -(-size // _PARTS))
 
         def part(n: int) -> dict[str, Any]:
-            data = os.pread(file.fileno(), _PART, n * _PART)
+            data = os.pread(file.fileno(), part_bytes, n * part_bytes)
             answer = self._call_on(name, "upload_part", PartNumber=n + 1, Body=data, **upload)
             return {"PartNumber": n + 1, "ETag": answer["ETag"]}
 
         try:
             with open(path, "rb") as file, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="upload") as threads:
-                parts = {"Parts": list(threads.map(part, range(-(-size // _PART))))}
+                parts = {"Parts": list(threads.map(part, range(-(-size // part_bytes))))}
             done = self._call_on(name, "complete_multipart_upload", MultipartUpload=parts, **upload, **condition)
         except BaseException:
             with suppress(RemoteError):
@@ -178,8 +180,11 @@ class S3Prefix:
                     return now  # it was done, and the answer lost
                 if now != tag and tag != ANY:
                     raise RemoteError("unreadable", f"{name} was written by another run", conflict=True) from e
-                if n == _ATTEMPTS - 1 or e.code == "missing":
+                if e.code == "missing":
                     raise
+                if n == _ATTEMPTS - 1:
+                    raise RemoteError("unreachable", str(e)) from e
+                self._retries.pause(n)
         raise AssertionError("unreachable")
 
     def _head(self, name: str) -> tuple[str | None, str | None]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from hlfeat.remote.errors import LocalError, RemoteError, explain
 from hlfeat.remote.retries import Retries
@@ -17,6 +17,8 @@ from hlfeat.remote.waiting import result_of
 _PIECE = 16 << 20  # bytes: after so many, a connection may break as often as it may in the beginning
 _CHUNK = 1 << 18
 _CHANGED = "the object was changed while it was read"
+_OTHER_PART = "its server sends another part than it was asked for"
+_DECODED = frozenset({"gzip", "deflate", "br", "zstd"})  # what aiohttp decodes, asked for or not
 
 
 class Sink(Protocol):
@@ -76,6 +78,8 @@ class _Transfer:
         self._url, self._sink, self._start, self._end, self._stopped = url, sink, start or 0, end, stopped
         self.object: RemoteObject | None = None
         self.complete = end is not None and end == self._start
+        self._whole = end is None and not start
+        self._decoded = False  # whether bytes are counted after they were decoded, and not as the server counts them
 
     def go_on(self) -> None:
         """Ask for what is not there yet. A connection that breaks after much has come is no error: call it again."""
@@ -102,7 +106,8 @@ class _Transfer:
         body = answer["Body"]
         try:
             size = _whole_size(answer.get("ContentRange"), answer.get("ContentLength"))
-            self._identify(described(self._url, {**answer, "size": size}), answer.get("ContentRange") is not None)
+            part = _first_byte(answer["ContentRange"]) if answer.get("ContentRange") is not None else None
+            self._identify(described(self._url, {**answer, "size": size}), part)
             while data := await body.read(_CHUNK):
                 self._take(data)
         finally:
@@ -115,14 +120,19 @@ class _Transfer:
         async with session.get(web_url(self._url), headers=headers) as answer:
             if answer.status == 416 and self._start + self._sink.size:
                 raise RemoteError("unreadable", f"it ends before byte {self._start + self._sink.size}")
-            answer.raise_for_status()
-            self._identify(web_object(self._url, answer.status, answer.headers), answer.status == 206)
+            _check_status(answer)
+            given = answer.headers.get("Content-Range")
+            part = _first_byte(given or "") if answer.status == 206 and (span or given) else None
+            self._decoded = _is_decoded(answer.headers)
+            if self._decoded and part is not None:
+                self._give_up("its server sends parts of it compressed")
+            self._identify(web_object(self._url, answer.status, answer.headers), part)
             async for data in answer.content.iter_chunked(_CHUNK):
                 self._take(data)
 
     def _in_pieces(self, system: Any) -> None:
         """Of a file system that tells what an object is and what is in it by different requests."""
-        self._identify(described(self._url, system.info(self._url)), True)
+        self._identify(described(self._url, system.info(self._url)), self._start + self._sink.size)
         assert self.object is not None
         end = self.object.size if self._end is None else self._end
         if end is None:
@@ -138,24 +148,34 @@ class _Transfer:
     def _range(self) -> str | None:
         """The header that asks for what is not there yet; None: for all."""
         at = self._start + self._sink.size
-        if not at and self._end is None:
+        if self._whole and (self._decoded or not at):
             return None
         return f"bytes={at}-{'' if self._end is None else self._end - 1}"
 
-    def _identify(self, found: RemoteObject, partial: bool) -> None:
+    def _identify(self, found: RemoteObject, part: int | None) -> None:
         """Note what the object is, and prepare for an answer that begins where the bytes that are there end.
 
         Args:
-            partial: whether the answer is the part that was asked for, and not the whole.
+            part: the byte of the object with which the answer begins; None: the answer is the whole object.
         """
         known = self.object
         if known is not None and (known.size, known.modified, known.tag) != (found.size, found.modified, found.tag):
-            raise RemoteError("unreadable", _CHANGED)
+            self._give_up(_CHANGED)
+        if part is not None and part != self._start + self._sink.size:
+            self._give_up(_OTHER_PART)
         self.object = found
-        if not partial and self._range() is not None:
-            if self._start or self._end is not None:
+        if part is None:
+            if not self._whole:
                 raise RemoteError("unreadable", "its server sends whole files only, and not the part that is needed")
             self._sink.restart()
+
+    def _give_up(self, why: str) -> NoReturn:
+        """Raises RemoteError. What is there is of no use; if it is the beginning of all, another try may begin anew."""
+        if not self._whole:
+            raise RemoteError("unreadable", why)
+        self.object = None
+        self._sink.restart()
+        raise RemoteError("unreachable", why)
 
     def _take(self, data: bytes) -> None:
         try:
@@ -166,6 +186,8 @@ class _Transfer:
     def _check_length(self) -> None:
         assert self.object is not None
         end = self.object.size if self._end is None else self._end
+        if end is not None and self._sink.size > end - self._start:
+            self._give_up(_OTHER_PART)
         if end is not None and self._sink.size != end - self._start:
             raise RemoteError("unreachable", f"got {self._sink.size} of {end - self._start} bytes")
         self.complete = True
@@ -183,10 +205,12 @@ def web_url(url: str) -> Any:
 
 def web_object(url: str, status: int, headers: Mapping[str, str]) -> RemoteObject:
     """What the headers of an answer say of an object."""
-    size = None if "Content-Encoding" in headers else _whole_size(headers.get("Content-Range"), None)
-    if size is None and status != 206 and "Content-Encoding" not in headers:
-        with suppress(TypeError, ValueError):
-            size = int(headers["Content-Length"]) if "Content-Length" in headers else None
+    size = None
+    if not _is_decoded(headers):
+        size = _whole_size(headers.get("Content-Range"), None)
+        if size is None and status != 206:
+            with suppress(TypeError, ValueError):
+                size = int(headers["Content-Length"]) if "Content-Length" in headers else None
     return described(url, {"size": size, "LastModified": headers.get("Last-Modified"), "ETag": headers.get("ETag")})
 
 
@@ -198,13 +222,30 @@ def _whole_size(content_range: str | None, content_length: int | None) -> int | 
     return int(size) if size.isdecimal() else None
 
 
+def _first_byte(content_range: str) -> int:
+    """The byte of an object with which an answer begins, by its header; -1 where that does not say it."""
+    found = re.match(r"\s*bytes\s+(\d+)-", content_range, re.IGNORECASE | re.ASCII)
+    return int(found[1]) if found else -1
+
+
+def _is_decoded(headers: Mapping[str, str]) -> bool:
+    return headers.get("Content-Encoding", "").lower() in _DECODED
+
+
+def _check_status(answer: Any) -> None:
+    """Raises what says that an answer has not the bytes that were asked for."""
+    answer.raise_for_status()
+    if answer.status not in (200, 203, 206):  # of a redirection without a place, of what is still made, ...
+        raise RemoteError("unreachable" if answer.status == 202 else "unreadable", f"{answer.status} {answer.reason}")
+
+
 async def _ask_web(system: Any, url: str) -> RemoteObject:
     session = await system.set_session()
     headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
     async with session.get(web_url(url), headers=headers) as answer:
         if answer.status == 416:  # of an empty file
             return RemoteObject(url, 0)
-        answer.raise_for_status()
+        _check_status(answer)
         return web_object(url, answer.status, answer.headers)
 
 

@@ -14,9 +14,11 @@ EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "http
 _WEB = ("http", "https")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET_NAME = re.compile(
-    r"x-(amz|goog|oss|cos)-.*|se|sig|.*(token|signature|secret|passw|credential|key|auth|session|jwt).*", re.IGNORECASE
+    r"x-(amz|goog|oss|cos)-.*|se|sig|sign|hmac|pwd|pass|.*(token|signature|secret|passw|credential|key|auth|session|jwt).*",
+    re.IGNORECASE,
 )
-_IN_TEXT = re.compile(r"https?://[^\s'\"<>\\]*[^\s'\"<>\\().,:;]")
+_LOGIN = re.compile(r"[^/]*@|(?!arn:)[^/?#\[]*:(?!\d*(?:[/?#]|$)).*@", re.DOTALL)  # the latter has / in its password
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>\\]*[^\s'\"<>\\().,:;]")
 
 
 def scheme_of(path: str) -> str | None:
@@ -81,14 +83,27 @@ def shown_url(url: str) -> str:
     'https://host/a.wav?id=3'
     """
     scheme, separator, rest = url.partition("://")
-    place, slash, name = rest.partition("/")
-    rest = place.rpartition("@")[2] + slash + name
-    if "?" in rest and is_web(url):
-        before, _, query = rest.partition("?")
-        query, hash_, fragment = query.partition("#")
-        kept = [part for part in query.split("&") if not _SECRET_NAME.fullmatch(unquote(part.partition("=")[0]))]
-        rest = before + ("?" if kept else "") + "&".join(kept) + hash_ + fragment
+    login = _LOGIN.match(rest)
+    rest = rest[login.end() :] if login else rest
+    if _has_query(url):
+        rest = re.sub(r"(\?)([^#]*)|(#)(.*)", _without_secret_pairs, rest, flags=re.DOTALL)
     return scheme + separator + rest
+
+
+def _has_query(url: str) -> bool:
+    """Whether `?` begins a query: in names of objects it is a character."""
+    return is_web(url) or not is_url(url)
+
+
+def _without_secret_pairs(part: re.Match[str]) -> str:
+    """A query, or a fragment, which may hold tokens too."""
+    begin, pairs = part[1] or part[3], (part[2] or part[4] or "").split("&")
+    kept = "&".join(pair for pair in pairs if not _is_secret(pair))
+    return begin + kept if kept or pairs == [""] else ""
+
+
+def _is_secret(pair: str) -> bool:
+    return _SECRET_NAME.fullmatch(unquote(pair.partition("=")[0])) is not None
 
 
 def without_secrets(text: str, url: str = "") -> str:
@@ -103,12 +118,13 @@ def _secrets(url: str) -> list[str]:
     """What is not to be shown, as it may be written, the longest first."""
     if not url or shown_url(url) == url:
         return []
-    place = url.partition("://")[2].partition("/")[0]
-    user_info = place.rpartition("@")[0]
+    rest = url.partition("://")[2]
+    login = _LOGIN.match(rest)
+    user_info = login[0][:-1] if login else ""
     values = [user_info, *user_info.split(":", 1)[1:]]
-    if is_web(url):
-        pairs = [part.partition("=")[::2] for part in url.partition("?")[2].partition("#")[0].split("&")]
-        values += [value for name, value in pairs if _SECRET_NAME.fullmatch(unquote(name))]
+    if _has_query(url):
+        pairs = re.split("[?&#]", rest)[1:]
+        values += [pair.partition("=")[2] for pair in pairs if _is_secret(pair)]
     forms = {form for value in values for form in (value, unquote(value), unquote_plus(value)) if len(form) > 2}
     return sorted(forms, key=len, reverse=True)
 

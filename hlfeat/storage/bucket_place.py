@@ -67,7 +67,7 @@ class BucketPlace:
         prefix = S3Prefix(*self._where, self._retries)
         with self._usable():
             if self._staging is None or anew:
-                self._staged().update(prefix.list())
+                self._staged().update(prefix.list(Layout.parse))
             staging = self._staged()
             staging.copy(prefix, lambda name: name.kind in _SMALL or (indexes and name.kind == "index"))
         return staging.folder
@@ -94,7 +94,7 @@ class BucketPlace:
             try:
                 held = lease.Lease(prefix, layout, lease.BEAT, lease.STALE)
                 opened.callback(held.release)
-                listed = prefix.list()  # only now that nobody changes what this run reads
+                listed = prefix.list(Layout.parse)  # only now that nobody changes what this run reads
                 held.exclude(_excluded(listed, layout))
             except HeldError as e:
                 doing = "" if part == WHOLE else f" part {part}"

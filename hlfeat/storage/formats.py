@@ -19,6 +19,7 @@ from hlfeat.errors import OUT_OF_FILES, OutputError
 from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.remote_array import RemoteArray
 from hlfeat.storage.remote_file import DataFile, RemoteFile, size_of
+from hlfeat.storage.shared_calls import shared
 
 PIECE = 1 << 21  # bytes of a shard that are read at once
 COPIED_SHARDS = 2  # at URLs, of a format that has to be copied as a whole, which a process keeps
@@ -83,7 +84,13 @@ class FeatureReader(ABC):
 
 
 class FeatureFormat(ABC):
-    """What a format must be able to do. `row_shape`: (channels, bands), or (dims,) of pooled features."""
+    """What a format must be able to do. `row_shape`: (channels, bands), or (dims,) of pooled features.
+
+    Attributes:
+        is_copied: whether a shard at a URL is copied here as a whole before a clip of it is read.
+    """
+
+    is_copied = False
 
     @abstractmethod
     def writer(self, file: IO[bytes], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> FeatureWriter:
@@ -204,6 +211,8 @@ class _NpyReader(FeatureReader):
 class ClipsFormat(FeatureFormat):
     """A shard is id -> features [frames, *row_shape]. Features are collected, and written at the end."""
 
+    is_copied = True
+
     @abstractmethod
     def save(self, file: IO[bytes], clips: Mapping[str, np.ndarray]) -> None:
         """Write all clips of a shard, in order."""
@@ -232,6 +241,7 @@ def _lookup_in(clips: Mapping[str, np.ndarray]) -> ClipLookup:
     return lambda id_, row, frames: clips.get(id_, missing)
 
 
+@shared
 @lru_cache(COPIED_SHARDS)
 def _clips_of_copy(form: ClipsFormat, file: RemoteFile) -> dict[str, np.ndarray]:
     """The clips of a shard at a URL, which is copied to this machine as a whole. Raises OutputError."""
@@ -337,6 +347,11 @@ def open_lookup(path: DataFile) -> ClipLookup:
     except (OSError, ValueError, EOFError) as e:
         reason = str(e).strip().splitlines()
         raise OutputError(f"{path}: cannot be read: {reason[0] if reason else repr(e)}") from e
+
+
+def is_copied(path: DataFile) -> bool:
+    """Whether the shard is at a URL, and is copied here as a whole to be read."""
+    return isinstance(path, RemoteFile) and _format_of(path).is_copied
 
 
 def check_shard(path: DataFile, rows: int) -> None:

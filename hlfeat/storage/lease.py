@@ -1,8 +1,8 @@
 """The lock of an output in a bucket: an object that says who holds it, and that the holder writes anew now and then.
 
 It is made with If-None-Match and renewed with If-Match, so that one run makes it, and a holder learns when it has lost
-it. A holder is dead if it is a process of this machine that does not exist any more, or if the object has not been
-written for minutes, by the clock of the server. Its lease is taken over with If-Match: one run wins.
+it. A holder counts as dead if it is a process of this machine that does not exist any more, or if the object has not
+been written for minutes, by the clock of the server. Its lease is taken over with If-Match: one run wins.
 
 A run that was suspended may wake up when its lease is another's. It asks before it writes anything: a lease counts for
 two beats only after the server has confirmed it.
@@ -91,15 +91,17 @@ class Lease:
                 )
 
     def _check_free(self, name: str, lease: Stored) -> None:
-        """Raises HeldError unless its holder has died, or was told so."""
-        if lease.data == _TAKEN_AWAY:
-            return
+        """Raises HeldError unless its holder has died, was told so, or has not renewed it for long.
+
+        The latter of processes of this machine too: one may live that had no network when its run gave up the lease.
+        """
         holder = _holder_of(lease.data)
         runs = holder and holder.runs()
-        if not (runs or (runs is None and lease.age < self._stale)):
+        if lease.data == _TAKEN_AWAY or runs is False or lease.age >= self._stale:
             return
         who = "" if holder is None else f"process {holder.pid} on {holder.host}, "
-        wait = "" if runs else f"; if it was killed, try again in {self._stale - lease.age:.0f} s"
+        left = f"{self._stale - lease.age:.0f} s"
+        wait = f"; if that run has ended, try again in {left}" if runs else f"; if it was killed, try again in {left}"
         raise HeldError(f" ({who}{name} was renewed {lease.age:.0f} s ago){wait}")
 
     def exclude(self, layouts: Iterable[Layout]) -> None:
@@ -128,10 +130,24 @@ class Lease:
             if self._lost:
                 return
             try:
-                self._write(self._tag)
+                self._write_anew()
             except RemoteError as e:
                 self._lost = e.conflict or e.code == "missing"
                 raise
+
+    def _write_anew(self) -> None:
+        """Write it in place of what this run knows; or of what it has written in vain, as far as it knows.
+
+        All answers to a renewal may be lost, when the network goes away while the server is doing it.
+        """
+        try:
+            self._write(self._tag)
+        except RemoteError as e:
+            now = self._prefix.get(self._name) if e.conflict else None
+            holder = None if now is None else _holder_of(now.data)
+            if now is None or holder is None or holder.token != self._holder.token:
+                raise
+            self._write(now.tag)
 
     def check_place(self) -> None:
         """Raises OutputError if the lease is not this run's any more, or nobody knows whether it is."""

@@ -51,7 +51,7 @@ def mirror(url: str, folder: Path, kinds: Collection[Kind] = SMALL, retries: Ret
     """
     url = url.rstrip("/")
     try:
-        listed = {entry.url.rpartition("/")[2]: entry for entry in list_folder(url, retries)}
+        listed = {entry.url.rpartition("/")[2]: entry for entry in list_folder(url, retries, Layout.parse)}
     except RemoteError as e:
         raise OutputError(f"{shown_url(url)}: cannot be read: {e}") from e
     kind_of = {name: parsed.kind for name in listed if (parsed := Layout.parse(name)) and not parsed.temporary}

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from hlfeat.errors import OutputError
 from hlfeat.storage.clip_table import group_name, group_names, to_pandas
 from hlfeat.storage.description import band_freqs, read_description_dict
-from hlfeat.storage.formats import open_lookup
+from hlfeat.storage.formats import is_copied
 from hlfeat.storage.index import Index
 from hlfeat.storage.metadata import meta_of
+from hlfeat.storage.open_shards import OpenShards
 from hlfeat.storage.place import open_place, path_or_url, shown_folder
 from hlfeat.storage.selection import Selection
 from hlfeat.storage.split import assign_groups
@@ -29,7 +30,6 @@ from hlfeat.text import count, duration
 if TYPE_CHECKING:
     import pandas
 
-OPEN_SHARDS = 64  # mapped at once: each holds a file descriptor, of which a process may have a thousand
 AT_ONCE = 16  # clips of a batch that are read from URLs
 Key = str | SupportsIndex
 
@@ -101,7 +101,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         self.description = described[0][1]
         self._dtypes = [dtype_of(description) for _, description in described]
         self._clips = Selection(self._index)
-        self._lookup = lru_cache(OPEN_SHARDS)(open_lookup)
+        self._shards = OpenShards()
 
     def __repr__(self) -> str:
         """Folders, clips and what they are, without a look at the disk unless hlfeat.yaml says little."""
@@ -175,11 +175,18 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         return features if isinstance(key, str) else (self._index.id(i), features)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[np.ndarray | tuple[str, np.ndarray]]:
-        """The items of a batch, as DataLoader asks for them. Clips at URLs are read several at once."""
+        """The items of a batch, as DataLoader asks for them. Clips at URLs are read several at once.
+
+        Those of shards that are copied are read shard by shard: a process keeps few copies.
+        """
         if not self._index.is_remote:
             return [self[key] for key in keys]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self.__getitem__, keys))
+        shards = [int(self._index.shard[self._number(key)]) for key in keys]
+        order = sorted(range(len(keys)), key=shards.__getitem__)
+        copied = any(is_copied(self._index.data[shard]) for shard in set(shards))
+        with ThreadPoolExecutor(1 if copied else AT_ONCE) as pool:
+            items = dict(zip(order, pool.map(lambda n: self[keys[n]], order), strict=True))
+        return [items[n] for n in range(len(keys))]
 
     def select(self, keys: Iterable[Key]) -> FeatureStore:
         """A store of these clips, by ids or numbers, in this order. Raises KeyError and IndexError as `read` does."""
@@ -318,7 +325,7 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
             raise ValueError(
                 f"expected 0 <= start <= stop <= the {frames} frames of {self._index.id(i)!r}, got {start} and {stop}"
             )
-        clip = self._lookup(path)(self._index.id(i), row, frames)
+        clip = self._shards.lookup(path)(self._index.id(i), row, frames)
         if len(clip) != frames:
             raise OutputError(f"{path}: damaged: shorter than its index says")
         return np.array(clip[start:stop])
@@ -328,9 +335,3 @@ class FeatureStore(Dataset[tuple[str, np.ndarray]]):
         if not len(self._index):
             raise OutputError(f"{self._names[0]}: holds no clip, and hlfeat.yaml does not say what features look like")
         return self._rows(0, 0, 0)
-
-    def __getstate__(self) -> dict[str, Any]:  # a worker process maps the shards itself
-        return {key: value for key, value in self.__dict__.items() if key != "_lookup"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lookup=lru_cache(OPEN_SHARDS)(open_lookup))

@@ -6,11 +6,15 @@ import gc
 import os
 import threading
 import time
+from typing import Any
 
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Copy
 from hlfeat.errors import ClipError
+from hlfeat.extraction.events import ClipInfo, LoadedClip
 from hlfeat.extraction.fetch_ahead import FetchAhead
+from hlfeat.extraction.options import Limits
+from hlfeat.extraction.prefetch import Prefetcher
 from tests.helpers import eventually
 
 
@@ -123,3 +127,35 @@ def test_a_copy_that_clips_share_counts_once():
             fetched.wait()
             fetched.release()
         assert ahead._bytes == 0
+
+
+class OnlyLong:
+    """A pool that finds each clip too long to be held: at once, as it reads no more than the header."""
+
+    workers = threads = 1
+    peak_bytes = 0
+    read: Any = None
+    apply: Any = None
+
+    def start_thread(self) -> None:
+        pass
+
+    def in_worker(self, clips: list[Clip], cancelled: Any) -> list[LoadedClip]:
+        return [LoadedClip(ClipInfo(clip, 16000, 1, 1.0, 0, 0, 1, 16000)) for clip in clips]
+
+
+def test_copies_of_long_clips_that_wait_are_bounded():
+    limits = Limits(fetches=2, look_ahead_bytes=250, chunk_clips=1)
+    elsewhere = Elsewhere()
+    with Prefetcher(far(40), OnlyLong(), limits, fetchers=[elsewhere]) as loaded:  # type: ignore[arg-type]
+        for n, event in enumerate(loaded):
+            assert event.info.clip.id == f"{n:02d}"
+            if n % 8 == 0:
+                time.sleep(0.15)
+            # This one, three that wait, two in work and two that are fetched.
+            assert len(elsewhere.fetched) <= n + 8
+    assert len(elsewhere.fetched) == 40
+
+    with Prefetcher(far(40), OnlyLong(), limits, fetchers=[shared := Shared()]) as loaded:  # type: ignore[arg-type]
+        assert eventually(lambda: len(shared.fetched) == 40)  # of one file, which is held once
+        assert [event.info.clip.id for event in loaded] == [f"{n:02d}" for n in range(40)]

@@ -137,6 +137,21 @@ def test_a_run_that_is_stopped_without_a_cluster(settings):
     assert contents(Path("stopped")) == contents(Path("by-hand"))
 
 
+def test_a_run_that_is_stopped_while_ray_starts(settings):
+    """Ray would answer SIGTERM by ending the process, without a word."""
+    run = start("early")
+
+    def starts() -> bool:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        return any(b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children)
+
+    assert eventually(starts, 60)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err
+    assert "the same command goes on from there" in err
+
+
 def test_the_cluster_of_the_docs_is_one_to_ray(settings):
     from ray.autoscaler._private.util import prepare_config, validate_config
 

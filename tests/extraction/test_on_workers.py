@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hlfeat.errors import InterruptedRunError, OutputError
+from hlfeat.errors import InterruptedRunError, OutputError, TooManyFailuresError, UsageError
 from hlfeat.extraction import on_workers
 from hlfeat.extraction.mailbox import Mailbox, Message, Outbox
 from hlfeat.extraction.on_workers import Result, extract_on_workers
@@ -112,6 +112,47 @@ def test_a_part_that_fails_lets_the_others_finish(clips, tmp_path, caplog):
     assert contents(out) == parts_by_hand(clips, tmp_path / "want", 3)
 
 
+def test_a_part_with_too_many_failed_clips_stops_the_others(clips, tmp_path, caplog):
+    (clips / "0.wav").write_text("no audio")  # of the first part
+    out, here = tmp_path / "out", Here()
+    with pytest.raises(TooManyFailuresError, match=r"^on_error: stopped at .*0\.wav: not-audio") as stopped:
+        extract_on_workers(small_work(clips, out), replace(THREE, on_error="stop"), Hooks(), lambda _: here)
+    assert here.calls == [("stop", {1}), ("close", ())]
+    assert stopped.value.report is not None
+    assert stopped.value.report["interrupted"].startswith("on_error: stopped at")
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []
+    assert not list(out.glob("*p[23]of3*.npy"))
+
+
+def test_a_part_that_somebody_else_stops_is_named(clips, tmp_path, caplog):
+    class Cancelled(Here):
+        def do(self, part: Part) -> Result:
+            return InterruptedRunError("its task was cancelled") if part.index == 2 else super().do(part)
+
+    with pytest.raises(OutputError, match=r"^1 of 3 parts failed"):
+        extract_on_workers(small_work(clips, tmp_path / "out"), THREE, Hooks(), lambda _: Cancelled())
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["part 2/3: its task was cancelled"]
+
+
+def test_what_no_repetition_mends(clips, tmp_path):
+    def no_cluster(_: Options) -> Here:
+        raise AssertionError("the name is wrong on every machine")
+
+    class OtherVersions(Here):
+        def do(self, part: Part) -> Result:
+            return UsageError("moon has torch 1.0, the driver 2.0: expected the same")
+
+    with pytest.raises(OutputError, match=r"^3 of 3 parts failed; what is finished is kept$"):
+        extract_on_workers(small_work(clips, tmp_path / "out"), THREE, Hooks(), lambda _: OtherVersions())
+    with pytest.raises(UsageError, match=r"^device gpu: expected auto, cpu, cuda, cuda:N or mps$"):
+        extract_on_workers(
+            small_work(clips, tmp_path / "out"),
+            replace(THREE, device="cpu,gpu"),
+            Hooks(),
+            no_cluster,
+        )
+
+
 def test_a_run_without_workers_removes_nothing(clips, tmp_path):
     """Ray is not installed, or there is no cluster at the address; or another driver has workers at the folder."""
 
@@ -124,6 +165,8 @@ def test_a_run_without_workers_removes_nothing(clips, tmp_path):
         extract_on_workers(small_work(clips, out), anew, Hooks(), no_cluster)
     with DriverToken(out), pytest.raises(OutputError, match="another run has workers here already"):
         extract_on_workers(small_work(clips, out), anew, Hooks(), lambda _: Here())
+    with pytest.raises(InterruptedRunError):  # asked to stop while it connects
+        extract_on_workers(small_work(clips, out), anew, Hooks(lambda: True), lambda _: Here())
     assert contents(out) == want
     extract_on_workers(small_work(clips, out), replace(anew, parts=2), Hooks(), lambda _: Here())
     assert contents(out) == parts_by_hand(clips, tmp_path / "want", 2)

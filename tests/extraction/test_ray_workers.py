@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import signal
 import socket
 import sys
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.extraction import ray_workers
 from hlfeat.extraction.options import Options
+from hlfeat.extraction.ray_guest import signals_kept, silenced
 from hlfeat.extraction.ray_workers import RayWorkers, _tasks_on, check_address, gpus_of
 from hlfeat.extraction.remote_part import TryAgainError
 from hlfeat.partition import Part
@@ -32,6 +37,11 @@ class FakeRay:
 
     def __init__(self, cause: BaseException | None = None) -> None:
         self.cause, self.is_down = cause, False
+        self.printed: list[object] = []
+        self._private = SimpleNamespace(
+            utils=SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler)),
+            worker=SimpleNamespace(print_to_stdstream=lambda data: self.printed.append(data)),
+        )
 
     def is_initialized(self) -> bool:
         return False
@@ -111,14 +121,67 @@ def test_a_cluster_at_the_address(host):
         check_address(without)
 
 
-def test_a_connection_that_was_made_is_ended_where_no_part_can_run(monkeypatch):
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:1", "^device cuda:1: expected cuda"),
+        ("cuda", "^device cuda: expected 1 GPU, and Ray finds 0 on this machine; RAY_ADDRESS names a cluster$"),
+        ("cuda:0,cuda:1", "^device cuda:0,cuda:1: expected 2 GPUs, and Ray finds 0 on this machine"),
+    ],
+)
+def test_a_connection_that_was_made_is_ended_where_no_part_can_run(monkeypatch, device, message):
+    """Parts would wait for ever for a GPU of this machine alone; a cluster may get a node that has one."""
     ray = FakeRay()
     monkeypatch.setattr(ray_workers, "_import_ray", lambda address: ray)
     monkeypatch.setattr(ray_workers, "_connect", lambda *_: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UsageError, match=r"^device cuda:1: expected cuda"):
-        RayWorkers(Options(device="cuda:1", on="ray"))
+    with pytest.raises(UsageError, match=message):
+        RayWorkers(Options(device=device, on="ray"))
     assert ray.is_down
+
+
+def test_a_cluster_without_gpus_may_get_one(monkeypatch):
+    ray = FakeRay()
+    monkeypatch.setattr(ray_workers, "_import_ray", lambda address: ray)
+    monkeypatch.setattr(ray_workers, "_connect", lambda *_: None)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    workers = RayWorkers(Options(device="cuda", on="ray"))
+    assert (workers.capacity, ray.is_down) == (0, False)
+    workers.close()
+    assert ray.is_down
+
+
+@pytest.mark.parametrize("has_function", [True, False])
+def test_a_signal_while_ray_starts_is_this_process_own(has_function):
+    """Ray would answer it by `sys.exit(15)`, without a word; of a version that asks in another way, after its start."""
+    ray, signals = FakeRay(), []
+    ask = ray._private.utils.set_sigterm_handler
+    if not has_function:
+        del ray._private.utils.set_sigterm_handler
+    before = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    interrupted = signal.getsignal(signal.SIGINT)
+    try:
+        with signals_kept(ray):
+            getattr(ray._private.utils, "set_sigterm_handler", ask)(lambda number, _: sys.exit(number))
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            if has_function:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the command does at the first signal
+        assert signals == [signal.SIGTERM]
+        assert not has_function or signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
+    assert not has_function or ray._private.utils.set_sigterm_handler is ask
+
+
+def test_ray_prints_nothing_as_long_as_it_is_a_guest():
+    ray, logger = FakeRay(), logging.getLogger("ray")
+    level = logger.level
+    with silenced(ray):
+        ray._private.worker.print_to_stdstream({"lines": ["a worker died"]})
+        assert logger.level == logging.ERROR
+    ray._private.worker.print_to_stdstream("of the caller's tasks")
+    assert (ray.printed, logger.level) == (["of the caller's tasks"], level)
 
 
 @pytest.mark.parametrize(

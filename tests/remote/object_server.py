@@ -6,6 +6,7 @@ requests of a method whose path contains a text, and says what becomes of them:
     busy      503, nothing is done                     cut       the body of the answer ends in the middle
     refused   403, nothing is done                     hung up   the connection ends without an answer
     gone      404, nothing is done                     slow      `seconds` later
+    at work   409, nothing is done
     lost      it is done, and the connection ends      kill      nothing is done, and a process is killed
     deaf      it is done as if it had no condition
 
@@ -140,6 +141,7 @@ _REFUSALS = {  # status and code of answers, where nothing is done
     "busy": ("503 Busy", "SlowDown"),
     "refused": ("403 Forbidden", "AccessDenied"),
     "gone": ("404 Not Found", "NoSuchKey"),
+    "at work": ("409 Conflict", "ConditionalRequestConflict"),
 }
 
 

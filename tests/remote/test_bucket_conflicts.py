@@ -64,6 +64,38 @@ def test_a_write_whose_answer_is_lost_is_no_conflict(server: ObjectServer, prefi
     assert server.objects("speech") == {"features/a": b"4"}
 
 
+@pytest.mark.parametrize("times", [4, 9])
+def test_another_request_for_the_object_is_at_work(
+    server: ObjectServer, prefix: S3Prefix, monkeypatch: pytest.MonkeyPatch, times: int
+):
+    """It may be one of this run, whose answer was lost: it says nothing about other runs. It takes some time."""
+    server.fail("at work", method="PUT", times=times)
+    waits: list[float] = []
+    monkeypatch.setattr(Retries, "_wait", lambda self, seconds, stays: waits.append(seconds))
+    if times > 5:
+        with pytest.raises(RemoteError, match="ConditionalRequestConflict") as caught:
+            prefix.put("a", b"1", None)
+        assert not caught.value.conflict
+    else:
+        prefix.put("a", b"1", None)
+        assert prefix.get("a").data == b"1"
+    assert len(waits) == min(times, 5)
+
+
+def test_an_upload_has_at_most_ten_thousand_parts(
+    server: ObjectServer, prefix: S3Prefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As S3 takes no more; here it is two."""
+    monkeypatch.setattr(s3_writes, "_WHOLE", 1 << 20)
+    monkeypatch.setattr(s3_writes, "_PART", 1 << 20)
+    monkeypatch.setattr(s3_writes, "_PARTS", 2)
+    data = os.urandom((11 << 20) + 1)
+    (tmp_path / "data").write_bytes(data)
+    prefix.upload("shard-00000.npy", tmp_path / "data", None)
+    assert prefix.get("shard-00000.npy").data == data
+    assert len([request for request in server.requests() if "shard" in request and "PUT" in request]) == 2
+
+
 @pytest.mark.parametrize(
     "rules",
     [
@@ -224,6 +256,49 @@ def is_lost(output: OutputDir) -> bool:
     except OutputError:
         return True
     return False
+
+
+def test_a_renewal_whose_answers_were_all_lost(server: ObjectServer):
+    """The network went away while the server was doing it: the lease is still this run's, in another version."""
+    server.put("speech", {})
+    with OutputDir(URL, retries=Retries(times=1, first=0.01)) as output:
+        server.fail("lost", "lock", "PUT")
+        server.fail("busy", "lock", "PUT|HEAD", times=2)
+        with pytest.raises(RemoteError, match="SlowDown"):
+            output._open.lock._renew()
+        server.forget()
+        output._open.lock._renew()
+        output.check_place()
+    assert server.keys("speech") == []
+
+
+def test_a_lease_that_was_left_is_nobodys_in_the_end(server: ObjectServer, monkeypatch: pytest.MonkeyPatch):
+    """The network was away when the run gave it up, and its process lives."""
+    server.put("speech", {})
+    server.fail("refused", "lock", "DELETE")
+    OutputDir(URL).close()
+    with pytest.raises(OutputError, match=r"renewed \d s ago\); if that run has ended, try again in 1[12]\d s"):
+        OutputDir(URL)
+    monkeypatch.setattr(lease, "STALE", 0.0)
+    OutputDir(URL).close()
+    assert server.keys("speech") == []
+
+
+def test_a_run_that_stops_asks_again(server: ObjectServer):
+    """The service is busy when the last things are written: they are, and no other run has to wait for the lease."""
+    server.put("speech", {})
+    stopped: list[bool] = []
+    retries = Retries(first=0.01, stopped=lambda: bool(stopped), grace=5.0)
+    with OutputDir(URL, retries=retries) as output:
+        stopped.append(True)
+        server.fail("busy", "report", "PUT", times=2)
+        server.fail("busy", "lock", "DELETE", times=2)
+        output.interrupt({})
+    assert server.keys("speech") == ["features/report.json"]
+    with OutputDir(URL, retries=replace(retries, grace=0.0)) as output:
+        server.fail("busy", "report", "PUT")
+        with pytest.raises(OutputError, match="cannot be written"):
+            output.interrupt({"other": 1})
 
 
 def test_a_lease_that_cannot_be_renewed(server: ObjectServer, monkeypatch: pytest.MonkeyPatch):

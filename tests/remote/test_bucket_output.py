@@ -92,6 +92,16 @@ def test_a_key_may_be_empty_and_others_objects_stay(server: ObjectServer, tmp_pa
     assert {key: data for key, data in server.objects("speech").items() if key != "report.json"} == want | others
 
 
+@pytest.mark.parametrize("url", ["s3://speech//features", "s3://speech/a//b/"])
+def test_a_key_with_empty_folders_is_read_as_it_is_written(server: ObjectServer, tmp_path: Path, url: str):
+    folder = helpers.good_clips(tmp_path / "clips", 2, longest=0.2)
+    server.put("speech", {})
+    run(folder, url)
+    top = url.removeprefix("s3://speech/").rstrip("/")
+    assert all(key.startswith(f"{top}/") for key in server.keys("speech"))
+    assert len(hlfeat.FeatureStore(url)) == 2
+
+
 def test_failed_clips_are_tried_again(server: ObjectServer, tmp_path: Path):
     folder = buckets.some_clips(tmp_path / "clips", 3)
     server.put("speech", {})

@@ -113,7 +113,7 @@ def test_what_is_no_servers_fault_is_raised():
 
 def test_a_service_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch):
     waits: list[float] = []
-    monkeypatch.setattr(Retries, "_wait", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr(Retries, "_wait", lambda self, seconds, stays: waits.append(seconds))
 
     def busy() -> None:
         raise of_web(503, **{"retry-after": "7"})
@@ -137,8 +137,25 @@ def test_no_secret_of_a_url_is_shown():
         "https://h/a?access_token=x",
         "https://h/a?X-Goog-Signature=x&X-Goog-Date=2",
         "https://h/a?api_key=k",
+        "https://h/a?pwd=key&pass=key&sign=key&hmac=key",
+        "https://h/a?b=1#access_token=key",
+        "https://ann:key/key@h/a.wav",
+        "https://ann:key?key#key@h/@a.wav",
+        "s3://ann:key/key@bucket/a.wav",
+        "ftp://ann:key@h/a.wav?token=key",
     ):
         shown = shown_url(url)
-        assert not re.search("sig|Sig|token|Pair|Goog|key", shown), shown
+        assert not re.search("sig|Sig|token|Pair|Goog|key|ann", shown), shown
+        assert "key" not in without_secrets(f"no {url}: {url}, or {url}", url)
+        assert "key" not in without_secrets(f"it redirects to {url}", "https://h/other")
+    for url in (
+        "https://h:80/@a/b.wav?c=@d#e=f",
+        "https://h/a.wav?#",
+        "https://[::1]:80/a@b.wav",
+        "s3://arn:aws:s3:region:1:accesspoint/a/b@c.wav",
+        "s3://bucket/a?key=b#c",
+        "s3://bucket/a:b/c@d.wav",
+    ):
+        assert shown_url(url) == url
     text = f"cannot read {SIGNED}: 0f3a of AKIA/1 (https://cdn/x?Signature=other)"
     assert without_secrets(text, SIGNED) == "cannot read https://host/a.wav?id=3: ... of ... (https://cdn/x)"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hlfeat.errors import OutputError
 from hlfeat.remote import objects
 from hlfeat.remote.folders import list_folder
+from hlfeat.remote.objects import RemoteObject
 from hlfeat.remote.retries import RemoteError, Retries
+from hlfeat.remote.s3_writes import S3Prefix
+from hlfeat.storage.layout import Layout
 from hlfeat.storage.mirror import mirror
 from tests.remote.object_server import ObjectServer
 
@@ -88,3 +93,21 @@ def test_a_long_folder_is_listed_to_its_end(server: ObjectServer, monkeypatch: p
     names = sorted((*SMALL, *DATA, *(name for name in OTHERS if "/" not in name)))
     monkeypatch.setattr(objects, "call_s3", partial(objects.call_s3, MaxKeys=3))
     assert [found.url.removeprefix("s3://speech/features/") for found in list_folder("s3://speech/features")] == names
+    wanted = list_folder("s3://speech/features", wanted=lambda name: name.startswith("hlfeat"))
+    assert [found.url for found in wanted] == [f"s3://speech/features/hlfeat.{suffix}" for suffix in ("lock", "yaml")]
+
+
+def test_nothing_is_kept_of_other_objects(server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """There may be millions of them right in the bucket."""
+    put(server, "")
+    ours = {name for name in (*SMALL, *DATA, *OTHERS) if "/" not in name and name != "notes.txt"}
+    kept: list[RemoteObject] = []
+
+    def listed(*args: Any) -> list[RemoteObject]:
+        kept.extend(list_folder(*args))
+        return kept
+
+    monkeypatch.setattr(importlib.import_module("hlfeat.storage.mirror"), "list_folder", listed)
+    mirror("s3://speech", tmp_path, (), FAST)
+    assert {found.url.removeprefix("s3://speech/") for found in kept} == ours
+    assert S3Prefix("speech", "", FAST).list(Layout.parse).keys() == ours

@@ -35,7 +35,7 @@ SECRETS = ["hidden-pass", "hidden-sign", "hidden-word", "secret-of-the-tests", "
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Retries, "_wait", lambda self, seconds: time.sleep(0.01))
+    monkeypatch.setattr(Retries, "_wait", lambda *_: time.sleep(0.01))
 
 
 @pytest.fixture(scope="module")

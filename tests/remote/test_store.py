@@ -9,6 +9,8 @@ import pickle
 import re
 import tempfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,11 @@ from hlfeat import FeatureStore, UsageError, collate
 from hlfeat.errors import OutputError
 from hlfeat.inspection.verify import verify
 from hlfeat.remote.retries import Retries
-from hlfeat.storage import formats, place, remote_file
+from hlfeat.storage import formats, open_shards, place, remote_file
 from hlfeat.storage.feature_dir import FeatureDir
 from hlfeat.storage.place import open_place
 from hlfeat.storage.remote_file import RemoteFile
+from hlfeat.storage.shared_calls import shared
 from tests import helpers
 from tests.conftest import Command
 from tests.extraction.runs import files_below, run
@@ -48,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def no_copies() -> None:
-    formats._clips_of_copy.cache_clear()
+    formats._clips_of_copy.__wrapped__.cache_clear()
 
 
 @pytest.fixture
@@ -201,6 +204,57 @@ def test_clips_of_a_batch_are_read_at_the_same_time(
     monkeypatch.undo()
     assert [id_ for id_, _ in items] == store.ids[:8]
     np.testing.assert_array_equal(items[5][1], store[5][1])
+
+
+def test_a_batch_asks_for_nothing_twice(server: ObjectServer, folders: dict[str, Path]):
+    """Neither for the header of a shard, nor for a shard that has to be copied."""
+    for form, requests in (("npy", 3 + 12), ("pt", 3)):
+        server.reset()
+        put(server, folders[form])
+        store, here = FeatureStore(URL), FeatureStore(folders[form])
+        server.fail("slow", "shard-", times=9, seconds=0.1)  # so that all threads ask before the first has an answer
+        clips = [7, 3, 10, 0, 4, 8, 1, 5, 9, 2, 6, 3]
+        for (id_, features), clip in zip(store.__getitems__(clips), clips, strict=True):
+            assert id_ == here.ids[clip]
+            np.testing.assert_array_equal(features, here[clip][1])
+        assert len([r for r in gets(server, "shard-") if "jsonl" not in r]) == requests, form
+
+
+def test_headers_of_any_number_of_shards_are_read_once(
+    server: ObjectServer, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(open_shards, "MAPPED", 1)
+    put(server, folders["npy"])
+    store = FeatureStore(URL)
+    for i in (0, 4, 8, 0, 4, 8):
+        store[i]
+    assert len([r for r in gets(server, "shard-") if "jsonl" not in r]) == 3 + 6
+
+
+def test_threads_that_share_a_call_share_its_error():
+    calls: list[int] = []
+    everyone = threading.Barrier(4)
+
+    @shared
+    def fails(n: int) -> int:
+        calls.append(n)
+        assert helpers.eventually(lambda: everyone.n_waiting == 0)
+        time.sleep(0.2)
+        raise OutputError("no")
+
+    def work(_: int) -> str:
+        everyone.wait(20)
+        try:
+            return str(fails(1))
+        except OutputError as e:
+            return str(e)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == ["no"] * 4
+    assert calls == [1]
+    with pytest.raises(OutputError):
+        fails(1)
+    assert calls == [1, 1]
 
 
 def test_threads_share_it(server: ObjectServer, folders: dict[str, Path]):

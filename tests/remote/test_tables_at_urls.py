@@ -23,7 +23,7 @@ TABLE = "data/train-00000-of-00001.parquet"
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Retries, "_wait", lambda self, seconds: time.sleep(0.01))
+    monkeypatch.setattr(Retries, "_wait", lambda *_: time.sleep(0.01))
 
 
 def put(server: ObjectServer, folder: Path, bucket: str) -> Path:
