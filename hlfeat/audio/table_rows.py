@@ -8,6 +8,7 @@ a row group of up to 1024 rows may be a single page.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow
-from hlfeat.audio.copies import Copy, Stamp
+from hlfeat.audio.copies import Borrowed, Copy, Stamp
 from hlfeat.errors import ClipError, UsageError
 from hlfeat.text import escape_unprintable
 
@@ -28,7 +29,7 @@ _READ_BYTES, _REQUEST_BYTES = 1 << 20, 8 << 20  # of a file, and of an object at
 
 NEEDS_PYARROW = "Parquet needs pyarrow: pip install 'hlfeat[parquet]'"
 
-_Value = bytes | memoryview | ClipError
+_Value = bytes | memoryview | str | ClipError  # a text is the path of a file
 
 
 def open_table(source: Any) -> Any:
@@ -100,7 +101,7 @@ class TableFetcher:
     def brings(self, clip: Clip) -> bool:
         return clip.row is not None
 
-    def fetch(self, clip: Clip) -> Copy:
+    def fetch(self, clip: Clip) -> Copy | Borrowed:
         assert clip.row is not None
         key, number = (clip.source, clip.row.column), clip.row.number
         with self._wanted_lock:
@@ -117,6 +118,8 @@ class TableFetcher:
                 self._wanted[key].remove(number)
                 if not self._wanted[key]:
                     del self._wanted[key]
+        if isinstance(value, str):
+            return Borrowed(value, clip.row.stamp)
         return Copy(value, clip.row.stamp)
 
     def near(self, clip: Clip) -> Clip:
@@ -200,8 +203,8 @@ class _TablePass:
         self._kept.clear()
         self._file.close()
 
-    def take(self, number: int, wanted: Sequence[int]) -> bytes | memoryview:
-        """The audio of a row. Raises ClipError.
+    def take(self, number: int, wanted: Sequence[int]) -> bytes | memoryview | str:
+        """The audio of a row, or the path of the file that it names. Raises ClipError.
 
         Args:
             wanted: rows, in order, this one too, that will be taken soon: those that are passed are kept for it.
@@ -271,7 +274,7 @@ class _TablePass:
         i = number - self._first
         audio, path = self._batch, None
         if self._leaves[0] != self._column:
-            path = audio.field("path")[i].as_py() if len(self._leaves) > 1 and audio[i].is_valid else None
+            path = text_of(audio.field("path")[i]) if len(self._leaves) > 1 and audio[i].is_valid else None
             audio = audio.field("bytes") if audio[i].is_valid else None
         if audio is not None and audio[i].is_valid:
             return memoryview(audio[i].as_buffer())
@@ -280,20 +283,37 @@ class _TablePass:
                 data = self._read_remote(path)
             except ClipError as e:
                 return e
-            return _read_file(path, self._path) if data is None else data
+            return _file_at(path, self._path) if data is None else data
         return ClipError("bad-row", f"{escape_unprintable(self._path)}:{number}: expected audio, got null")
 
 
-def _read_file(name: str, table: str) -> bytes | ClipError:
-    """The bytes of a file that a row names instead of having them: as it is written, or beside the table."""
-    path = name if os.path.exists(name) else os.path.join(os.path.dirname(table), name)
+def _file_at(name: str, table: str) -> str | ClipError:
+    """The file that a row names instead of having its bytes: as it is written, or beside the table.
+
+    It is not read here: it may be as long as it likes, and a pipe would never end.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        path = name if os.path.exists(name) else os.path.join(os.path.dirname(table), name)
+        info = os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return ClipError("missing", f"{escape_unprintable(name)}: no such file")
     except OSError as e:
         return ClipError("unreadable", f"{escape_unprintable(name)}: {e.strerror or e}")
+    if not stat.S_ISREG(info.st_mode):
+        code, kind = ("unreadable", "folder") if stat.S_ISDIR(info.st_mode) else ("not-audio", "device or a pipe")
+        return ClipError(code, f"{escape_unprintable(name)}: expected a file, found a {kind}")
+    return path
+
+
+def text_of(scalar: Any) -> str | None:
+    """A text of Arrow, of which bytes that are no UTF-8 are kept as surrogates, as in names of files."""
+    try:
+        text: str | None = scalar.as_py()
+    except UnicodeDecodeError:
+        while hasattr(scalar, "value"):  # of a dictionary
+            scalar = scalar.value
+        return os.fsdecode(scalar.as_buffer().to_pybytes())
+    return text
 
 
 def _stamp_of(path: str) -> Stamp:

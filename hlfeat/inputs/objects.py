@@ -156,6 +156,7 @@ def _entries(
             Origin.FOLDER,
             id_,
             id_,
+            root=argument.root,
             listed=listed_as,
             retries=argument.retries,
             audio_column=argument.audio_column,

@@ -33,7 +33,15 @@ from typing import Any
 from hlfeat.audio.clip import Clip, TableRow, relative_id
 from hlfeat.audio.copies import Stamp
 from hlfeat.audio.formats import is_apple_double
-from hlfeat.audio.table_rows import NEEDS_PYARROW, audio_leaves, code_of, leaf_of, open_table, reason_of
+from hlfeat.audio.table_rows import (
+    NEEDS_PYARROW,
+    audio_leaves,
+    code_of,
+    leaf_of,
+    open_table,
+    reason_of,
+    text_of,
+)
 from hlfeat.errors import UsageError
 from hlfeat.inputs.audio_column import audio_column_of, is_text
 from hlfeat.inputs.base import GIVEN, Argument, InputKind, Origin, Skipped
@@ -287,10 +295,19 @@ def _rows_of(batch: Any, column: str, first: int) -> _Rows:
             names.append(name)
             values.append(json_values(array))
         elif is_text(array.type):
-            audio = array.to_pylist()
+            audio = _texts(array)
         else:
-            audio = array.field("path").to_pylist()
+            audio = _texts(array.field("path"))
     return _Rows(first, batch.num_rows, audio, different_names(names), values)
+
+
+def _texts(array: Any) -> list[str | None]:
+    """The values of a column of texts; bytes of paths may be any."""
+    try:
+        texts: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:
+        return [text_of(scalar) for scalar in array]
+    return texts
 
 
 def with_distinct_ids(clips: list[Clip]) -> list[Clip]:

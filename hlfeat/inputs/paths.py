@@ -65,8 +65,8 @@ class Folder(InputKind):
         parents = (*argument.parents, folder)
         for name in names:
             id_ = posixpath.join(argument.prefix, name)
-            path, column = posixpath.join(argument.path, name), argument.audio_column
-            yield Argument.of(path, Origin.FOLDER, id_, id_, parents, audio_column=column)
+            path, root, column = posixpath.join(argument.path, name), argument.root, argument.audio_column
+            yield Argument.of(path, Origin.FOLDER, id_, id_, parents, root=root, audio_column=column)
 
 
 class StandardInput(InputKind):
@@ -116,8 +116,7 @@ def _list_entries(data: bytes, argument: Argument) -> Iterator[Argument]:
         where = root.path_of(path)
         if argument.url is not None and root.folder is None and not (is_url(path) or os.path.isabs(path)):
             where = joined(argument.url, path)
-        entry = Argument.of(
-            where, Origin.LIST, root.id_of(path), retries=argument.retries, audio_column=argument.audio_column
-        )
+        retries, column = argument.retries, argument.audio_column
+        entry = Argument.of(where, Origin.LIST, root.id_of(path), root=root, retries=retries, audio_column=column)
         below = root.below(f"{entry.path}/") if entry.is_folder or where.endswith("/") else None
         yield entry._replace(prefix=below) if below else entry
