@@ -95,7 +95,13 @@ class CopyWriter:
 
 
 class Borrowed:
-    """A copy, in a process that does not hold it."""
+    """A copy, in a process that does not hold it; or a file of this machine that takes the place of one.
+
+    Attributes:
+        size: of what is held here: 0 bytes.
+    """
+
+    size = 0
 
     def __init__(self, path: str, stamp: Stamp) -> None:
         self.path, self.stamp = path, stamp

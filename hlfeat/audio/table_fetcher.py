@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow
-from hlfeat.audio.copies import Copy, Stamp
+from hlfeat.audio.copies import Borrowed, Copy, Stamp
 from hlfeat.audio.table_file import as_clip_error
 from hlfeat.audio.table_rows import TableRows
 from hlfeat.errors import ClipError, UsageError
@@ -46,7 +46,7 @@ class TableFetcher:
     def brings(self, clip: Clip) -> bool:
         return clip.row is not None
 
-    def fetch(self, clip: Clip) -> Copy:
+    def fetch(self, clip: Clip) -> Copy | Borrowed:
         assert clip.row is not None
         key, number = (clip.source, clip.row.column), clip.row.number
         with self._wanted_lock:
@@ -63,6 +63,8 @@ class TableFetcher:
                 self._wanted[key].remove(number)
                 if not self._wanted[key]:
                     del self._wanted[key]
+        if isinstance(value, str):
+            return Borrowed(value, clip.row.stamp)
         return Copy(value, clip.row.stamp)
 
     def near(self, clip: Clip) -> Clip:

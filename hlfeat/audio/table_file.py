@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hlfeat.errors import ClipError, UsageError
@@ -51,6 +52,17 @@ def audio_leaves(table: Any, column: str) -> list[str]:
 def reason_of(error: Exception) -> str:
     """What pyarrow says of an error, on one line."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+
+
+def text_of(scalar: Any) -> str | None:
+    """A text of Arrow, of which bytes that are no UTF-8 are kept as surrogates, as in names of files."""
+    try:
+        text: str | None = scalar.as_py()
+    except UnicodeDecodeError:
+        while hasattr(scalar, "value"):  # of a dictionary
+            scalar = scalar.value
+        return os.fsdecode(scalar.as_buffer().to_pybytes())
+    return text
 
 
 def code_of(e: Exception) -> str:

@@ -8,18 +8,19 @@ a row group of up to 1024 rows may be a single page.
 from __future__ import annotations
 
 import os
+import stat
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hlfeat.audio.table_file import as_clip_error, audio_leaves, leaf_of, open_table
+from hlfeat.audio.table_file import as_clip_error, audio_leaves, leaf_of, open_table, text_of
 from hlfeat.errors import ClipError
 from hlfeat.text import escape_unprintable
 
 BATCH_BYTES = 4 << 20  # of audio that is decoded at once, about
 _BATCH_ROWS = 64
 
-_Value = bytes | memoryview | ClipError
+_Value = bytes | memoryview | str | ClipError  # a text is the path of a file
 
 
 class TableRows:
@@ -58,8 +59,8 @@ class TableRows:
         self._kept.clear()
         self._file.close()
 
-    def take(self, number: int, wanted: Sequence[int]) -> bytes | memoryview:
-        """The audio of a row. Raises ClipError.
+    def take(self, number: int, wanted: Sequence[int]) -> bytes | memoryview | str:
+        """The audio of a row, or the path of the file that it names. Raises ClipError.
 
         Args:
             wanted: rows, in order, this one too, that will be taken soon: those that are passed are kept for it.
@@ -129,7 +130,7 @@ class TableRows:
         i = number - self._first
         audio, path = self._batch, None
         if self._leaves[0] != self._column:
-            path = audio.field("path")[i].as_py() if len(self._leaves) > 1 and audio[i].is_valid else None
+            path = text_of(audio.field("path")[i]) if len(self._leaves) > 1 and audio[i].is_valid else None
             audio = audio.field("bytes") if audio[i].is_valid else None
         if audio is not None and audio[i].is_valid:
             return memoryview(audio[i].as_buffer())
@@ -138,17 +139,23 @@ class TableRows:
                 data = self._read_remote(path)
             except ClipError as e:
                 return e
-            return _read_file(path, self._path) if data is None else data
+            return _file_at(path, self._path) if data is None else data
         return ClipError("bad-row", f"{escape_unprintable(self._path)}:{number}: expected audio, got null")
 
 
-def _read_file(name: str, table: str) -> bytes | ClipError:
-    """The bytes of a file that a row names instead of having them: as it is written, or beside the table."""
-    path = name if os.path.exists(name) else os.path.join(os.path.dirname(table), name)
+def _file_at(name: str, table: str) -> str | ClipError:
+    """The file that a row names instead of having its bytes: as it is written, or beside the table.
+
+    It is not read here: it may be as long as it likes, and a pipe would never end.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        path = name if os.path.exists(name) else os.path.join(os.path.dirname(table), name)
+        info = os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return ClipError("missing", f"{escape_unprintable(name)}: no such file")
     except OSError as e:
         return ClipError("unreadable", f"{escape_unprintable(name)}: {e.strerror or e}")
+    if not stat.S_ISREG(info.st_mode):
+        code, kind = ("unreadable", "folder") if stat.S_ISDIR(info.st_mode) else ("not-audio", "device or a pipe")
+        return ClipError(code, f"{escape_unprintable(name)}: expected a file, found a {kind}")
+    return path

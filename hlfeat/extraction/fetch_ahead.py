@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from hlfeat.audio.clip import Clip
-from hlfeat.audio.copies import Copy
+from hlfeat.audio.copies import Borrowed, Copy
 from hlfeat.errors import ClipError
 
 
@@ -20,7 +20,7 @@ class Fetcher(Protocol):
     def brings(self, clip: Clip) -> bool:
         """Whether the clip's bytes lie where this fetcher brings them from."""
 
-    def fetch(self, clip: Clip) -> Copy:
+    def fetch(self, clip: Clip) -> Copy | Borrowed:
         """The bytes. Called by several threads, for one clip after the other, roughly in order; neighbours of one file
         may get the same copy. Raises ClipError."""
 
@@ -56,7 +56,7 @@ class FetchAhead:
         self._lock = threading.RLock()
         self._ahead: deque[FetchedClip] = deque()
         self._begun = self._bytes = 0  # of fetches: how many have not been taken; what their copies hold
-        self._holders: Counter[Copy] = Counter()  # of each copy: clips of which it was not given up
+        self._holders: Counter[Copy | Borrowed] = Counter()  # of each copy: clips of which it was not given up
 
     def __enter__(self) -> FetchAhead:
         return self
@@ -125,7 +125,7 @@ class FetchAhead:
             self._begun -= 1
         self.begin_more()
 
-    def released(self, copy: Copy | None) -> None:
+    def released(self, copy: Copy | Borrowed | None) -> None:
         """A clip does not need its copy any more."""
         if copy is not None:
             with self._lock:
@@ -146,7 +146,7 @@ class FetchedClip:
 
     def __init__(self, ahead: FetchAhead, clip: Clip) -> None:
         self.clip = clip
-        self.copy: Copy | None = None
+        self.copy: Copy | Borrowed | None = None
         self._ahead = ahead
         self.future: Future[Clip] | None = None
 

@@ -20,7 +20,7 @@ from hlfeat.inputs.base import Argument, InputKind, Origin, Reading, Skipped, is
 from hlfeat.inputs.distinct_ids import refuse_duplicates, warn_of_unicode_forms, with_distinct_ids
 from hlfeat.inputs.manifests import JsonLines, KaldiFolder
 from hlfeat.inputs.objects import ObjectPattern, Objects
-from hlfeat.inputs.parquet import Parquet, skipped_without_pyarrow
+from hlfeat.inputs.parquet import PARQUET, Parquet, skipped_without_pyarrow
 from hlfeat.inputs.paths import File, Folder, PathList, StandardInput
 from hlfeat.inputs.root import Root
 from hlfeat.inputs.tables import Table
@@ -180,7 +180,7 @@ def collect_inputs(
     if Parquet in kinds:
         inputs.clips = with_distinct_ids(inputs.clips)
     if not inputs.clips:
-        if audio_column is not None:
+        if audio_column is not None and any(inputs.skipped[kind] for kind in PARQUET):
             raise UsageError(f"audio_column: no table of the inputs has a column {escape_unprintable(audio_column)}")
         shown = ", ".join(escape_unprintable(shown_url(p)) for p in [*paths, *manifests][:3])
         skipped = inputs.describe_skipped()

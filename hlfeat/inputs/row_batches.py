@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hlfeat.audio.table_file import audio_leaves, code_of, reason_of
+from hlfeat.audio.table_file import audio_leaves, code_of, reason_of, text_of
 from hlfeat.inputs.audio_column import is_text
 from hlfeat.inputs.table_values import TooLargeError, has_bytes, json_values, without_large
 from hlfeat.inputs.tables import different_names
@@ -116,7 +116,16 @@ def _rows_of(batch: Any, column: str, first: int) -> RowBatch:
             names.append(name)
             values.append(json_values(array))
         elif is_text(array.type):
-            audio = array.to_pylist()
+            audio = _texts(array)
         else:
-            audio = array.field("path").to_pylist()
+            audio = _texts(array.field("path"))
     return RowBatch(first, batch.num_rows, audio, different_names(names), values)
+
+
+def _texts(array: Any) -> list[str | None]:
+    """The values of a column of texts; bytes of paths may be any."""
+    try:
+        texts: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:
+        return [text_of(scalar) for scalar in array]
+    return texts

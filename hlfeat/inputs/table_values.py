@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 MOST_TEXT = 1 << 16  # characters of a text
@@ -39,11 +40,15 @@ def has_bytes(kind: Any) -> bool:
 
 def json_values(array: Any) -> list[Any]:
     """The values of a column of Arrow. What is too large is a TooLargeError, what Python cannot hold is None."""
+    from pyarrow.types import is_map
+
     array = _in_microseconds(array)
     try:
         values: Iterable[Any] = array.to_pylist()
     except (ValueError, OverflowError):  # one of them is a date after the year 9999, or a text that is not UTF-8
         values = [_value_of(scalar) for scalar in array]
+    if is_map(array.type):  # an empty one is told from an empty list by the type alone
+        values = [{} if value == [] else value for value in values]
     return [value if type(value) is str and len(value) <= MOST_TEXT else _as_json(value) for value in values]
 
 
@@ -55,7 +60,10 @@ def _value_of(scalar: Any) -> Any:
 
 
 def _in_microseconds(array: Any) -> Any:
-    """Python's times have no nanoseconds: what is below a microsecond is left out."""
+    """Python's times have no nanoseconds: what is below a microsecond is left out.
+
+    Where Python does not know the time zone (a container without `tzdata`), times are in UTC.
+    """
     kind = _coarser(array.type)
     return array if kind == array.type else array.cast(kind, safe=False)
 
@@ -64,8 +72,8 @@ def _coarser(kind: Any) -> Any:
     import pyarrow as pa
 
     types = pa.types
-    if types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
+    if types.is_timestamp(kind):
+        return pa.timestamp("us" if kind.unit == "ns" else kind.unit, _known_zone(kind.tz))
     if types.is_duration(kind) and kind.unit == "ns":
         return pa.duration("us")
     if types.is_time64(kind) and kind.unit == "ns":
@@ -73,6 +81,8 @@ def _coarser(kind: Any) -> Any:
     if types.is_struct(kind):
         fields = [kind.field(i) for i in range(kind.num_fields)]
         return pa.struct([field.with_type(_coarser(field.type)) for field in fields])
+    if types.is_map(kind):
+        return pa.map_(_coarser(kind.key_type), _coarser(kind.item_type), keys_sorted=kind.keys_sorted)
     if types.is_large_list(kind):
         return pa.large_list(kind.value_field.with_type(_coarser(kind.value_type)))
     if types.is_list(kind):
@@ -80,6 +90,16 @@ def _coarser(kind: Any) -> Any:
     if types.is_fixed_size_list(kind):
         return pa.list_(kind.value_field.with_type(_coarser(kind.value_type)), kind.list_size)
     return kind
+
+
+@lru_cache(maxsize=64)
+def _known_zone(name: str | None) -> str | None:
+    import pyarrow as pa
+
+    try:
+        return None if name is None or pa.lib.string_to_tzinfo(name) is None else name
+    except Exception:  # of zoneinfo, pytz or Arrow, whichever is asked
+        return "+00:00"
 
 
 def _as_json(value: Any) -> Any:

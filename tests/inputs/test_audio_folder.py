@@ -78,6 +78,40 @@ def test_splits_of_a_folder():
     assert [clip.id for clip in clips("ds/test", root=".")] == ["ds/test/a.wav"]
 
 
+def test_folders_with_rows_below_one_with_rows(caplog):
+    write_files(Path("d"), {"a.wav": b"1"})
+    write_files(Path("d/x/sub"), {"b.wav": b"1", "c.wav": b"1", "d.wav": b"1", "lost.wav": b"1"})
+    Path("d/metadata.csv").write_text("file_name,label\na.wav,upper\nx/sub/b.wav,upper\nx/sub/d.wav,upper\n")
+    Path("d/x/sub/metadata.jsonl").write_text("".join(f'{{"file_name": "{n}.wav", "label": "own"}}\n' for n in "bc"))
+    assert described(clips("d")) == [
+        ("a.wav", "d/a.wav", {"label": "upper"}),
+        ("x/sub/b.wav", "d/x/sub/b.wav", {"label": "upper"}),
+        ("x/sub/d.wav", "d/x/sub/d.wav", {"label": "upper"}),
+        ("x/sub/c.wav", "d/x/sub/c.wav", {"label": "own"}),
+    ]
+    assert caplog.messages == ["d/x/sub/metadata.jsonl: 1 audio file not in it, and left out"]
+    assert [clip.id for clip in clips("d", root=".")] == [
+        f"d/{name}.wav" for name in ("a", "x/sub/b", "x/sub/d", "x/sub/c")
+    ]
+
+
+def test_the_column_of_files_may_say_what_they_are():
+    write_files(Path("d"), {"a.wav": b"1", "b.wav": b"2"})
+    Path("d/metadata.csv").write_text("label,audio_file_name\nx,a.wav\n")
+    assert described(clips("d")) == [("a.wav", "d/a.wav", {"label": "x"})]
+    Path("d/metadata.csv").write_text("near_file_name,far_file_name\na.wav,b.wav\n")
+    assert [clip.id for clip in clips("d")] == ["a.wav", "b.wav"]
+
+
+def test_the_first_line_may_name_no_file():
+    write_files(Path("d"), {"a.wav": b"1", "b.wav": b"2"})
+    Path("d/metadata.jsonl").write_text('{"label": "none"}\n{"file_name": "b.wav"}\n')
+    assert [(clip.id, clip.fault and clip.fault[0]) for clip in clips("d")] == [
+        ("d/metadata.jsonl:1", "bad-row"),
+        ("b.wav", None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -232,7 +232,7 @@ def test_other_columns_are_metadata():
     assert second.pop("wide") == [0] * 999
     assert json.loads(json.dumps(second)) == {
         "text": None, "label": 4, "score": 0.5, "ok": False, "words": [], "nested": None, "when": None, "day": None,
-        "took": None, "price": None, "kind": "y", "map": [], "start": 100.0, "id": 7,
+        "took": None, "price": None, "kind": "y", "map": {}, "start": 100.0, "id": 7,
     }  # fmt: skip
     assert all(clip.start is None and clip.fault is None for clip in clips("t.parquet"))
 
