@@ -14,7 +14,7 @@ import numpy as np
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.storage.description import read_description_dict
 from hlfeat.storage.feature_dir import FeatureDir, whole_if_short
-from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.feature_format import FeatureReader
 from hlfeat.storage.index_entry import IndexEntry, read_whole_index
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.metadata import meta_of

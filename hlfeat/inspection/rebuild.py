@@ -15,7 +15,7 @@ from hlfeat.inspection.at_risk import audio_state
 from hlfeat.statistics.moments import Moments, moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.feature_format import FeatureReader
 from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
 

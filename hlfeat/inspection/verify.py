@@ -13,7 +13,7 @@ from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics
 from hlfeat.storage.failure_record import FailureRecord
 from hlfeat.storage.feature_dir import FeatureDir
-from hlfeat.storage.formats import FeatureReader
+from hlfeat.storage.feature_format import FeatureReader
 from hlfeat.storage.index_entry import IndexEntry
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.run_dir import RunDir

@@ -15,5 +15,6 @@ Public names: FeatureStore, collate, FeatureBatch.
     store              FeatureStore, for training                 collate         clips as a padded batch
     place              a directory here or at a URL               mirror          copies of the small files at a URL
     remote_file        features at a URL, as a file               remote_array    features at a URL, row by row
-    index_lines        lines of an index, read when wanted
+    index_lines        lines of an index, read when wanted        feature_format  what a format must be able to do
+    open_shards        the shards that a store has open           shared_calls    what several threads ask for at once
 """

@@ -15,7 +15,8 @@ from hlfeat.config.fingerprint import frames_fingerprint
 from hlfeat.errors import OutputError, UsageError
 from hlfeat.statistics.moments import moments, no_moments
 from hlfeat.statistics.shard_statistics import ShardStatistics, read_shard_statistics
-from hlfeat.storage.formats import FeatureReader, open_reader
+from hlfeat.storage.feature_format import FeatureReader
+from hlfeat.storage.formats import open_reader
 from hlfeat.storage.layout import Layout, ShardFiles
 from hlfeat.storage.place import Place
 from hlfeat.storage.remote_file import size_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from hlfeat.storage.formats import ClipLookup, open_lookup
+from hlfeat.storage.feature_format import ClipLookup
+from hlfeat.storage.formats import open_lookup
 from hlfeat.storage.remote_file import DataFile, RemoteFile
 from hlfeat.storage.shared_calls import shared
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from hlfeat.files import TEMPORARY, sync
-from hlfeat.storage.formats import FORMATS, FeatureWriter
+from hlfeat.storage.feature_format import FeatureWriter
+from hlfeat.storage.formats import FORMATS
 from hlfeat.storage.index_entry import IndexEntry, index_bytes
 from hlfeat.storage.layout import ShardFiles
 from hlfeat.storage.publisher import LOCAL, Publisher

@@ -358,7 +358,7 @@ def test_odd_durations(out, duration):
 
 
 def test_long_clips_are_read_in_pieces(made, monkeypatch):
-    monkeypatch.setattr("hlfeat.storage.formats.PIECE", 100)
+    monkeypatch.setattr("hlfeat.storage.feature_format.PIECE", 100)
     folder = FeatureDir(made)
     assert list(verify(folder)) == []
     shard = folder.shards[0]

@@ -398,7 +398,7 @@ def test_statistics_of_long_clips_are_summed_piece_by_piece(
     made: Path, tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rebuild, "WHOLE_BYTES", 0)
-    monkeypatch.setattr("hlfeat.storage.formats.PIECE", 1000)
+    monkeypatch.setattr("hlfeat.storage.feature_format.PIECE", 1000)
     path = tmp / "npy/stats-00000.json"
     garbage(path)
     assert in_process.invoke("repair", "npy", cwd=tmp).returncode == 0
