@@ -27,6 +27,7 @@ _BATCH_ROWS = 64
 _OPEN = 3  # tables at once: clips that are fetched ahead may be of the next one
 _READ_BYTES, _REQUEST_BYTES = 1 << 20, 8 << 20  # of a file, and of an object at a URL, that are read at once
 
+TABLE_CHANGED = "the table was changed after its rows were listed"
 NEEDS_PYARROW = "Parquet needs pyarrow: pip install 'hlfeat[parquet]'"
 
 _Value = bytes | memoryview | str | ClipError  # a text is the path of a file
@@ -328,7 +329,7 @@ def _stamp_of(path: str) -> Stamp:
 def _check_stamp(stamp: Stamp, row: TableRow) -> None:
     """Raises ClipError where the table is not what it was when its rows were listed."""
     if stamp != row.stamp:
-        raise ClipError("unreadable", "the table was changed after its rows were listed")
+        raise ClipError("unreadable", TABLE_CHANGED)
 
 
 def code_of(e: Exception) -> str:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Stamp
 from hlfeat.audio.seekable import SeekableFile
-from hlfeat.audio.table_rows import TableFetcher
+from hlfeat.audio.table_rows import TABLE_CHANGED, TableFetcher
 from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.objects import read, stat
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.transfer import BytesSink, transfer
 from hlfeat.remote.urls import is_url, joined, normal_url, shown_url
 
 
@@ -21,24 +22,29 @@ class RangedFile(SeekableFile):
 
     Args:
         url: of the object.
-        size: in bytes.
+        stamp: its size and modification time. One that has others by now is read no more: ranges of two objects make
+            no table.
         retries: of each request.
     """
 
-    def __init__(self, url: str, size: int, retries: Retries) -> None:
-        super().__init__(size)
-        self._url, self._retries = url, retries
+    def __init__(self, url: str, stamp: Stamp, retries: Retries) -> None:
+        super().__init__(stamp[0])
+        self._url, self._stamp, self._retries = url, stamp, retries
 
     def read(self, size: int | None = -1, /) -> bytes:
         end = self.size if size is None or size < 0 else min(self.position + size, self.size)
         if end <= self.position:
             return b""
+        sink = BytesSink()
         try:
-            data = read(self._url, self.position, end, self._retries)
+            found = transfer(self._url, sink, self.position, end, self._retries)
         except RemoteError as e:
             raise ClipError(e.code, str(e)) from e
+        size, modified = self._stamp
+        if found.size not in (None, size) or (found.modified != modified and None not in (found.modified, modified)):
+            raise ClipError("unreadable", TABLE_CHANGED)
         self.position = end
-        return data
+        return bytes(sink.data)
 
 
 def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple[RangedFile, Stamp]:
@@ -55,7 +61,7 @@ def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple
             stamp = found.size, found.modified
     except RemoteError as e:
         raise ClipError(e.code, str(e)) from e
-    return RangedFile(url, stamp[0], retries), stamp
+    return RangedFile(url, stamp, retries), stamp
 
 
 def table_fetcher(retries: Retries) -> TableFetcher:
