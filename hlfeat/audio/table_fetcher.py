@@ -12,7 +12,7 @@ from typing import Any
 
 from hlfeat.audio.clip import Clip, TableRow
 from hlfeat.audio.copies import Borrowed, Copy, Stamp
-from hlfeat.audio.table_file import as_clip_error
+from hlfeat.audio.table_file import TABLE_CHANGED, as_clip_error
 from hlfeat.audio.table_rows import TableRows
 from hlfeat.errors import ClipError, UsageError
 
@@ -123,4 +123,4 @@ def _stamp_of(path: str) -> Stamp:
 def _check_stamp(stamp: Stamp, row: TableRow) -> None:
     """Raises ClipError where the table is not what it was when its rows were listed."""
     if stamp != row.stamp:
-        raise ClipError("unreadable", "the table was changed after its rows were listed")
+        raise ClipError("unreadable", TABLE_CHANGED)

@@ -9,6 +9,7 @@ from hlfeat.errors import ClipError, UsageError
 
 _READ_BYTES, _REQUEST_BYTES = 1 << 20, 8 << 20  # of a file, and of an object at a URL, that are read at once
 
+TABLE_CHANGED = "the table was changed after its rows were listed"
 NEEDS_PYARROW = "Parquet needs pyarrow: pip install 'hlfeat[parquet]'"
 
 

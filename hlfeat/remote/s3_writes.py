@@ -81,7 +81,7 @@ class S3Prefix:
         self._bucket, self._prefix, self._retries = bucket, f"{key}/" if key else "", retries
 
     def asking(self, may_change: Callable[[], None]) -> S3Prefix:
-        """The same for somebody who may lose it.
+        """The same prefix, for a run that may lose its lease.
 
         Args:
             may_change: called before each request that changes an object, also where one is made again after minutes;

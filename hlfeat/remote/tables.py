@@ -8,16 +8,18 @@ from dataclasses import replace
 from hlfeat.audio.clip import Clip
 from hlfeat.audio.copies import Stamp
 from hlfeat.audio.table_fetcher import TableFetcher
+from hlfeat.audio.table_file import TABLE_CHANGED
 from hlfeat.errors import ClipError
 from hlfeat.remote.errors import RemoteError
 from hlfeat.remote.objects import read, stamp_of_file
 from hlfeat.remote.ranged_file import RangedFile
 from hlfeat.remote.retries import Retries
+from hlfeat.remote.transfer import BytesSink, transfer
 from hlfeat.remote.urls import is_url, joined, normal_url, shown_url
 
 
 def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple[RangedFile, Stamp]:
-    """An object, with its size and modification time. Raises ClipError, also where it is read.
+    """An object, with its size and modification time. Raises ClipError, also where it is read, and is another by then.
 
     Args:
         stamp: the size and the time, if they are known.
@@ -27,13 +29,19 @@ def open_ranged(url: str, retries: Retries, stamp: Stamp | None = None) -> tuple
     except RemoteError as e:
         raise ClipError(e.code, str(e)) from e
 
+    size, modified = stamp
+
     def fetch(start: int, end: int) -> bytes:
+        sink = BytesSink()
         try:
-            return read(url, start, end, retries)
+            now = transfer(url, sink, start, end, retries)
         except RemoteError as e:
             raise ClipError(e.code, str(e)) from e
+        if now.size not in (None, size) or (now.modified != modified and None not in (now.modified, modified)):
+            raise ClipError("unreadable", TABLE_CHANGED)  # ranges of two objects make no table
+        return bytes(sink.data)
 
-    return RangedFile(stamp[0], fetch), stamp
+    return RangedFile(size, fetch), stamp
 
 
 def table_fetcher(retries: Retries) -> TableFetcher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_listing_reads_no_audio(server: ObjectServer, tmp_path: Path, monkeypatc
     monkeypatch.setattr(tables, "read", lambda *arguments: came.append(read(*arguments)) or came[-1])
     assert len(collect_inputs([f"s3://large/{TABLE}"]).clips) == 12
     assert sum(map(len, came)) < 200_000  # of 4.8 MB
+
+
+def test_a_table_that_is_replaced_while_it_is_read(server: ObjectServer, tmp_path: Path) -> None:
+    table = put(server, tmp_path, "tables")
+    clips = collect_inputs([f"s3://tables/{TABLE}"]).clips
+    with closing(tables.table_fetcher(Retries(0))) as fetcher:
+        assert fetcher.fetch(clips[0]).size == len(SOME[clips[0].id])
+        time.sleep(1.1)  # servers tell whole seconds
+        server.put("tables", {TABLE: table.read_bytes()})
+        with pytest.raises(ClipError, match="the table was changed after its rows were listed") as e:
+            fetcher.fetch(clips[11])
+    assert e.value.code == "unreadable"
 
 
 def test_rows_that_name_files(server: ObjectServer, tmp_path: Path) -> None:
