@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from hlfeat.errors import OutputError
 
 Stamp = tuple[int, int | None]  # size in bytes and modification time in nanoseconds since 1970 (None: not known)
 
@@ -22,6 +26,8 @@ class Copy:
         stamp: of the original file or archive; None: as many bytes as there are here, changed at a time unknown.
         folder: for what is too large for memory; None: the system's for temporary files.
 
+    Raises OutputError where the disk is full.
+
     Attributes:
         path: to open them; not a name that stays.
         stamp: as given.
@@ -34,7 +40,7 @@ class Copy:
 
     def __init__(self, data: bytes | memoryview, stamp: Stamp | None = None, folder: str | None = None) -> None:
         file = _UnnamedFile(len(data) <= MAX_MEMORY, folder)
-        _write(file.descriptor, data)
+        file.write(data)
         self._hold(file, len(data), stamp)
 
     def _hold(self, file: _UnnamedFile, size: int, stamp: Stamp | None) -> None:
@@ -70,15 +76,15 @@ class CopyWriter:
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        """Raises OSError where the disk is full."""
+        """Raises OutputError where the disk is full."""
         if self._in_memory and self.size + len(data) > MAX_MEMORY:
             memory, self._file, self._in_memory = self._file, _UnnamedFile(False, self._folder), False
             at = 0
             while piece := os.pread(memory.descriptor, _PIECE, at):
-                _write(self._file.descriptor, piece)
+                self._file.write(piece)
                 at += len(piece)
             memory.close()
-        _write(self._file.descriptor, data)
+        self._file.write(data)
         self.size += len(data)
 
     def restart(self) -> None:
@@ -120,8 +126,30 @@ class _UnnamedFile:
     """
 
     def __init__(self, in_memory: bool, folder: str | None) -> None:
-        self.descriptor, self.path, remove = _create(in_memory, folder)
+        self._folder = folder
+        with _naming(folder):
+            self.descriptor, self.path, remove = _create(in_memory, folder)
         self.close = weakref.finalize(self, _give_up, self.descriptor, remove)
+
+    def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        with _naming(self._folder):
+            while view:
+                view = view[os.write(self.descriptor, view) :]
+
+
+@contextmanager
+def _naming(folder: str | None) -> Iterator[None]:
+    """Says which disk is full: it need not be that of the output."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OutputError(
+            f"{folder or tempfile.gettempdir()}: no space left on the disk for clips from elsewhere: "
+            "free some space, or choose another folder (TMPDIR), and run the same command again"
+        ) from e
 
 
 def _create(in_memory: bool, folder: str | None) -> tuple[int, str, str | None]:
@@ -138,12 +166,6 @@ def _create(in_memory: bool, folder: str | None) -> tuple[int, str, str | None]:
         return descriptor, f"/proc/{os.getpid()}/fd/{descriptor}", None
     descriptor, path = tempfile.mkstemp(dir=folder)  # opening /dev/fd would share its position
     return descriptor, path, path
-
-
-def _write(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _give_up(descriptor: int, path: str | None) -> None:

@@ -26,6 +26,15 @@ def local_folder(text: str, option: str = "") -> Path:
     return Path(text)
 
 
+def local_file(text: str | Path) -> Path:
+    """The path of a file of this machine, as options have it. Raises UsageError for a URL."""
+    from hlfeat.remote.urls import is_url, shown_url
+
+    if is_url(str(text)):  # before it is a path, which has one of two slashes
+        raise UsageError(f"{shown_url(str(text))}: expected a file on this machine")
+    return Path(text)
+
+
 def need_writable(option: str, path: Path) -> None:
     """Raises UsageError if no file of that name can be written."""
     from tempfile import TemporaryFile

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hlfeat.cli.checks import local_file
 from hlfeat.cli.options import ConfigArgument, OverwriteFileOption, SetOption, VerboseOption, WeightsOption, epilog
 from hlfeat.cli.own_configuration import warn_of_files
 from hlfeat.cli.process import set_up_logging
@@ -24,7 +25,9 @@ EXPORT_EPILOG = epilog(
 
 def export(
     name: ConfigArgument,
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model: a .pt2 or .onnx file.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", parser=local_file, help="The model: a .pt2 or .onnx file.")
+    ],
     settings: SetOption = None,
     weights: WeightsOption = None,
     seconds: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hlfeat.cli.checks import local_file
 from hlfeat.cli.errors import naming_options, quoted
 from hlfeat.cli.job import EXIT_STATUS_OF_RUNS, RUN_ENVIRONMENT, ClipJob, InputOptions, output_place
 from hlfeat.cli.options import (
@@ -90,7 +91,10 @@ def extract(
     settings: SetOption = None,
     weights: WeightsOption = None,
     stats: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Normalise every band by these statistics (hlfeat stats).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=local_file, help="Normalise every band by these statistics (hlfeat stats)."
+        ),
     ] = None,
     pool: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hlfeat.cli.checks import local_file
 from hlfeat.cli.errors import naming_options
 from hlfeat.cli.options import OverwriteFileOption, SetOption, VerboseOption, epilog
 from hlfeat.cli.process import set_up_logging
@@ -26,9 +27,15 @@ def import_weights(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="Of the published training script, or a state_dict.")
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The weights: .safetensors or .pt.")],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", parser=local_file, help="The weights: .safetensors or .pt."),
+    ],
     args: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The script's arguments; default: args.txt beside CHECKPOINT.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=local_file, help="The script's arguments; default: args.txt beside CHECKPOINT."
+        ),
     ] = None,
     sample_rate: Annotated[int, typer.Option(metavar="HERTZ", help="Sample rate.")] = 16000,
     window_len: Annotated[float, typer.Option(metavar="MS", help="Pooling window, milliseconds.")] = 25.0,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hlfeat.cli.checks import need_writable, refuse_own_file
+from hlfeat.cli.checks import local_file, need_writable, refuse_own_file
 from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.cli.options import VerboseOption, epilog
 from hlfeat.cli.process import print_line, print_path, set_up_logging
@@ -43,7 +43,10 @@ def inspect(
     bands: Annotated[bool, typer.Option("--bands", help="Print a line for every band, not for every channel.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures, a line of JSON for each folder.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures and players instead.")
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", parser=local_file, help="Write one page with pictures and players instead."
+        ),
     ] = None,
     clips: Annotated[
         int | None, typer.Option("--clips", min=0, metavar="N", help="Clips with a picture on the page; default: 24.")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hlfeat.cli.checks import local_file
 from hlfeat.cli.errors import EXIT_STATUS, Exit
 from hlfeat.extraction.options import default_workers
 
@@ -67,7 +68,8 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as frontend.n_filters=64; repeatable."),
 ]
 WeightsOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt (never unpickled).")
+    Path | None,
+    typer.Option(metavar="FILE", parser=local_file, help="Trained weights: .safetensors, or .pt (never unpickled)."),
 ]
 
 # --- which clips -----------------------------------------------------------------------------------------------
@@ -237,8 +239,12 @@ ProgressOption = Annotated[
     typer.Option(help="A bar; a line, or an event in JSON, every 30 s; auto: a bar on a terminal, lines elsewhere."),
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines of the log: text, or JSON objects.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them (needs hlfeat[plot]).")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", parser=local_file, help="Write the figures as JSON too.")
+]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", parser=local_file, help="Draw them (needs hlfeat[plot]).")
+]
 
 
 # --- the end of a help -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hlfeat.cli.checks import need_matplotlib, refuse
+from hlfeat.cli.checks import local_file, need_matplotlib, refuse
 from hlfeat.cli.options import (
     CONFIG,
     DEFAULT,
@@ -47,7 +47,10 @@ def plot(
         str, typer.Argument(metavar="CLIP|FOLDER", help="An audio file or a folder of features, or its URL.")
     ],
     *,
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .pdf, .svg, ...")],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", parser=local_file, help="The picture: .png, .pdf, .svg, ..."),
+    ],
     config: Annotated[
         str | None,
         typer.Option("--config", "-c", **{**CONFIG, "help": f"Configuration for a clip; default: {DEFAULT}."}),
@@ -58,7 +61,7 @@ def plot(
         str | None, typer.Option(**{**CONFIG, "help": "A second configuration, drawn beside the first."})
     ] = None,
     compare_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the second configuration.")
+        Path | None, typer.Option(metavar="FILE", parser=local_file, help="Weights of the second configuration.")
     ] = None,
     start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.")] = None,
     end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.")] = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hlfeat.cli.checks import refuse, refuse_own_file
+from hlfeat.cli.checks import local_file, refuse, refuse_own_file
 from hlfeat.cli.errors import EXIT_STATUS_OF_CLIPS, Exit
 from hlfeat.cli.job import InputOptions, collect_clips, failures_by_code
 from hlfeat.cli.options import (
@@ -70,7 +70,10 @@ def stats(
         typer.Argument(metavar="INPUTS", help="Folders of features; or clips, as for extract."),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the statistics go, as JSON.")],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", parser=local_file, help="Where the statistics go, as JSON."),
+    ],
     manifest: ManifestOption = None,
     config: Annotated[
         str | None,

@@ -79,7 +79,7 @@ class ObjectFetcher:
 def fetch_copy(clip: Clip, retries: Retries) -> Copy:
     """The bytes of one clip at a URL.
 
-    Raises RemoteError; ClipError of an archive that ends within it; OSError of the disk of temporary files.
+    Raises RemoteError; ClipError of an archive that ends within it; OutputError where the disk is full.
     """
     writer, span = CopyWriter(), clip.span
     if span is None:

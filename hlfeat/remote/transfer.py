@@ -167,7 +167,8 @@ class _Transfer:
         if part is None:
             if not self._whole:
                 raise RemoteError("unreadable", "its server sends whole files only, and not the part that is needed")
-            self._sink.restart()
+            if self._sink.size:
+                self._sink.restart()
 
     def _give_up(self, why: str) -> NoReturn:
         """Raises RemoteError. What is there is of no use; if it is the beginning of all, another try may begin anew."""

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,25 @@ def test_what_is_too_large_for_memory_comes_in_pieces(
     )
     with pytest.raises(transfer.RemoteError, match="the object was changed while it was read"):
         transfer.transfer("s3://speech/a", copies.CopyWriter(), 1, None, Retries(1))
+
+
+def test_a_full_disk_is_that_of_the_temporary_files(
+    invoke: Command, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def full(in_memory: bool, folder: str | None) -> tuple[int, str, None]:
+        return os.open("/dev/full", os.O_RDWR), "/dev/full", None
+
+    monkeypatch.setattr(copies, "_create", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with serving({"/a.wav": (corpus / "d0/plain 0.wav").read_bytes()}) as web:
+        url = f"{web.address}/a.wav"
+        run = invoke("extract", url, "-o", tmp_path / "out", *BASE)
+        drawn = invoke("plot", url, "-o", tmp_path / "a.png", "-c", "log-mel")
+    for ended in (run, drawn):
+        last = ended.stderr.splitlines()[-1]
+        assert last.startswith(f"hlfeat: error: {tmp_path}: no space left on the disk for clips from elsewhere")
+        assert ended.returncode == 1
 
 
 def test_the_web_and_no_secret_is_written(

@@ -469,6 +469,24 @@ def test_other_commands_say_that_they_need_a_folder(invoke: Command, command: li
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "stats features -o",
+        "plot features -o",
+        "inspect features --html",
+        "export log-mel -o",
+        "extract features -o out --stats",
+        "extract features -o out --weights",
+    ],
+)
+def test_a_file_is_none_at_a_url(invoke: Command, command: str):
+    """The message has the URL as it was given, and no secrets."""
+    done = invoke(*command.split(), "s3://key:secret@speech/a.json")
+    assert done.returncode == 2
+    assert done.stderr == "hlfeat: error: s3://speech/a.json: expected a file on this machine\n"
+
+
 def test_a_contact_sheet(server: ObjectServer, folders: dict[str, Path], invoke: Command, tmp_path: Path):
     put(server, folders["npy"])
     done = invoke("plot", URL, "-o", tmp_path / "sheet.png", "--id", FeatureStore(URL).ids[0])
