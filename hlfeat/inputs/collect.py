@@ -49,6 +49,8 @@ INPUT_KINDS: tuple[InputKind, ...] = (
 log = logging.getLogger("hlfeat")
 
 _MOST_COMPARED = 2000  # names beside an input that does not exist
+ARROW = ".arrow"
+_NEED_PARQUET = "Arrow files are not read: Dataset.to_parquet of the package datasets writes Parquet tables"
 MOST_SHOWN = 10  # extensions of skipped files in a message
 _MANIFESTS = (Table, JsonLines, KaldiFolder, AudioFolder, Parquet)
 _KINDS = {origin: [kind for kind in INPUT_KINDS if origin in kind.origins] for origin in Origin}
@@ -159,6 +161,8 @@ def collect_inputs(
         file = argument.origin is Origin.ARGUMENT and isinstance(kind, File | Archive | Parquet)
         if file and is_missing(argument.path):
             raise UsageError(_no_such_input(argument.path))
+        if argument.origin is Origin.ARGUMENT and argument.name.lower().endswith(ARROW):
+            raise UsageError(f"{escape_unprintable(argument.path)}: {_NEED_PARQUET}")
         if isinstance(kind, _MANIFESTS):
             inputs.manifests.append(argument.path)
         for entry in expand(argument, kinds):
@@ -176,15 +180,16 @@ def collect_inputs(
             inputs.unfound += [] if unfound is None else [unfound]
     skipped_without_pyarrow(inputs.skipped)
     if audio_column is not None and Parquet not in kinds:
-        raise UsageError("audio_column: expected a Parquet table among the inputs, got none")
+        more = f"; {_NEED_PARQUET}" if inputs.skipped[ARROW] else ""
+        raise UsageError(f"audio_column: expected a Parquet table among the inputs, got none{more}")
     if Parquet in kinds:
         inputs.clips = with_distinct_ids(inputs.clips)
     if not inputs.clips:
         if audio_column is not None and any(inputs.skipped[kind] for kind in PARQUET):
             raise UsageError(f"audio_column: no table of the inputs has a column {escape_unprintable(audio_column)}")
         shown = ", ".join(escape_unprintable(shown_url(p)) for p in [*paths, *manifests][:3])
-        skipped = inputs.describe_skipped()
-        raise UsageError(f"no audio files in {shown}{skipped and '; '}{skipped}")
+        skipped = [inputs.describe_skipped(), _NEED_PARQUET if inputs.skipped[ARROW] else ""]
+        raise UsageError("; ".join(filter(None, [f"no audio files in {shown}", *skipped])))
     need_schemes(inputs.clips)
     warn_of_unicode_forms(refuse_duplicates(inputs.clips))
     return inputs

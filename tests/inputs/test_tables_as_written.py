@@ -127,3 +127,20 @@ def test_a_table_without_rows_has_its_columns():
     for options in ({}, {"audio_column": "audio"}):
         with pytest.raises(UsageError, match=r"^no audio files in t\.parquet$"):
             clips("t.parquet", **options)
+
+
+def test_what_is_said_of_data_sets_in_arrow():
+    files = {"data-00000-of-00001.arrow": b"1", "state.json": b"{}"}  # as save_to_disk writes them
+    write_files(Path("disk"), files)
+    advice = "Arrow files are not read: Dataset.to_parquet of the package datasets writes Parquet tables"
+    skipped = "skipped 2 files (not an audio extension): .arrow 1, .json 1"
+    for given, options, message in (
+        ("disk", {}, f"no audio files in disk; {skipped}; {advice}"),
+        ("disk", {"audio_column": "a"}, f"audio_column: expected a Parquet table among the inputs, got none; {advice}"),
+        ("disk/data-00000-of-00001.arrow", {}, f"disk/data-00000-of-00001.arrow: {advice}"),
+    ):
+        with pytest.raises(UsageError) as e:
+            clips(given, **options)
+        assert str(e.value) == message
+    write_files(Path("disk"), {"a.wav": b"1"})
+    assert [clip.id for clip in clips("disk")] == ["a.wav"]
