@@ -70,7 +70,7 @@ def test_a_file_that_a_row_names_is_read_where_it_is(tmp_path, monkeypatch):
     clip = read_row(clips(str(table))[1])
     assert os.path.samefile(clip.file, tmp_path / "beside" / rows[1][0])  # no copy: it may be longer than the memory
     assert clip.copy.size == 0
-    monkeypatch.setattr(copies, "_write", None)
+    monkeypatch.setattr(copies._UnnamedFile, "write", None)
     read_row(clips(str(table))[2])
 
 
