@@ -22,7 +22,7 @@ PACKED = gzip.compress(DATA)
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Retries, "_wait", lambda self, seconds: time.sleep(0.01))
+    monkeypatch.setattr(Retries, "_wait", lambda *_: time.sleep(0.01))
 
 
 def answer(data: bytes, status: str = "200 OK", cut: int | None = None, **headers: str) -> bytes:
