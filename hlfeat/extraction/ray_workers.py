@@ -207,6 +207,8 @@ def _import_ray(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == "local":  # then Ray listens on loopback only, as it does on a Mac
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    else:
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 45 s, where something else than Ray listens; or 20
     try:
         import ray
         import ray.util.scheduling_strategies

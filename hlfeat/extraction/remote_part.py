@@ -87,7 +87,7 @@ def do_part(
         with (
             _in_folder(assignment.folder, node),
             Outbox(post, part.index, node) as outbox,
-            forwarded_log(outbox.send, assignment.level, pickle.loads(assignment.formatter)),
+            forwarded_log(outbox.send, assignment.level, _formatter_of(assignment)),
         ):
             out, token = assignment.out, assignment.token
             if out is not None and token is not None and not sees_token(out, token):
@@ -99,6 +99,15 @@ def do_part(
                 return _wait_for_lock(lambda: extract_part(work, options, hooks), hooks.stopped, patience)
     except HlfeatError as e:
         return e
+
+
+def _formatter_of(assignment: Assignment) -> logging.Formatter | None:
+    """What makes the lines of the driver's log; None if it is of a class that only the driver has."""
+    try:
+        formatter: logging.Formatter | None = pickle.loads(assignment.formatter)
+    except Exception:
+        return None
+    return formatter
 
 
 @contextmanager

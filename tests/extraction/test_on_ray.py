@@ -158,6 +158,17 @@ def test_the_cluster_of_the_docs_is_one_to_ray(settings):
     validate_config(prepare_config(file_of("ray-cluster.yaml")))
 
 
+def test_a_cluster_that_refuses(nodes, monkeypatch):
+    """Its token is another one; Ray itself would ask 20 times, and say so each time."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex)
+    run = start("refused")
+    _, err = run.communicate(timeout=TIMEOUT)
+    assert run.returncode == 1, err
+    assert err.splitlines()[-1].endswith(f"Failed to connect to Ray cluster at {nodes.address}")
+    assert err.count("Authentication token is missing or incorrect") <= 2
+    assert not Path("refused").exists()
+
+
 def test_a_worker_is_killed(nodes):
     run = start("worker")
     os.kill(wait_for_a_shard("worker"), signal.SIGKILL)

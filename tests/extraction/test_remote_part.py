@@ -48,6 +48,12 @@ def test_a_worker_of_another_version(assignment, name):
     assert str(error).endswith(", the driver 0.0.1: expected the same")
 
 
+def test_a_formatter_of_the_drivers_own_script(assignment):
+    """Its class is in `__main__`, which is another module in a worker."""
+    report = do(replace(assignment, formatter=b"c__main__\nNoSuchFormatter\n."))
+    assert isinstance(report, Report), report
+
+
 def test_a_worker_that_sees_another_folder(assignment, monkeypatch):
     monkeypatch.setattr(remote_part, "sees_token", lambda folder, token: sees_token(folder, token, patience=0))
     error = do(replace(assignment, token="another"))
