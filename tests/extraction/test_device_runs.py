@@ -104,7 +104,7 @@ OVERRIDES = [
 ]
 
 
-@settings(max_examples=settings.default.max_examples // 3)  # a run of a second each
+@settings(max_examples=settings.default.max_examples // 5)  # a run of a second each
 @given(
     overrides=st.sampled_from(OVERRIDES),
     batch_seconds=st.sampled_from([0.01, 0.4, 2.0, 64.0, "auto"]),
