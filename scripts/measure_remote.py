@@ -8,6 +8,7 @@ measured too: the same server sends what is asked for, whoever signs. The ratios
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -57,6 +58,9 @@ def speed(config: hlfeat.Config, paths: list[str], out: Path) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="what is computed", default=DEFAULT)
+    configs = parser.parse_args().configs
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name, "bucket"), Path(name, "out")
         folder.mkdir()
@@ -75,7 +79,7 @@ def main() -> None:
             lists = {place: Path(name, f"{place}.txt") for place in places}
             for place, paths in places.items():
                 lists[place].write_text("\n".join(paths))
-            for config in sys.argv[1:] or DEFAULT:
+            for config in configs:
                 laps: dict[str, list[float]] = {place: [] for place in places}
                 for lap in range(LAPS + 1):
                     for place in places:
